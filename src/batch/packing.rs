@@ -1,0 +1,69 @@
+//! Where each sequence of the pack begins and ends.
+
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+
+/// Sequences laid one after another: sequence `s` is tokens `cu_seqlens[s]..cu_seqlens[s + 1]`.
+/// Sequences may be empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packing {
+    offsets: Vec<usize>,
+}
+
+impl Packing {
+    /// From `cu_seqlens`, `[sequences + 1]`, of i32 or i64.
+    ///
+    /// # Errors
+    /// Fewer than 2 entries, not starting at 0, or decreasing. That it ends at the number of
+    /// tokens is checked by [`Batch::new`](crate::batch::Batch::new).
+    pub fn new<T: Copy + Into<i64>>(cu_seqlens: &[T]) -> Result<Self> {
+        if cu_seqlens.len() < 2 {
+            return Err(Error::CuSeqlensLength { got: cu_seqlens.len() });
+        }
+        let first = cu_seqlens[0].into();
+        if first != 0 {
+            return Err(Error::CuSeqlensStart { got: first });
+        }
+        let mut offsets = Vec::with_capacity(cu_seqlens.len());
+        let mut previous = 0;
+        for (index, &entry) in cu_seqlens.iter().enumerate() {
+            let got = entry.into();
+            if got < previous {
+                return Err(Error::CuSeqlensDecrease { index, previous, got });
+            }
+            previous = got;
+            offsets.push(usize::try_from(got).unwrap_or(usize::MAX));
+        }
+        Ok(Self { offsets })
+    }
+
+    /// Sequences of equal length, as in a padded batch: mark the padding by ignored labels.
+    ///
+    /// # Errors
+    /// No sequences, no tokens, or more tokens than fit in memory.
+    pub fn padded(sequences: usize, length: usize) -> Result<Self> {
+        let tokens = sequences
+            .checked_mul(length)
+            .ok_or(Error::TooLarge { tokens: sequences, stride: length })?;
+        if tokens == 0 {
+            return Err(Error::NoTokens);
+        }
+        Ok(Self { offsets: (0..=tokens).step_by(length).collect() })
+    }
+
+    /// The number of sequences.
+    pub fn sequences(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// The number of tokens of all sequences.
+    pub fn tokens(&self) -> usize {
+        self.offsets[self.sequences()]
+    }
+
+    /// The tokens of a sequence.
+    pub fn range(&self, sequence: usize) -> Range<usize> {
+        self.offsets[sequence]..self.offsets[sequence + 1]
+    }
+}

@@ -1,0 +1,172 @@
+//! Which sequences are compared.
+
+use std::borrow::Cow;
+
+use crate::error::{Error, Result};
+
+/// Pairs of a preferred and a dispreferred sequence, and numbers that a dataset may give for each.
+///
+/// A sequence may stand in several pairs; its gradients add in pair order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pairs<'a> {
+    indices: Cow<'a, [(usize, usize)]>,
+    beta: Option<Cow<'a, [f64]>>,
+    margin: Option<Cow<'a, [f64]>>,
+    soft_label: Option<Cow<'a, [f64]>>,
+    weight: Option<Cow<'a, [f64]>>,
+}
+
+impl<'a> Pairs<'a> {
+    /// From `(chosen, rejected)` sequence indices.
+    ///
+    /// # Errors
+    /// No pairs, or a pair of a sequence with itself. That the sequences exist is checked by
+    /// [`Batch::with_pairs`](crate::batch::Batch::with_pairs).
+    pub fn new(indices: impl Into<Cow<'a, [(usize, usize)]>>) -> Result<Self> {
+        let indices = indices.into();
+        if indices.is_empty() {
+            return Err(Error::NoPairs);
+        }
+        if let Some(pair) = indices.iter().position(|(chosen, rejected)| chosen == rejected) {
+            return Err(Error::PairOfSame { pair, sequence: indices[pair].0 });
+        }
+        Ok(Self { indices, beta: None, margin: None, soft_label: None, weight: None })
+    }
+
+    /// All chosen sequences first, then all rejected ones: pair `i` is `(i, pairs + i)`
+    /// (TRL, Liger, OpenRLHF, LLaMA-Factory).
+    ///
+    /// # Errors
+    /// No pairs.
+    pub fn halves(pairs: usize) -> Result<Pairs<'static>> {
+        Pairs::new((0..pairs).map(|pair| (pair, pairs + pair)).collect::<Vec<_>>())
+    }
+
+    /// Chosen and rejected in turn: pair `i` is `(2 i, 2 i + 1)` (NeMo-RL, packed NeMo-Aligner).
+    ///
+    /// # Errors
+    /// No pairs.
+    pub fn interleaved(pairs: usize) -> Result<Pairs<'static>> {
+        Pairs::new((0..pairs).map(|pair| (2 * pair, 2 * pair + 1)).collect::<Vec<_>>())
+    }
+
+    /// `[pairs]` factors of the objective's beta; neutral 1.
+    ///
+    /// # Errors
+    /// Another length, or a factor that is not finite and above 0.
+    pub fn with_beta(mut self, beta: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        self.beta =
+            Some(self.checked("beta", "a finite number above 0", beta.into(), positive)?);
+        Ok(self)
+    }
+
+    /// `[pairs]` margins, subtracted inside the link function; neutral 0.
+    ///
+    /// # Errors
+    /// Another length, or a margin that is not finite.
+    pub fn with_margin(mut self, margin: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
+        self.margin =
+            Some(self.checked("margin", "a finite number", margin.into(), f64::is_finite)?);
+        Ok(self)
+    }
+
+    /// `[pairs]` probabilities that the chosen sequence really is the preferred one; neutral 1.
+    ///
+    /// # Errors
+    /// Another length, or a number outside 0 to 1.
+    pub fn with_soft_label(mut self, soft_label: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
+        let probability = |value: f64| (0.0..=1.0).contains(&value);
+        self.soft_label = Some(self.checked(
+            "soft_label",
+            "a number from 0 to 1",
+            soft_label.into(),
+            probability,
+        )?);
+        Ok(self)
+    }
+
+    /// `[pairs]` factors of the losses; neutral 1. Negative factors are allowed.
+    ///
+    /// # Errors
+    /// Another length, or a factor that is not finite.
+    pub fn with_weight(mut self, weight: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
+        self.weight =
+            Some(self.checked("weight", "a finite number", weight.into(), f64::is_finite)?);
+        Ok(self)
+    }
+
+    /// The number of pairs.
+    pub fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// Always false: a list of pairs has at least one.
+    pub fn is_empty(&self) -> bool {
+        self.indices.is_empty()
+    }
+
+    /// `(chosen, rejected)` sequence indices.
+    pub fn indices(&self) -> &[(usize, usize)] {
+        &self.indices
+    }
+
+    /// The factor of the objective's beta.
+    pub fn beta(&self, pair: usize) -> f64 {
+        self.beta.as_ref().map_or(1.0, |beta| beta[pair])
+    }
+
+    /// The margin.
+    pub fn margin(&self, pair: usize) -> f64 {
+        self.margin.as_ref().map_or(0.0, |margin| margin[pair])
+    }
+
+    /// The probability that the label is right.
+    pub fn soft_label(&self, pair: usize) -> f64 {
+        self.soft_label.as_ref().map_or(1.0, |soft_label| soft_label[pair])
+    }
+
+    /// The factor of the loss.
+    pub fn weight(&self, pair: usize) -> f64 {
+        self.weight.as_ref().map_or(1.0, |weight| weight[pair])
+    }
+
+    /// A copy that owns its data.
+    pub fn into_owned(self) -> Pairs<'static> {
+        let owned = |values: Option<Cow<'_, [f64]>>| values.map(|v| Cow::Owned(v.into_owned()));
+        Pairs {
+            indices: Cow::Owned(self.indices.into_owned()),
+            beta: owned(self.beta),
+            margin: owned(self.margin),
+            soft_label: owned(self.soft_label),
+            weight: owned(self.weight),
+        }
+    }
+
+    pub(crate) fn check(&self, sequences: usize) -> Result<()> {
+        for (pair, &(chosen, rejected)) in self.indices.iter().enumerate() {
+            for (role, got) in [("chosen", chosen), ("rejected", rejected)] {
+                if got >= sequences {
+                    return Err(Error::PairIndex { role, pair, sequences, got });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn checked(
+        &self,
+        input: &'static str,
+        expected: &'static str,
+        values: Cow<'a, [f64]>,
+        holds: impl Fn(f64) -> bool,
+    ) -> Result<Cow<'a, [f64]>> {
+        if values.len() != self.len() {
+            return Err(Error::Length { what: input, expected: self.len(), got: values.len() });
+        }
+        match values.iter().position(|&value| !holds(value)) {
+            None => Ok(values),
+            Some(pair) => Err(Error::PairInput { input, pair, expected, got: values[pair] }),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Mask-DPO: from sentence-level factuality labels to token weights.
+//!
+//! Mask-DPO: Generalizable Fine-grained Factuality Alignment of LLMs (Gu et al., ICLR 2025). In the
+//! chosen answer only factual sentences count, in the rejected answer only non-factual ones, and
+//! the reference is summed under the same mask. Written from the released code, whose alignment of
+//! sentences with tokens and whose treatment of token id 0 (dropped by mistake) are not copied.
+
+use std::ops::Range;
+
+use crate::batch::{Packing, Pairs, Weights};
+use crate::error::{Error, Result};
+
+/// A sentence of an answer, and whether it is true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sentence {
+    /// The sequence that it stands in.
+    pub sequence: usize,
+    /// Its tokens: positions of their labels, counted from the sequence's first token.
+    pub labels: Range<usize>,
+    /// Whether what it says is true.
+    pub factual: bool,
+}
+
+impl Sentence {
+    /// From positions of labels: `labels[t]` of the batch is a token of the sentence.
+    pub fn new(sequence: usize, labels: Range<usize>, factual: bool) -> Self {
+        Self { sequence, labels, factual }
+    }
+
+    /// From positions of token ids, for labels made by [`shift_labels`](crate::batch::shift_labels):
+    /// the id at `t` is the label at `t - 1`, and the id at 0 is predicted by nothing.
+    pub fn from_ids(sequence: usize, ids: Range<usize>, factual: bool) -> Self {
+        Self::new(sequence, ids.start.saturating_sub(1)..ids.end.saturating_sub(1), factual)
+    }
+}
+
+/// What becomes of tokens that stand in no sentence, such as the end-of-answer token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unlabelled {
+    /// They count on both sides, as in the released code.
+    #[default]
+    Keep,
+    /// They count on no side.
+    Drop,
+}
+
+impl Weights<'static> {
+    /// Mask-DPO's token weights: 1 for factual sentences of chosen sequences and for non-factual
+    /// sentences of rejected ones, 0 for the other sentences, `unlabelled` for the rest.
+    /// Sequences that stand in no pair keep weight 1.
+    ///
+    /// A side whose every token is masked has sum 0 and count 0: the loss stays finite and that
+    /// side gets no gradient.
+    ///
+    /// # Errors
+    /// A pair or a sentence outside the pack, sentences that overlap, or a sequence that is chosen
+    /// in one pair and rejected in another (its two roles would need two weights).
+    pub fn mask_dpo(
+        packing: &Packing,
+        pairs: &Pairs<'_>,
+        sentences: &[Sentence],
+        unlabelled: Unlabelled,
+    ) -> Result<Self> {
+        pairs.check(packing.sequences())?;
+        let roles = roles(packing.sequences(), pairs)?;
+        let mut weights = vec![1.0; packing.tokens()];
+        if unlabelled == Unlabelled::Drop {
+            for sequence in (0..packing.sequences()).filter(|&sequence| roles[sequence].is_some()) {
+                weights[packing.range(sequence)].fill(0.0);
+            }
+        }
+        let mut seen = vec![false; packing.tokens()];
+        for (index, sentence) in sentences.iter().enumerate() {
+            let range = checked_range(packing, index, sentence)?;
+            if let Some(token) = range.clone().find(|&token| seen[token]) {
+                let sequence = sentence.sequence;
+                let token = token - packing.range(sequence).start;
+                return Err(Error::SentenceOverlap { sentence: index, sequence, token });
+            }
+            seen[range.clone()].fill(true);
+            if let Some(role) = roles[sentence.sequence] {
+                let counts = sentence.factual == (role == Role::Chosen);
+                weights[range].fill(if counts { 1.0 } else { 0.0 });
+            }
+        }
+        Weights::new(weights)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Chosen,
+    Rejected,
+}
+
+fn roles(sequences: usize, pairs: &Pairs<'_>) -> Result<Vec<Option<Role>>> {
+    let mut roles = vec![None; sequences];
+    for &(chosen, rejected) in pairs.indices() {
+        for (sequence, role) in [(chosen, Role::Chosen), (rejected, Role::Rejected)] {
+            match roles[sequence].replace(role) {
+                Some(other) if other != role => return Err(Error::TwoRoles { sequence }),
+                _ => {}
+            }
+        }
+    }
+    Ok(roles)
+}
+
+fn checked_range(packing: &Packing, index: usize, sentence: &Sentence) -> Result<Range<usize>> {
+    let Sentence { sequence, ref labels, .. } = *sentence;
+    let sequences = packing.sequences();
+    if sequence >= sequences {
+        return Err(Error::SequenceIndex { position: index, sequences, got: sequence });
+    }
+    let whole = packing.range(sequence);
+    if labels.start > labels.end || labels.end > whole.len() {
+        return Err(Error::SentenceRange {
+            sentence: index,
+            sequence,
+            tokens: whole.len(),
+            start: labels.start,
+            end: labels.end,
+        });
+    }
+    Ok(whole.start + labels.start..whole.start + labels.end)
+}

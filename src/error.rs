@@ -1,0 +1,274 @@
+//! What can be wrong with an input: facts with both sides named.
+
+use crate::element::DType;
+
+/// The result of every fallible call of the crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call was refused. Nothing that the caller owns was written.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A buffer whose length does not fit the others.
+    #[error("{what}: expected length {expected}, got {got}")]
+    Length {
+        /// Which buffer.
+        what: &'static str,
+        /// The length that fits.
+        expected: usize,
+        /// The length found.
+        got: usize,
+    },
+    /// A vocabulary without entries.
+    #[error("vocabulary: expected at least 1 entry, got 0")]
+    NoVocabulary,
+    /// A batch without tokens.
+    #[error("tokens: expected at least 1, got 0")]
+    NoTokens,
+    /// A list of pairs without pairs.
+    #[error("pairs: expected at least 1, got 0")]
+    NoPairs,
+    /// A term that looks at nothing.
+    #[error("{objective}: expected at least 1 unit, got 0")]
+    NoUnits {
+        /// The objective's name.
+        objective: &'static str,
+    },
+    /// A loss without terms.
+    #[error("terms: expected at least 1, got 0")]
+    NoTerms,
+    /// Rows that would overlap.
+    #[error("row stride: expected at least the vocabulary {vocab}, got {got}")]
+    RowStride {
+        /// Entries of one row.
+        vocab: usize,
+        /// The stride found.
+        got: usize,
+    },
+    /// A shape whose number of elements does not fit in memory.
+    #[error("logits: {tokens} tokens with row stride {stride} overflow the address space")]
+    TooLarge {
+        /// Rows.
+        tokens: usize,
+        /// Elements from one row to the next.
+        stride: usize,
+    },
+    /// Logits of an element type that the backend does not take.
+    #[error("logits: expected a type that the {backend} backend takes, got {got}")]
+    LogitsType {
+        /// The backend's name.
+        backend: &'static str,
+        /// The type found.
+        got: DType,
+    },
+    /// An element type that differs from its companion's.
+    #[error("{what}: expected {expected}, got {got}")]
+    DataType {
+        /// Which buffer.
+        what: &'static str,
+        /// What fits.
+        expected: &'static str,
+        /// What was found.
+        got: DType,
+    },
+    /// A matrix of another shape than its companion's.
+    #[error("{what}: expected shape {expected:?}, got {got:?}")]
+    Shape {
+        /// Which matrix.
+        what: &'static str,
+        /// `[tokens, vocab]` that fits.
+        expected: [usize; 2],
+        /// `[tokens, vocab]` found.
+        got: [usize; 2],
+    },
+    /// `cu_seqlens` with fewer than the two entries of one sequence.
+    #[error("cu_seqlens: expected at least 2 entries, got {got}")]
+    CuSeqlensLength {
+        /// Entries found.
+        got: usize,
+    },
+    /// `cu_seqlens` that does not begin at the first token.
+    #[error("cu_seqlens: expected to start at 0, got {got}")]
+    CuSeqlensStart {
+        /// The first entry.
+        got: i64,
+    },
+    /// `cu_seqlens` that goes back.
+    #[error("cu_seqlens[{index}]: expected at least {previous}, the entry before it, got {got}")]
+    CuSeqlensDecrease {
+        /// Position of the entry.
+        index: usize,
+        /// The entry before it.
+        previous: i64,
+        /// The entry.
+        got: i64,
+    },
+    /// `cu_seqlens` that covers more or fewer tokens than there are labels.
+    #[error("cu_seqlens: expected to end at the number of tokens {tokens}, got {got}")]
+    CuSeqlensEnd {
+        /// Labels in the batch.
+        tokens: usize,
+        /// The last entry.
+        got: usize,
+    },
+    /// A label that names no vocabulary entry and is not the ignore value.
+    #[error(
+        "label of token {token}: expected 0 to {} or the ignore value {ignore}, got {label}",
+        vocab - 1
+    )]
+    Label {
+        /// The first such token.
+        token: usize,
+        /// Its label.
+        label: i64,
+        /// Entries of the vocabulary.
+        vocab: usize,
+        /// The value that marks ignored tokens.
+        ignore: i64,
+    },
+    /// A token weight that is not a number to multiply with.
+    #[error("weight of token {token}: expected a finite number, got {got}")]
+    TokenWeight {
+        /// The first such token.
+        token: usize,
+        /// Its weight.
+        got: f32,
+    },
+    /// A pair that names a sequence beyond the pack.
+    #[error("{role} of pair {pair}: expected a sequence below {sequences}, got {got}")]
+    PairIndex {
+        /// `chosen` or `rejected`.
+        role: &'static str,
+        /// Position of the pair.
+        pair: usize,
+        /// Sequences in the pack.
+        sequences: usize,
+        /// The index found.
+        got: usize,
+    },
+    /// A pair of one sequence with itself.
+    #[error("pair {pair}: expected two different sequences, got {sequence} twice")]
+    PairOfSame {
+        /// Position of the pair.
+        pair: usize,
+        /// The sequence.
+        sequence: usize,
+    },
+    /// A number given for each pair that lies outside its domain.
+    #[error("{input} of pair {pair}: expected {expected}, got {got}")]
+    PairInput {
+        /// `beta`, `margin`, `soft_label` or `weight`.
+        input: &'static str,
+        /// Position of the pair.
+        pair: usize,
+        /// The domain.
+        expected: &'static str,
+        /// The number found.
+        got: f64,
+    },
+    /// A number given for each pair that the objective does not look at.
+    #[error(
+        "{input} of pair {pair}: {objective} does not use it, expected the neutral {neutral}, got {got}"
+    )]
+    UnusedInput {
+        /// The objective's name.
+        objective: &'static str,
+        /// `beta`, `margin` or `soft_label`.
+        input: &'static str,
+        /// The first pair with another value.
+        pair: usize,
+        /// The value that changes nothing.
+        neutral: f64,
+        /// The value found.
+        got: f64,
+    },
+    /// A selected sequence beyond the pack.
+    #[error("selected sequence {position}: expected below {sequences}, got {got}")]
+    SequenceIndex {
+        /// Position in the selection.
+        position: usize,
+        /// Sequences in the pack.
+        sequences: usize,
+        /// The index found.
+        got: usize,
+    },
+    /// A sentence that is not a part of its sequence.
+    #[error(
+        "sentence {sentence}: expected a range within the {tokens} tokens of sequence {sequence}, got {start}..{end}"
+    )]
+    SentenceRange {
+        /// Position of the sentence in the list.
+        sentence: usize,
+        /// The sequence that it names.
+        sequence: usize,
+        /// Tokens of that sequence.
+        tokens: usize,
+        /// First token found.
+        start: usize,
+        /// End found.
+        end: usize,
+    },
+    /// Two sentences that share a token.
+    #[error("sentence {sentence}: overlaps an earlier sentence at token {token} of sequence {sequence}")]
+    SentenceOverlap {
+        /// Position of the later sentence in the list.
+        sentence: usize,
+        /// Its sequence.
+        sequence: usize,
+        /// The first shared token.
+        token: usize,
+    },
+    /// Mask-DPO weights differ by role, so a sequence can have one role only.
+    #[error("sequence {sequence}: expected one role for Mask-DPO weights, got chosen and rejected")]
+    TwoRoles {
+        /// The sequence.
+        sequence: usize,
+    },
+    /// A term over pairs, or over the chosen sequences, without pairs in the batch.
+    #[error("{objective}: expected a batch with pairs, got none")]
+    MissingPairs {
+        /// The objective's name.
+        objective: &'static str,
+    },
+    /// An objective that compares with a reference, without one in the batch.
+    #[error("{objective}: expected a batch with reference log-probs, got none")]
+    MissingReference {
+        /// The objective's name.
+        objective: &'static str,
+    },
+    /// Reference sums and token weights that need not belong together.
+    #[error(
+        "reference sums: expected {expected}, got {got}; per_sequence is for batches without token weights, per_sequence_weighted says that the batch's weights went into the sums"
+    )]
+    ReferenceWeights {
+        /// How the batch weighs tokens.
+        expected: &'static str,
+        /// How the reference was declared.
+        got: &'static str,
+    },
+    /// An objective's parameter outside its domain.
+    #[error("{parameter} of {objective}: expected {expected}, got {got}")]
+    Parameter {
+        /// The objective's name.
+        objective: &'static str,
+        /// The parameter.
+        parameter: &'static str,
+        /// The domain.
+        expected: &'static str,
+        /// The value found.
+        got: f64,
+    },
+    /// A gradient by entropies that the forward call was not asked for.
+    #[error("entropy gradient: expected a forward call with entropy, got one without")]
+    EntropyNotComputed,
+    /// A scalar option outside its domain.
+    #[error("{what}: expected {expected}, got {got}")]
+    Scalar {
+        /// `temperature`, `term weight` or `upstream gradient`.
+        what: &'static str,
+        /// The domain.
+        expected: &'static str,
+        /// The value found.
+        got: f64,
+    },
+}

@@ -1,0 +1,303 @@
+//! The stages in order: a loss of weighted terms, and its gradient by the logits.
+
+use crate::backend::Backend;
+use crate::batch::{Batch, Logits, LogitsMut};
+use crate::element::DType;
+use crate::error::{Error, Result};
+use crate::memory::{Buffer, Slice};
+use crate::metrics::PairMetrics;
+use crate::stages::{
+    MaskedRows, Objective, ObjectiveOutputs, SequenceSums, Target, TokenGrads, TokenUpstream,
+    Tokens, Totals, TotalsMut, UnitScale, same_length,
+};
+use crate::term::{Resolved, Term};
+use crate::token_log_probs::{RowOptions, TokenLogProbs};
+
+/// A loss of weighted terms over one batch, from logits to the gradient by the logits.
+///
+/// ```
+/// use prefuse::batch::{Batch, Labels, LogitsMut, Packing, Pairs, ReferenceLogProbs};
+/// use prefuse::objectives::{Dpo, Nll};
+/// use prefuse::{Cpu, Loss, MaskedRows, Sequences, Term, Upstream};
+///
+/// let batch = Batch::new(Labels::new(&[1, 0, 2, 2][..]), Packing::new(&[0, 2, 4])?)?
+///     .with_reference(ReferenceLogProbs::per_sequence(&[-2.5, -1.5][..]))?
+///     .with_pairs(Pairs::halves(1)?)?;
+/// let loss = Loss::new(batch, [
+///     Term::pairs(Dpo::new(0.1)),
+///     Term::sequences(Nll::new(), Sequences::Chosen).with_weight(0.2),
+/// ])?;
+/// let mut data = [0.1_f32, 0.7, 0.2, 0.9, 0.3, 0.0, 0.5, 0.1, 0.8, 0.2, 0.4, 0.6];
+/// let logits = LogitsMut::new(&mut data, 4, 3)?;
+/// let forward = loss.forward(&Cpu::new(), logits.view())?;
+/// assert!(forward.loss() > 0.0);
+/// loss.logit_grads_in_place(&Cpu::new(), forward, logits, Upstream::Loss(1.0), MaskedRows::Zero)?;
+/// // Each row of `data` now holds a gradient, which sums to 0.
+/// assert!(data[..3].iter().sum::<f32>().abs() < 1e-6);
+/// # Ok::<(), prefuse::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Loss<'a> {
+    batch: Batch<'a>,
+    terms: Vec<Resolved>,
+    rows: RowOptions,
+}
+
+/// The gradient of the caller's own loss by what a forward call returned.
+#[derive(Clone, Copy, Debug)]
+pub enum Upstream<'a> {
+    /// By the loss: 1 for the gradient of the loss itself.
+    Loss(f64),
+    /// By the losses of each term's units, before the term's reduction and weight: one slice for
+    /// each term, in order.
+    Units(&'a [&'a [f64]]),
+}
+
+/// What [`Loss::forward`] computed, and what the gradient needs again: O(tokens) numbers.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    tokens: TokenLogProbs,
+    policy: [Buffer; 3],
+    reference: Option<Buffer>,
+    terms: Vec<TermValue>,
+    metrics: Option<PairMetrics>,
+}
+
+/// What one term came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TermValue {
+    /// The losses of its units under the term's reduction, times the term's weight.
+    pub value: f64,
+    /// `[units]` losses, times the weight of the pair, before reduction and weight of the term.
+    pub losses: Vec<f64>,
+    /// `[units]` implicit rewards: of chosen and rejected for a pair, of the response and 0 for a
+    /// sequence.
+    pub rewards: Vec<[f64; 2]>,
+}
+
+impl<'a> Loss<'a> {
+    /// A loss of at least one term.
+    ///
+    /// # Errors
+    /// No terms; a parameter, weight or divisor outside its domain; an input that the batch lacks,
+    /// or that it has and the objective does not use.
+    pub fn new(batch: Batch<'a>, terms: impl IntoIterator<Item = Term>) -> Result<Self> {
+        batch.check()?;
+        let terms = terms.into_iter().map(|term| term.resolve(&batch)).collect::<Result<Vec<_>>>()?;
+        if terms.is_empty() {
+            return Err(Error::NoTerms);
+        }
+        Ok(Self { batch, terms, rows: RowOptions::default() })
+    }
+
+    /// What to compute from each row of logits: temperature, entropies, argmax.
+    #[must_use]
+    pub fn with_rows(mut self, rows: RowOptions) -> Self {
+        self.rows = rows;
+        self
+    }
+
+    /// The batch.
+    pub fn batch(&self) -> &Batch<'a> {
+        &self.batch
+    }
+
+    /// A copy that owns its data.
+    pub fn into_owned(self) -> Loss<'static> {
+        Loss { batch: self.batch.into_owned(), terms: self.terms, rows: self.rows }
+    }
+
+    /// Stages 1 to 3: one read of the logits.
+    ///
+    /// # Errors
+    /// Logits that do not fit the batch or the backend, a label outside the vocabulary, or a
+    /// temperature that is not finite and above 0.
+    pub fn forward(&self, backend: &dyn Backend, logits: Logits<'_>) -> Result<Forward> {
+        let tokens = TokenLogProbs::compute(backend, logits, Tokens::of(&self.batch), self.rows)?;
+        let policy = self.sequence_sums(backend, tokens.log_probs())?;
+        let reference = self.reference_sums(backend)?;
+        let mut forward = Forward { tokens, policy, reference, terms: vec![], metrics: None };
+        for term in &self.terms {
+            let value = self.objective(backend, &forward, term, None)?;
+            forward.terms.push(value);
+        }
+        forward.metrics = self.metrics(&forward);
+        Ok(forward)
+    }
+
+    /// Stage 4, into another buffer. `logits` are those of the forward call.
+    ///
+    /// # Errors
+    /// Shapes or types that do not fit, or an upstream gradient that is not finite.
+    pub fn logit_grads(
+        &self,
+        backend: &dyn Backend,
+        forward: &Forward,
+        (logits, grads): (Logits<'_>, LogitsMut<'_>),
+        upstream: Upstream<'_>,
+        masked: MaskedRows,
+    ) -> Result<()> {
+        self.backward(backend, forward, Target::OutOfPlace { logits, grads }, upstream, masked)
+    }
+
+    /// Stage 4, over the logits of the forward call.
+    ///
+    /// # Errors
+    /// Shapes or types that do not fit, or an upstream gradient that is not finite.
+    pub fn logit_grads_in_place(
+        &self,
+        backend: &dyn Backend,
+        forward: Forward,
+        logits: LogitsMut<'_>,
+        upstream: Upstream<'_>,
+        masked: MaskedRows,
+    ) -> Result<()> {
+        self.backward(backend, &forward, Target::InPlace(logits), upstream, masked)
+    }
+
+    fn backward(
+        &self,
+        backend: &dyn Backend,
+        forward: &Forward,
+        target: Target<'_>,
+        upstream: Upstream<'_>,
+        masked: MaskedRows,
+    ) -> Result<()> {
+        let grads = self.token_grads(backend, forward, upstream)?;
+        let (tokens, upstream) =
+            (Tokens::of(&self.batch), TokenUpstream { log_probs: grads.slice(), entropy: None });
+        forward.tokens.run_logit_grads(backend, target, tokens, upstream, masked)
+    }
+
+    /// The gradient by each token's log-prob: stage 3 for all terms, then stage 2 backwards.
+    fn token_grads(
+        &self,
+        backend: &dyn Backend,
+        forward: &Forward,
+        upstream: Upstream<'_>,
+    ) -> Result<Buffer> {
+        let (tokens, packing) = (Tokens::of(&self.batch), self.batch.packing());
+        let mut sequence_grads = backend.allocate(DType::F64, packing.sequences())?;
+        for (index, scale) in self.scales(upstream)?.into_iter().enumerate() {
+            let grads = Some((&mut sequence_grads, scale));
+            self.objective(backend, forward, &self.terms[index], grads)?;
+        }
+        let mut grads = backend.allocate(forward.tokens.log_probs().dtype(), tokens.count())?;
+        let (from, to) = (sequence_grads.slice(), grads.slice_mut());
+        backend.token_grads(TokenGrads::new(from, tokens, packing, to)?)?;
+        Ok(grads)
+    }
+
+    fn scales<'u>(&self, upstream: Upstream<'u>) -> Result<Vec<UnitScale<'u>>> {
+        let finite = |got: f64| match got.is_finite() {
+            true => Ok(()),
+            false => Err(Error::Scalar { what: "upstream gradient", expected: "a finite number", got }),
+        };
+        match upstream {
+            Upstream::Loss(upstream) => {
+                finite(upstream)?;
+                Ok(vec![UnitScale::Reduced(upstream); self.terms.len()])
+            }
+            Upstream::Units(terms) => {
+                same_length("upstream terms", self.terms.len(), terms.len())?;
+                terms.iter().flat_map(|term| term.iter()).try_for_each(|&got| finite(got))?;
+                Ok(terms.iter().map(|term| UnitScale::Given(term)).collect())
+            }
+        }
+    }
+
+    fn sequence_sums(&self, backend: &dyn Backend, log_probs: Slice<'_>) -> Result<[Buffer; 3]> {
+        let allocate = || backend.allocate(DType::F64, self.batch.packing().sequences());
+        let mut totals = [allocate()?, allocate()?, allocate()?];
+        let [sums, tokens, weights] = totals.each_mut().map(Buffer::slice_mut);
+        backend.sequence_sums(SequenceSums::new(
+            log_probs,
+            Tokens::of(&self.batch),
+            self.batch.packing(),
+            TotalsMut { sums, tokens, weights },
+        )?)?;
+        Ok(totals)
+    }
+
+    fn reference_sums(&self, backend: &dyn Backend) -> Result<Option<Buffer>> {
+        let Some(reference) = self.batch.reference() else { return Ok(None) };
+        if let Some(log_probs) = reference.tokens() {
+            let [sums, ..] = self.sequence_sums(backend, Slice::new(log_probs))?;
+            return Ok(Some(sums));
+        }
+        let Some((sums, _)) = reference.sums() else { return Ok(None) };
+        let mut buffer = backend.allocate(DType::F64, sums.len())?;
+        for (index, &sum) in sums.iter().enumerate() {
+            buffer.slice_mut().set(index, sum);
+        }
+        Ok(Some(buffer))
+    }
+
+    fn objective(
+        &self,
+        backend: &dyn Backend,
+        forward: &Forward,
+        term: &Resolved,
+        grads: Option<(&mut Buffer, UnitScale<'_>)>,
+    ) -> Result<TermValue> {
+        let units = term.units();
+        let mut losses = backend.allocate(DType::F64, units)?;
+        let mut rewards = backend.allocate(DType::F64, 2 * units)?;
+        let mut value = backend.allocate(DType::F64, 1)?;
+        let mut scratch = backend.allocate(DType::F64, backend.objective_scratch(units))?;
+        let outputs = ObjectiveOutputs {
+            losses: losses.slice_mut(),
+            rewards: rewards.slice_mut(),
+            value: value.slice_mut(),
+            grads: grads.map(|(grads, scale)| (grads.slice_mut(), scale)),
+        };
+        let sums = (forward.totals(), forward.reference.as_ref().map(Buffer::slice));
+        let scratch = scratch.slice_mut();
+        backend.objective(Objective::new(backend, &self.batch, term, sums, outputs, scratch)?)?;
+        let rewards = rewards.slice().to_f64();
+        Ok(TermValue {
+            value: value.slice().get(0),
+            losses: losses.slice().to_f64(),
+            rewards: rewards.as_chunks().0.to_vec(),
+        })
+    }
+
+    fn metrics(&self, forward: &Forward) -> Option<PairMetrics> {
+        let pairs = self.batch.pairs()?;
+        let term = self.terms.iter().position(Resolved::is_over_pairs)?;
+        Some(PairMetrics::new(pairs, &forward.terms[term].rewards, forward.totals()))
+    }
+}
+
+impl Forward {
+    /// The loss: the sum of the terms' values.
+    pub fn loss(&self) -> f64 {
+        self.terms.iter().map(|term| term.value).sum()
+    }
+
+    /// What each term came to, in order.
+    pub fn terms(&self) -> &[TermValue] {
+        &self.terms
+    }
+
+    /// What trainers log, from the first term over pairs, if there is one.
+    pub fn metrics(&self) -> Option<PairMetrics> {
+        self.metrics
+    }
+
+    /// Log-probs, entropies and argmax of the tokens.
+    pub fn tokens(&self) -> &TokenLogProbs {
+        &self.tokens
+    }
+
+    /// `[sequences]` f64 sums of weight times log-prob, counted tokens, and sums of their weights.
+    pub fn totals(&self) -> Totals<'_> {
+        let [sums, tokens, weights] = self.policy.each_ref().map(Buffer::slice);
+        Totals { sums, tokens, weights }
+    }
+
+    /// `[sequences]` f64 sums of weight times reference log-prob, if the batch has a reference.
+    pub fn reference_sums(&self) -> Option<Slice<'_>> {
+        self.reference.as_ref().map(Buffer::slice)
+    }
+}

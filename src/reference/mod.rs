@@ -1,0 +1,71 @@
+//! The oracle: each stage as its formula reads, in f64, one element after another.
+
+mod log_probs;
+mod logit_grads;
+mod objective;
+mod sequence_sums;
+
+use crate::backend::{Backend, sealed};
+use crate::element::DType;
+use crate::error::Result;
+use crate::memory::Buffer;
+use crate::stages::{LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads};
+
+/// The plain backend: slow, for every element type, and easy to check by eye. With f64 logits all
+/// per-token numbers are f64 too.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reference;
+
+impl Reference {
+    /// The backend.
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl sealed::Sealed for Reference {}
+
+impl Backend for Reference {
+    fn name(&self) -> &'static str {
+        "reference"
+    }
+
+    fn dtypes(&self) -> &'static [DType] {
+        &[DType::F64, DType::F32, DType::F16, DType::BF16]
+    }
+
+    fn allocate(&self, dtype: DType, len: usize) -> Result<Buffer> {
+        Ok(Buffer::host(dtype, len))
+    }
+
+    fn log_probs_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
+        0
+    }
+
+    fn log_probs(&self, stage: LogProbs<'_>) -> Result<()> {
+        log_probs::log_probs(stage)
+    }
+
+    fn sequence_sums(&self, stage: SequenceSums<'_>) -> Result<()> {
+        sequence_sums::sequence_sums(stage);
+        Ok(())
+    }
+
+    fn token_grads(&self, stage: TokenGrads<'_>) -> Result<()> {
+        sequence_sums::token_grads(stage);
+        Ok(())
+    }
+
+    fn objective_scratch(&self, _units: usize) -> usize {
+        0
+    }
+
+    fn objective(&self, stage: Objective<'_>) -> Result<()> {
+        objective::objective(stage);
+        Ok(())
+    }
+
+    fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()> {
+        logit_grads::logit_grads(stage)
+    }
+}

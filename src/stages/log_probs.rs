@@ -1,0 +1,62 @@
+use super::{Tokens, check_logits, check_temperature, least_length, same_length, same_values};
+use crate::backend::Backend;
+use crate::batch::Logits;
+use crate::error::Result;
+use crate::memory::SliceMut;
+
+/// The inputs and outputs of stage 1.
+#[derive(Debug)]
+pub struct LogProbs<'a> {
+    pub(crate) logits: Logits<'a>,
+    pub(crate) tokens: Tokens<'a>,
+    pub(crate) temperature: f64,
+    pub(crate) outputs: TokenOutputs<'a>,
+    pub(crate) scratch: SliceMut<'a>,
+}
+
+/// Where stage 1 writes. The buffers are f32, or f64 where the logits are.
+#[derive(Debug)]
+pub struct TokenOutputs<'a> {
+    /// `[tokens]` natural log-probs of the labels.
+    pub log_probs: SliceMut<'a>,
+    /// `[tokens]` maxima of the rows.
+    pub maximum: SliceMut<'a>,
+    /// `[tokens]` logarithms of the sums of `exp((x - maximum) / temperature)`.
+    pub log_sum: SliceMut<'a>,
+    /// `[tokens]` entropies, in nats.
+    pub entropy: Option<SliceMut<'a>>,
+    /// `[tokens]` lowest indices of the maxima; of the first NaN where a row has one.
+    pub argmax: Option<&'a mut [i64]>,
+}
+
+impl<'a> LogProbs<'a> {
+    /// Log-probs of `softmax(logits / temperature)`.
+    ///
+    /// # Errors
+    /// A shape that does not fit, a type that the backend does not take, a temperature that is not
+    /// finite and above 0, or too little scratch.
+    pub fn new(
+        backend: &dyn Backend,
+        logits: Logits<'a>,
+        tokens: Tokens<'a>,
+        temperature: f64,
+        outputs: TokenOutputs<'a>,
+        scratch: SliceMut<'a>,
+    ) -> Result<Self> {
+        check_logits(backend, logits, tokens)?;
+        check_temperature(temperature)?;
+        let (count, dtype) = (tokens.count(), logits.dtype().per_token());
+        same_values("log_probs", outputs.log_probs.as_slice(), dtype, count)?;
+        same_values("maximum", outputs.maximum.as_slice(), dtype, count)?;
+        same_values("log_sum", outputs.log_sum.as_slice(), dtype, count)?;
+        if let Some(entropy) = &outputs.entropy {
+            same_values("entropy", entropy.as_slice(), dtype, count)?;
+        }
+        if let Some(argmax) = &outputs.argmax {
+            same_length("argmax", count, argmax.len())?;
+        }
+        let needed = backend.log_probs_scratch(logits.tokens(), logits.vocab());
+        least_length("scratch of log_probs", needed, scratch.len())?;
+        Ok(Self { logits, tokens, temperature, outputs, scratch })
+    }
+}

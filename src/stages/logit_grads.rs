@@ -1,0 +1,113 @@
+use super::{Tokens, check_logits, check_temperature, same_values};
+use crate::backend::Backend;
+use crate::batch::{Logits, LogitsMut};
+use crate::error::{Error, Result};
+use crate::memory::Slice;
+
+/// The inputs and outputs of stage 4.
+#[derive(Debug)]
+pub struct LogitGrads<'a> {
+    pub(crate) target: Target<'a>,
+    pub(crate) tokens: Tokens<'a>,
+    pub(crate) temperature: f64,
+    pub(crate) statistics: RowStatistics<'a>,
+    pub(crate) upstream: TokenUpstream<'a>,
+    pub(crate) masked: MaskedRows,
+}
+
+/// Where the logits are, and where their gradient goes.
+#[derive(Debug)]
+pub enum Target<'a> {
+    /// The gradient replaces the logits.
+    InPlace(LogitsMut<'a>),
+    /// The gradient has a buffer of its own, of the logits' shape and element type.
+    OutOfPlace {
+        /// What to read.
+        logits: Logits<'a>,
+        /// What to write; its rows may have another stride.
+        grads: LogitsMut<'a>,
+    },
+}
+
+/// What stage 1 left for stage 4, `[tokens]` each.
+#[derive(Clone, Copy, Debug)]
+pub struct RowStatistics<'a> {
+    /// Maxima of the rows.
+    pub maximum: Slice<'a>,
+    /// Logarithms of the sums of `exp((x - maximum) / temperature)`.
+    pub log_sum: Slice<'a>,
+}
+
+/// The gradient of a loss by what stage 1 computed, `[tokens]` each. Values at tokens that do not
+/// count are not read.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenUpstream<'a> {
+    /// By the log-probs.
+    pub log_probs: Slice<'a>,
+    /// By the entropies, and the entropies.
+    pub entropy: Option<(Slice<'a>, Slice<'a>)>,
+}
+
+/// What becomes of the gradient rows of tokens that do not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MaskedRows {
+    /// They are set to 0.
+    #[default]
+    Zero,
+    /// They are left alone: the caller says that they hold 0 already.
+    AlreadyZero,
+}
+
+impl<'a> LogitGrads<'a> {
+    /// The gradient by the logits of the same tokens and temperature as in stage 1.
+    ///
+    /// # Errors
+    /// A shape or type that does not fit, or a temperature that is not finite and above 0.
+    pub fn new(
+        backend: &dyn Backend,
+        target: Target<'a>,
+        tokens: Tokens<'a>,
+        temperature: f64,
+        statistics: RowStatistics<'a>,
+        upstream: TokenUpstream<'a>,
+        masked: MaskedRows,
+    ) -> Result<Self> {
+        let logits = target.logits();
+        check_logits(backend, logits, tokens)?;
+        check_temperature(temperature)?;
+        let (count, dtype) = (tokens.count(), logits.dtype().per_token());
+        same_values("maximum", statistics.maximum, dtype, count)?;
+        same_values("log_sum", statistics.log_sum, dtype, count)?;
+        same_values("upstream gradient by log_probs", upstream.log_probs, dtype, count)?;
+        if let Some((grads, entropy)) = upstream.entropy {
+            same_values("upstream gradient by entropy", grads, dtype, count)?;
+            same_values("entropy", entropy, dtype, count)?;
+        }
+        if let Target::OutOfPlace { logits, grads } = &target {
+            check_grads(*logits, grads.view())?;
+        }
+        Ok(Self { target, tokens, temperature, statistics, upstream, masked })
+    }
+}
+
+impl Target<'_> {
+    pub(crate) fn logits(&self) -> Logits<'_> {
+        match self {
+            Self::InPlace(logits) => logits.view(),
+            Self::OutOfPlace { logits, .. } => *logits,
+        }
+    }
+}
+
+fn check_grads(logits: Logits<'_>, grads: Logits<'_>) -> Result<()> {
+    if grads.dtype() != logits.dtype() {
+        let expected = logits.dtype().name();
+        return Err(Error::DataType { what: "logits gradient", expected, got: grads.dtype() });
+    }
+    let (expected, got) = (logits.shape().size(), grads.shape().size());
+    if expected == got {
+        Ok(())
+    } else {
+        Err(Error::Shape { what: "logits gradient", expected, got })
+    }
+}

@@ -1,0 +1,90 @@
+//! What each stage reads and writes. The constructors check every shape and type.
+
+mod log_probs;
+mod logit_grads;
+mod objective;
+mod sequence_sums;
+
+pub use log_probs::{LogProbs, TokenOutputs};
+pub use logit_grads::{LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstream};
+pub use objective::{Objective, ObjectiveOutputs, UnitResult, UnitScale};
+pub use sequence_sums::{SequenceSums, TokenGrads, Totals, TotalsMut};
+
+use crate::backend::Backend;
+use crate::batch::{Batch, Labels, Logits, Weights};
+use crate::element::DType;
+use crate::error::{Error, Result};
+use crate::memory::Slice;
+
+/// Which tokens count, and how much.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens<'a> {
+    pub(crate) labels: &'a Labels<'a>,
+    weights: Option<&'a [f32]>,
+}
+
+impl<'a> Tokens<'a> {
+    /// Labels and their weights, if any.
+    ///
+    /// # Errors
+    /// No tokens, or another number of weights.
+    pub fn new(labels: &'a Labels<'_>, weights: Option<&'a Weights<'_>>) -> Result<Self> {
+        if labels.is_empty() {
+            return Err(Error::NoTokens);
+        }
+        if let Some(weights) = weights {
+            same_length("token weights", labels.len(), weights.as_slice().len())?;
+        }
+        Ok(Self { labels, weights: weights.map(Weights::as_slice) })
+    }
+
+    /// The tokens of a batch.
+    pub fn of(batch: &'a Batch<'_>) -> Self {
+        Self { labels: batch.labels(), weights: batch.weights().map(Weights::as_slice) }
+    }
+
+    /// How many there are, counted or not; at least 1.
+    pub fn count(self) -> usize {
+        self.labels.len()
+    }
+
+    /// The factor of a token's log-prob.
+    pub(crate) fn weight(self, token: usize) -> f64 {
+        self.weights.map_or(1.0, |weights| f64::from(weights[token]))
+    }
+
+    /// The label of a token that counts: not ignored, and of a weight that is not 0.
+    pub(crate) fn counted_label(self, token: usize) -> Option<usize> {
+        self.labels.get(token).filter(|_| self.weight(token) != 0.0)
+    }
+}
+
+pub(crate) fn same_length(what: &'static str, expected: usize, got: usize) -> Result<()> {
+    if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
+}
+
+fn least_length(what: &'static str, expected: usize, got: usize) -> Result<()> {
+    if got >= expected { Ok(()) } else { Err(Error::Length { what, expected, got }) }
+}
+
+fn same_values(what: &'static str, values: Slice<'_>, dtype: DType, len: usize) -> Result<()> {
+    if values.dtype() != dtype {
+        return Err(Error::DataType { what, expected: dtype.name(), got: values.dtype() });
+    }
+    same_length(what, len, values.len())
+}
+
+fn check_logits(backend: &dyn Backend, logits: Logits<'_>, tokens: Tokens<'_>) -> Result<()> {
+    if !backend.dtypes().contains(&logits.dtype()) {
+        return Err(Error::LogitsType { backend: backend.name(), got: logits.dtype() });
+    }
+    same_length("labels", logits.tokens(), tokens.count())
+}
+
+fn check_temperature(got: f64) -> Result<()> {
+    if got.is_finite() && got > 0.0 {
+        Ok(())
+    } else {
+        Err(Error::Scalar { what: "temperature", expected: "a finite number above 0", got })
+    }
+}

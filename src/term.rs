@@ -1,0 +1,179 @@
+//! A loss is a list of weighted terms over one visit of the logits.
+
+use std::sync::Arc;
+
+use crate::batch::{Batch, Pairs};
+use crate::error::{Error, Result};
+use crate::objectives::{Inputs, Objective, Pair, ParameterError, Reduction, Sequence};
+
+/// One term of a loss: an objective, the units that it looks at, and its share.
+#[derive(Clone, Debug)]
+pub struct Term {
+    over: Over,
+    weight: f64,
+    reduction: Reduction,
+}
+
+/// An objective and its units.
+#[derive(Clone, Debug)]
+pub(crate) enum Over {
+    Pairs(Arc<dyn Objective<Pair>>),
+    Sequences(Arc<dyn Objective<Sequence>>, Sequences),
+}
+
+/// Which sequences a term looks at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Sequences {
+    /// Every sequence of the pack.
+    #[default]
+    All,
+    /// The chosen sequence of each pair, in pair order; one that stands in two pairs counts twice.
+    Chosen,
+    /// These, in this order.
+    Indices(Vec<usize>),
+}
+
+impl Term {
+    /// An objective over the batch's pairs; weight 1, mean over the pairs.
+    pub fn pairs(objective: impl Objective<Pair> + 'static) -> Self {
+        Self::shared_pairs(Arc::new(objective))
+    }
+
+    /// The same for an objective that is shared.
+    pub fn shared_pairs(objective: Arc<dyn Objective<Pair>>) -> Self {
+        Self { over: Over::Pairs(objective), weight: 1.0, reduction: Reduction::Mean }
+    }
+
+    /// An objective over sequences; weight 1, mean over the sequences.
+    pub fn sequences(objective: impl Objective<Sequence> + 'static, sequences: Sequences) -> Self {
+        Self::shared_sequences(Arc::new(objective), sequences)
+    }
+
+    /// The same for an objective that is shared.
+    pub fn shared_sequences(
+        objective: Arc<dyn Objective<Sequence>>,
+        sequences: Sequences,
+    ) -> Self {
+        let over = Over::Sequences(objective, sequences);
+        Self { over, weight: 1.0, reduction: Reduction::Mean }
+    }
+
+    /// Another weight in the sum of the terms; checked when the loss is made.
+    #[must_use]
+    pub fn with_weight(mut self, weight: f64) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Another reduction; checked when the loss is made.
+    #[must_use]
+    pub fn with_reduction(mut self, reduction: Reduction) -> Self {
+        self.reduction = reduction;
+        self
+    }
+
+    fn name(&self) -> &'static str {
+        match &self.over {
+            Over::Pairs(objective) => objective.name(),
+            Over::Sequences(objective, _) => objective.name(),
+        }
+    }
+
+    fn check(&self, batch: &Batch<'_>) -> Result<()> {
+        let (checked, inputs) = match &self.over {
+            Over::Pairs(objective) => (objective.check(), objective.inputs()),
+            Over::Sequences(objective, _) => (objective.check(), objective.inputs()),
+        };
+        let objective = self.name();
+        checked.and_then(|()| self.reduction.check()).map_err(|error| {
+            let ParameterError { parameter, expected, got } = error;
+            Error::Parameter { objective, parameter, expected, got }
+        })?;
+        if !self.weight.is_finite() {
+            let (what, expected) = ("term weight", "a finite number");
+            return Err(Error::Scalar { what, expected, got: self.weight });
+        }
+        if inputs.reference && batch.reference().is_none() {
+            return Err(Error::MissingReference { objective });
+        }
+        match (&self.over, batch.pairs()) {
+            (Over::Pairs(_), Some(pairs)) => check_inputs(objective, inputs, pairs),
+            (Over::Pairs(_) | Over::Sequences(_, Sequences::Chosen), None) => {
+                Err(Error::MissingPairs { objective })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the term against a batch and lists its units.
+    ///
+    /// # Errors
+    /// A parameter outside its domain, or an input that the batch lacks or the objective does not
+    /// use.
+    pub fn resolve(&self, batch: &Batch<'_>) -> Result<Resolved> {
+        self.check(batch)?;
+        let sequences = batch.packing().sequences();
+        let pairs = batch.pairs().map_or(&[][..], Pairs::indices);
+        let (members, responses) = match &self.over {
+            Over::Pairs(_) => (pairs.iter().flat_map(|&(c, r)| [c, r]).collect(), 2),
+            Over::Sequences(_, Sequences::All) => ((0..sequences).collect(), 1),
+            Over::Sequences(_, Sequences::Chosen) => (pairs.iter().map(|pair| pair.0).collect(), 1),
+            Over::Sequences(_, Sequences::Indices(indices)) => (indices.clone(), 1),
+        };
+        let members: Vec<usize> = members;
+        if members.is_empty() {
+            return Err(Error::NoUnits { objective: self.name() });
+        }
+        if let Some(position) = members.iter().position(|&sequence| sequence >= sequences) {
+            return Err(Error::SequenceIndex { position, sequences, got: members[position] });
+        }
+        Ok(Resolved { term: self.clone(), members, responses })
+    }
+}
+
+/// A term and the sequences of its units in one batch.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    term: Term,
+    members: Vec<usize>,
+    responses: usize,
+}
+
+impl Resolved {
+    /// How many units the term looks at; at least 1.
+    pub fn units(&self) -> usize {
+        self.members.len() / self.responses
+    }
+
+    pub(crate) fn is_over_pairs(&self) -> bool {
+        matches!(self.term.over, Over::Pairs(_))
+    }
+
+    pub(crate) fn over(&self) -> &Over {
+        &self.term.over
+    }
+
+    pub(crate) fn members(&self, unit: usize) -> &[usize] {
+        &self.members[unit * self.responses..(unit + 1) * self.responses]
+    }
+
+    pub(crate) fn factor(&self, tokens: f64) -> f64 {
+        self.term.weight * self.term.reduction.factor(self.units(), tokens)
+    }
+}
+
+/// A number that the dataset gives and the objective does not look at would be lost in silence.
+fn check_inputs(objective: &'static str, inputs: Inputs, pairs: &Pairs<'_>) -> Result<()> {
+    for pair in 0..pairs.len() {
+        for (input, used, neutral, got) in [
+            ("beta", inputs.beta, 1.0, pairs.beta(pair)),
+            ("margin", inputs.margin, 0.0, pairs.margin(pair)),
+            ("soft_label", inputs.soft_label, 1.0, pairs.soft_label(pair)),
+        ] {
+            if !used && got != neutral {
+                return Err(Error::UnusedInput { objective, input, pair, neutral, got });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Log-probs of labels, for any loss of your own.
+
+use crate::backend::Backend;
+use crate::batch::{Labels, Logits, Weights};
+use crate::element::DType;
+use crate::error::{Error, Result};
+use crate::memory::{Buffer, Slice};
+use crate::stages::{
+    LogProbs, LogitGrads, MaskedRows, RowStatistics, Target, TokenOutputs, TokenUpstream, Tokens,
+};
+
+/// What to compute from each row of logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RowOptions {
+    temperature: f64,
+    entropy: bool,
+    argmax: bool,
+}
+
+impl Default for RowOptions {
+    fn default() -> Self {
+        Self { temperature: 1.0, entropy: false, argmax: false }
+    }
+}
+
+impl RowOptions {
+    /// Log-probs of `softmax(logits / temperature)`; 1 by default, checked when used.
+    #[must_use]
+    pub fn with_temperature(mut self, temperature: f64) -> Self {
+        self.temperature = temperature;
+        self
+    }
+
+    /// Also the entropies, from the same visit.
+    #[must_use]
+    pub fn with_entropy(mut self) -> Self {
+        self.entropy = true;
+        self
+    }
+
+    /// Also the most probable entries, from the same visit.
+    #[must_use]
+    pub fn with_argmax(mut self) -> Self {
+        self.argmax = true;
+        self
+    }
+}
+
+/// `[tokens]` log-probs of labels, and what the gradient needs again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogProbs {
+    size: [usize; 2],
+    temperature: f64,
+    log_probs: Buffer,
+    maximum: Buffer,
+    log_sum: Buffer,
+    entropy: Option<Buffer>,
+    argmax: Option<Vec<i64>>,
+}
+
+/// Log-probs of the labels under `[tokens, vocab]` logits: one read of the logits.
+///
+/// # Errors
+/// Shapes that do not fit, an element type that the backend does not take, a label outside the
+/// vocabulary, or a temperature that is not finite and above 0.
+pub fn token_log_probs(
+    backend: &dyn Backend,
+    logits: Logits<'_>,
+    labels: &Labels<'_>,
+    weights: Option<&Weights<'_>>,
+    options: RowOptions,
+) -> Result<TokenLogProbs> {
+    TokenLogProbs::compute(backend, logits, Tokens::new(labels, weights)?, options)
+}
+
+impl TokenLogProbs {
+    pub(crate) fn compute(
+        backend: &dyn Backend,
+        logits: Logits<'_>,
+        tokens: Tokens<'_>,
+        options: RowOptions,
+    ) -> Result<Self> {
+        let (count, dtype) = (logits.tokens(), logits.dtype().per_token());
+        let scratch = backend.log_probs_scratch(count, logits.vocab());
+        let mut scratch = backend.allocate(DType::F64, scratch)?;
+        let allocate = || backend.allocate(dtype, count);
+        let mut result = Self {
+            size: logits.shape().size(),
+            temperature: options.temperature,
+            log_probs: allocate()?,
+            maximum: allocate()?,
+            log_sum: allocate()?,
+            entropy: if options.entropy { Some(allocate()?) } else { None },
+            argmax: options.argmax.then(|| vec![-1; count]),
+        };
+        let outputs = TokenOutputs {
+            log_probs: result.log_probs.slice_mut(),
+            maximum: result.maximum.slice_mut(),
+            log_sum: result.log_sum.slice_mut(),
+            entropy: result.entropy.as_mut().map(Buffer::slice_mut),
+            argmax: result.argmax.as_deref_mut(),
+        };
+        let (temperature, scratch) = (options.temperature, scratch.slice_mut());
+        let stage = LogProbs::new(backend, logits, tokens, temperature, outputs, scratch)?;
+        backend.log_probs(stage)?;
+        Ok(result)
+    }
+
+    /// Natural log-probs of the labels, f32 (f64 for f64 logits); 0 for tokens that do not count.
+    pub fn log_probs(&self) -> Slice<'_> {
+        self.log_probs.slice()
+    }
+
+    /// Maxima of the rows and logarithms of the sums of `exp((x - maximum) / temperature)`; the
+    /// log-sum-exp of the scaled logits is `maximum / temperature + log_sum`.
+    pub fn statistics(&self) -> RowStatistics<'_> {
+        RowStatistics { maximum: self.maximum.slice(), log_sum: self.log_sum.slice() }
+    }
+
+    /// Entropies in nats, if asked for.
+    pub fn entropy(&self) -> Option<Slice<'_>> {
+        self.entropy.as_ref().map(Buffer::slice)
+    }
+
+    /// Lowest indices of the maxima, if asked for; -1 for tokens that do not count.
+    pub fn argmax(&self) -> Option<&[i64]> {
+        self.argmax.as_deref()
+    }
+
+    /// Writes the gradient by the logits of any loss, given its gradient by the log-probs (and by
+    /// the entropies, where they were asked for), `[tokens]` each, of the type of the log-probs.
+    /// `target`'s logits, `labels` and `weights` are those of the forward call.
+    ///
+    /// # Errors
+    /// Shapes or types that do not fit, or entropy gradients without entropies.
+    pub fn logit_grads(
+        &self,
+        backend: &dyn Backend,
+        target: Target<'_>,
+        (labels, weights): (&Labels<'_>, Option<&Weights<'_>>),
+        (log_prob_grads, entropy_grads): (Slice<'_>, Option<Slice<'_>>),
+        masked: MaskedRows,
+    ) -> Result<()> {
+        let entropy = match (entropy_grads, self.entropy()) {
+            (Some(grads), Some(entropy)) => Some((grads, entropy)),
+            (Some(_), None) => return Err(Error::EntropyNotComputed),
+            (None, _) => None,
+        };
+        let tokens = Tokens::new(labels, weights)?;
+        let upstream = TokenUpstream { log_probs: log_prob_grads, entropy };
+        self.run_logit_grads(backend, target, tokens, upstream, masked)
+    }
+
+    pub(crate) fn run_logit_grads(
+        &self,
+        backend: &dyn Backend,
+        target: Target<'_>,
+        tokens: Tokens<'_>,
+        upstream: TokenUpstream<'_>,
+        masked: MaskedRows,
+    ) -> Result<()> {
+        let got = target.logits().shape().size();
+        if got != self.size {
+            return Err(Error::Shape { what: "logits", expected: self.size, got });
+        }
+        let statistics = self.statistics();
+        let stage = LogitGrads::new(
+            backend,
+            target,
+            tokens,
+            self.temperature,
+            statistics,
+            upstream,
+            masked,
+        )?;
+        backend.logit_grads(stage)
+    }
+}

@@ -1,0 +1,597 @@
+"""Golden vectors from a second source.
+
+torch autograd in f64 written from the papers, without the Rust.
+
+Run: `python tests/golden/independent.py OUTDIR` (torch on the CPU).
+It writes OUTDIR/independent_f64.json and compares every gradient with central finite differences
+on the way.
+"""
+
+import json
+import math
+import platform
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch.nn.functional import logsigmoid
+
+NAME = "independent_f64.json"
+F64 = torch.float64
+NOTES = [
+    "labels are already shifted: labels[t] is what logits[t] predicts; sequence s owns tokens "
+    "cu_seqlens[s]..cu_seqlens[s+1]",
+    "a token is scored when its label is not ignore_index and its token weight (default 1) is "
+    "not 0; token_logps is 0 elsewhere; ref_token_logps holds arbitrary values where the "
+    "label is ignored, which must not be read",
+    "counts: scored tokens; weight_sums: their weights; logps / ref_logps: sums of "
+    "weight*log-prob; all per sequence of the pack, in pack order",
+    "params.temperature divides the logits only, never ref_token_logps",
+    "params.terms: loss = sum_k weight_k * reduction_k(term_losses[k]); mean divides by the "
+    "number of items (pairs, or selected sequences), token_mean by the number of scored "
+    "tokens of the selected sequences (at least 1), divisor by the number given",
+    "absent options of a term are neutral: weight 1, reduction mean, label_smoothing 0, "
+    "beta_scale 1, margin 0, soft_label 1, pair_weight 1, length_normalized false; absent "
+    "token_weights, upstream: 1",
+    "term_losses include the per-pair weight, not the term weight; a mean is never divided by "
+    "the sum of pair weights",
+    "params.upstream scales grad_logits only; with params.upstream_per_pair grad_logits is "
+    "that of sum_i up_i*term_losses[0][i] (no reduction, no term weight)",
+    "rewards and metrics belong to term 0 (the preference term); logps/chosen and "
+    "logps/rejected are means over pairs of the summed weighted log-probs for every "
+    "objective, also simpo and ipo",
+    "length normalisation divides by max(count, 1), not by the sum of weights",
+    "hinge, robust and ipo take no soft label, ipo takes no margin; the per-pair weight "
+    "applies to all; the gradient of hinge at its kink is 0",
+    "nll with sequences chosen takes the chosen sequence of every pair in pair order (twice "
+    "if in two pairs), all takes every sequence of the pack, also empty ones; it uses the "
+    "token weights",
+    "simpo ignores ref_token_logps (ref_logps is still reported)",
+    "mask_dpo: spans are [start, end, factual], half open, from the first token of the "
+    "sequence, on label positions; token_weights is the rule alone, effective_weights has 0 "
+    "at ignored labels; a sequence without spans has weight 1 (drop_unlabelled: 0)",
+    "entropy cases: grad_logits is of sum_t grad_logp[t]*logp_t + grad_entropy[t]*H_t; "
+    "entropy and grad_logits are 0 on rows with an ignored label; *_all_rows score the "
+    "entropy of every row, ignored or not (log-probs stay 0 there)",
+    "tolerance: rtol 1e-9 with atol 1e-12; confident rows have entropies, log-probs and gradients "
+    "near 0 whose last digits torch rounds away (absolute error about 1e-16)",
+    "inputs neg_inf*: 0*log 0 = 0; neg_inf_label has one label of probability 0 (log-prob "
+    "-Infinity, its gradient is the finite limit one-hot minus softmax)",
+]
+
+
+# ---- the formulas -------------------------------------------------------------------------------
+
+
+def softplus(x):
+    """log(1 + e^x); torch's own softplus is the identity above 20, off in the tenth digit."""
+    return -logsigmoid(-x)
+
+
+def smoothed(u, soft, eps):
+    """Binary cross-entropy of sigmoid(u) against the smoothed soft label."""
+    w = soft * (1 - eps) + (1 - soft) * eps
+    return w * softplus(-u) + (1 - w) * softplus(u)
+
+
+def pair_losses(term, chosen, rejected):
+    """Per-pair losses and rewards; each side is (log-prob sums, reference sums, token counts)."""
+    (sw, rw, nw), (sl, rl, nl) = chosen, rejected
+    n = len(sw)
+    beta = term["beta"] * per_pair(term, "beta_scale", 1.0, n)
+    margin = per_pair(term, "margin", 0.0, n)
+    soft = per_pair(term, "soft_label", 1.0, n)
+    weight = per_pair(term, "pair_weight", 1.0, n)
+    eps = term.get("label_smoothing", 0.0)
+    lw, ll = nw.clamp(min=1).to(F64), nl.clamp(min=1).to(F64)
+    kind = term["loss"]
+    if kind == "simpo":
+        aw, al = sw / lw, sl / ll
+        losses = smoothed(beta * (aw - al) - term["gamma"] - margin, soft, eps)
+        return weight * losses, beta * aw, beta * al
+    dw, dl = sw - rw, sl - rl
+    u = beta * (dw - dl) - margin
+    if kind == "dpo":
+        losses = smoothed(u, soft, eps)
+    elif kind == "robust":
+        losses = ((1 - eps) * softplus(-u) - eps * softplus(u)) / (1 - 2 * eps)
+    elif kind == "hinge":
+        losses = torch.relu(1 - u)
+    elif kind == "ipo":
+        h = dw / lw - dl / ll if term.get("length_normalized") else dw - dl
+        losses = (h - 1 / (2 * beta)) ** 2
+    else:
+        raise ValueError(kind)
+    return weight * losses, beta * dw, beta * dl
+
+
+def per_pair(term, key, default, n):
+    """The per-pair vector `key`, or `default` for every pair."""
+    return torch.tensor(term.get(key, [default] * n), dtype=F64)
+
+
+def reduce(term, losses, tokens):
+    """A term's value; `tokens` is the scored token count of its sequences."""
+    kind = term.get("reduction", "mean")
+    if kind == "divisor":
+        return losses.sum() / term["divisor"]
+    by = {"mean": len(losses), "sum": 1, "token_mean": max(int(tokens), 1)}
+    return losses.sum() / by[kind]
+
+
+def token_logps(inp, logits, temperature):
+    """Log-prob of each label under softmax(logits / temperature), 0 where the label is ignored."""
+    kept = inp["labels"] != inp["ignore_index"]
+    index = torch.where(kept, inp["labels"], 0)
+    logp = torch.log_softmax(logits / temperature, -1).gather(1, index[:, None])[:, 0]
+    return torch.where(kept, logp, 0.0), kept
+
+
+def entropy(logits, temperature):
+    """Entropy of softmax(logits / temperature) per row, with 0*log 0 = 0."""
+    logp = torch.log_softmax(logits / temperature, -1)
+    return -(logp.exp() * torch.where(logp == -math.inf, 0.0, logp)).sum(-1)
+
+
+def mask_dpo_weights(inp, pairs, spans, drop_unlabelled):
+    """Mask-DPO token weights: factual sentences of the chosen, non-factual ones of the rejected."""
+    cu = inp["cu_seqlens"].tolist()
+    weights = torch.full((cu[-1],), 0.0 if drop_unlabelled else 1.0, dtype=F64)
+    chosen = {c for c, _ in pairs}
+    roles = [seq for pair in pairs for seq in pair]
+    assert len(set(roles)) == len(roles)  # one role per sequence
+    for seq, seq_spans in enumerate(spans):
+        for start, end, factual in seq_spans:
+            weights[cu[seq] + start : cu[seq] + end] = float(factual == (seq in chosen))
+    return weights
+
+
+def by_sequence(inp, values):
+    """Sums of a per-token tensor over the sequences of the pack."""
+    cu = inp["cu_seqlens"].tolist()
+    return torch.stack([values[a:b].sum() for a, b in pairwise(cu)])
+
+
+def forward(inp, params, logits):
+    """The expected values of a preference case, attached to `logits`, and what to differentiate."""
+    logp, kept = token_logps(inp, logits, params["temperature"])
+    weights = params.get("token_weights")
+    weights = torch.ones_like(logp) if weights is None else weights
+    scored = kept & (weights != 0)
+    weights = torch.where(scored, weights, 0.0)
+    logp = torch.where(scored, logp, 0.0)
+    ref = torch.where(scored, inp["ref_token_logps"], 0.0)
+    sums, refs = by_sequence(inp, weights * logp), by_sequence(inp, weights * ref)
+    counts = by_sequence(inp, scored.to(torch.int64))
+    chosen, rejected = torch.tensor(params["pairs"]).T
+    out = {
+        "token_logps": logp,
+        "logps": sums,
+        "ref_logps": refs,
+        "counts": counts,
+        "weight_sums": by_sequence(inp, weights),
+    }
+    term_losses, values = [], []
+    for k, term in enumerate(params["terms"]):
+        if term["loss"] == "nll":
+            ids = chosen if term["sequences"] == "chosen" else torch.arange(len(sums))
+            losses = -sums[ids]
+            if term.get("length_normalized"):
+                losses = losses / counts[ids].clamp(min=1)
+            tokens = counts[ids].sum()
+        else:
+            sides = [(sums[ids], refs[ids], counts[ids]) for ids in (chosen, rejected)]
+            losses, reward_w, reward_l = pair_losses(term, *sides)
+            tokens = counts[chosen].sum() + counts[rejected].sum()
+            if k == 0:
+                out |= {"rewards_chosen": reward_w, "rewards_rejected": reward_l}
+                out["metrics"] = {
+                    "rewards/chosen": reward_w.mean(),
+                    "rewards/rejected": reward_l.mean(),
+                    "rewards/accuracies": (reward_w > reward_l).to(F64).mean(),
+                    "rewards/margins": (reward_w - reward_l).mean(),
+                    "logps/chosen": sums[chosen].mean(),
+                    "logps/rejected": sums[rejected].mean(),
+                }
+        term_losses.append(losses)
+        values.append(reduce(term, losses, tokens))
+    loss = sum(t.get("weight", 1.0) * v for t, v in zip(params["terms"], values, strict=True))
+    out |= {"term_losses": term_losses, "term_values": values, "loss": loss}
+    if "upstream_per_pair" in params:
+        objective = (torch.tensor(params["upstream_per_pair"], dtype=F64) * term_losses[0]).sum()
+    else:
+        objective = params.get("upstream", 1.0) * loss
+    return out, objective
+
+
+# ---- running a case -----------------------------------------------------------------------------
+
+
+def check_gradient(objective, logits, grad):
+    """Compares a gradient with central differences along two random directions."""
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(2):
+        direction = torch.randn(logits.shape, generator=generator, dtype=F64)
+        step = 1e-4
+        with torch.no_grad():
+            want = (objective(logits + step * direction) - objective(logits - step * direction)) / (
+                2 * step
+            )
+        got = (grad * direction).sum()
+        assert abs(want - got) <= 2e-6 * (1 + abs(want)), (float(want), float(got))
+
+
+def preference(inp, params):
+    """Expected values of a preference case."""
+    logits = inp["logits"].clone().requires_grad_()
+    out, objective = forward(inp, params, logits)
+    (grad,) = torch.autograd.grad(objective, logits)
+    assert torch.isfinite(grad).all()
+    ignored = inp["labels"] == inp["ignore_index"]
+    assert (grad[ignored] == 0).all()
+    check_gradient(lambda x: forward(inp, params, x)[1], inp["logits"], grad)
+    if "metrics" in out:  # no accuracy that rounding could turn over
+        gap = (out["rewards_chosen"] - out["rewards_rejected"]).abs()
+        assert ((gap == 0) | (gap > 1e-6)).all()
+    return out | {"grad_logits": grad}
+
+
+def mask_dpo(inp, params):
+    """Expected values of a Mask-DPO case: the weights, then plain DPO with them."""
+    weights = mask_dpo_weights(inp, params["pairs"], params["spans"], params["drop_unlabelled"])
+    kept = inp["labels"] != inp["ignore_index"]
+    out = {"token_weights": weights, "effective_weights": torch.where(kept, weights, 0.0)}
+    return out | preference(inp, params | {"token_weights": weights})
+
+
+def entropies(inp, params):
+    """Expected values of an entropy case."""
+    temperature = params["temperature"]
+
+    def run(logits, all_rows):
+        logp, kept = token_logps(inp, logits, temperature)
+        h = entropy(logits, temperature)
+        h = h if all_rows else torch.where(kept, h, 0.0)
+        return logp, h, (params["grad_logp"] * logp + params["grad_entropy"] * h).sum()
+
+    out = {}
+    for suffix, all_rows in (("", False), ("_all_rows", True)):
+        logits = inp["logits"].clone().requires_grad_()
+        logp, h, objective = run(logits, all_rows)
+        (grad,) = torch.autograd.grad(objective, logits)
+        assert torch.isfinite(grad).all()
+        if torch.isfinite(logp).all():
+            check_gradient(lambda x, rows=all_rows: run(x, rows)[2], inp["logits"], grad)
+        out |= {"token_logps": logp, "entropy" + suffix: h, "grad_logits" + suffix: grad}
+    return out
+
+
+RUN = {"preference": preference, "mask_dpo": mask_dpo, "entropy": entropies}
+
+
+# ---- inputs -------------------------------------------------------------------------------------
+
+
+def pack(seed, lengths, vocab, *, ignore=-100, scale=2.0, prompt=1, drift=0.7):
+    """A ragged pack; `prompt` ignored labels lead each sequence of more than 3, one ends it."""
+    g = torch.Generator().manual_seed(seed)
+    cu = [0]
+    for length in lengths:
+        cu.append(cu[-1] + length)
+    logits = scale * torch.randn(cu[-1], vocab, generator=g, dtype=F64)
+    labels = torch.randint(0, vocab, (cu[-1],), generator=g)
+    if 0 <= ignore < vocab:
+        labels = torch.where(labels == ignore, (ignore + 1) % vocab, labels)
+    for a, length in zip(cu, lengths, strict=False):
+        if length > 3:
+            labels[a : a + prompt] = ignore
+            labels[a + length - 1] = ignore
+    inp = {
+        "logits": logits,
+        "labels": labels,
+        "ignore_index": ignore,
+        "cu_seqlens": torch.tensor(cu),
+    }
+    return with_reference(inp, g, drift)
+
+
+def with_reference(inp, generator, drift):
+    """Reference log-probs near the policy's; arbitrary values where the label is ignored."""
+    logp, kept = token_logps(inp, inp["logits"], 1.0)
+    noise = torch.randn(len(logp), generator=generator, dtype=F64)
+    ref = torch.clamp(logp.round(decimals=3) + drift * noise, max=-1e-3)
+    return inp | {"ref_token_logps": torch.where(kept, ref, 7.0 + noise)}
+
+
+def make_inputs():
+    """The packs."""
+    six = [7, 5, 6, 8, 3, 6]
+    base = pack(10, six, 11, prompt=2)
+    g = torch.Generator().manual_seed(99)
+    inputs = {
+        "base": base,
+        "far_reference": with_reference(base, g, 60.0),
+        "pad0": pack(11, [6, 5, 7, 4], 9, ignore=0),
+        "ignore7": pack(12, [6, 5, 7, 4], 9, ignore=7),
+        "empties": pack(13, [0, 5, 4, 0, 0, 6, 2, 0], 9),
+        "one_pair": pack(14, [1, 1], 3),
+        "vocab1": pack(15, [2, 3], 1),
+        "vocab2": pack(16, [3, 2], 2),
+        "wide": pack(17, [3, 5], 259),
+        "shared": pack(18, [5, 6, 4, 7], 11),
+    }
+    empties = inputs["empties"]
+    empties["labels"][5:9] = -100  # sequence 2: tokens, none of them scored
+    offset = pack(19, [5, 4, 6, 5], 11)
+    third = torch.arange(len(offset["logits"]))[:, None] % 3 == 0
+    offset["logits"] += torch.where(third, -1e4, 1e4)
+    confident = pack(20, [5, 4, 6, 5], 11)
+    rows = torch.arange(len(confident["logits"]))
+    top = torch.where(rows % 3 == 2, (rows * 5) % 11, confident["labels"].clamp(min=0))
+    confident["logits"][rows, top] = confident["logits"].amax(-1) + 60.0
+    inputs["offset"] = with_reference(offset, g, 0.7)
+    inputs["confident"] = with_reference(confident, g, 0.7)
+
+    holes = pack(21, [6, 5], 12)
+    never = torch.rand(holes["logits"].shape, generator=g) < 0.3
+    never[torch.arange(11), holes["labels"].clamp(min=0)] = False
+    never[3] = True  # one value left: probability 1
+    never[3, holes["labels"][3]] = False
+    never[:, 9] = holes["labels"] != 9
+    holes["logits"][never] = -math.inf
+    holes["logits"][7] -= 900 * (torch.arange(12) % 2)  # probabilities that underflow to 0
+    inputs["neg_inf"] = with_reference(holes, g, 0.7)
+    lost = {k: v.clone() if torch.is_tensor(v) else v for k, v in inputs["neg_inf"].items()}
+    lost["logits"][2, lost["labels"][2]] = -math.inf
+    inputs["neg_inf_label"] = lost
+    return inputs
+
+
+# ---- cases --------------------------------------------------------------------------------------
+
+THREE = [[2, 0], [1, 4], [5, 3]]
+MANY = [[0, 1], [0, 2], [3, 1]]
+BLANK = [[0, 1], [5, 2], [3, 7], [2, 4], [1, 6]]
+PAIRS = dict.fromkeys(("pad0", "ignore7", "offset", "confident"), [[0, 1], [3, 2]])
+PAIRS |= dict.fromkeys(("one_pair", "vocab1", "vocab2", "wide", "neg_inf"), [[0, 1]])
+PAIRS |= {"base": THREE, "far_reference": THREE, "shared": MANY, "empties": BLANK}
+
+DPO = {"loss": "dpo", "beta": 0.3}
+HINGE = {"loss": "hinge", "beta": 0.3}
+IPO = {"loss": "ipo", "beta": 0.3}
+IPO_NORM = IPO | {"length_normalized": True}
+PLAIN = {
+    "dpo": DPO,
+    "robust": {"loss": "robust", "beta": 0.3, "label_smoothing": 0.1},
+    "ipo": IPO,
+    "ipo_norm": IPO_NORM,
+    "hinge": HINGE,
+    "simpo": {"loss": "simpo", "beta": 2.0, "gamma": 0.5},
+}
+SCALED = {"beta_scale": [0.5, 2.0, 1.25], "pair_weight": [1.5, 0.3, 2.0]}
+SHIFTED = SCALED | {"margin": [0.3, -0.7, 1.1]}
+SOFT = {"soft_label": [0.9, 0.25, 1.0]}
+EVERY = SHIFTED | SOFT | {"label_smoothing": 0.1}
+FULL = {
+    "dpo": DPO | EVERY,
+    "robust": PLAIN["robust"] | SHIFTED | {"label_smoothing": 0.2},
+    "ipo": IPO | SCALED,
+    "ipo_norm": IPO_NORM | SCALED,
+    "hinge": HINGE | SHIFTED,
+    "simpo": PLAIN["simpo"] | EVERY,
+}
+
+
+def nll(reduction, weight=1.0, **options):
+    """A negative log-likelihood term."""
+    term = {"loss": "nll", "weight": weight, "sequences": "chosen", "reduction": reduction}
+    return term | options
+
+
+def preference_cases(g):
+    """(id, kind, input, params); the input is the middle of the id."""
+    cases = []
+
+    def add(case_id, *terms, **options):
+        name = case_id.split("/")[1]
+        params = {"temperature": 1.0, "pairs": PAIRS[name]} | options | {"terms": list(terms)}
+        cases.append((case_id, "preference", name, params))
+
+    ragged = torch.tensor([1.0, 0.5, 0.0, -0.75, 2.0, 0.3, 1.0], dtype=F64)
+    ragged = ragged[torch.randint(0, 7, (35,), generator=g)]
+    mixed = {"token_weights": ragged, "temperature": 0.7}
+    for name, term in PLAIN.items():
+        full = FULL[name]
+        add(f"{name}/base/default", term)
+        add(f"{name}/base/per_pair", full)
+        add(f"{name}/base/token_weights_t0.7", full, **mixed)
+        add(f"{name}/shared/several_pairs", full)
+        add(f"{name}/empties/default", term)
+        if name in ("dpo", "ipo", "simpo"):
+            add(f"{name}/base/sum", full | {"reduction": "sum"})
+            upstream = [1.0, -0.4, 2.5]
+            add(
+                f"{name}/base/upstream_per_pair", full | {"weight": 3.0}, upstream_per_pair=upstream
+            )
+        if name in ("dpo", "ipo", "robust", "hinge"):
+            add(f"{name}/far_reference/tails", term | {"beta": 1.0})
+    for key, value in (SHIFTED | SOFT | {"label_smoothing": 0.2}).items():
+        add(f"dpo/base/{key}", DPO | {key: value})
+    add("dpo/base/pair_weight_zero", DPO | {"pair_weight": [1.0, 0.0, 0.5]})
+    add("dpo/base/soft_label_zero_half", DPO | {"soft_label": [0.0, 0.5, 1.0]})
+    add("dpo/base/divisor", DPO | {"reduction": "divisor", "divisor": 8.0})
+    add("dpo/base/term_weight", DPO | {"weight": 0.5})
+    add("dpo/base/t0.7", DPO, temperature=0.7)
+    add("dpo/base/token_weights", DPO, token_weights=ragged)
+    add("dpo/base/upstream-2.5", FULL["dpo"], upstream=-2.5)
+    add("hinge/base/sum_upstream-2.5", HINGE | {"reduction": "sum"}, upstream=-2.5)
+    add("simpo/base/gamma0", PLAIN["simpo"] | {"gamma": 0.0})
+    add("simpo/base/t0.7", PLAIN["simpo"], temperature=0.7)
+    add("robust/base/smoothing0", PLAIN["robust"] | {"label_smoothing": 0.0})
+    add("robust/base/upstream_per_pair", PLAIN["robust"], upstream_per_pair=[0.0, 1.0, 0.0])
+    add("dpo/shared/upstream_per_pair", DPO, upstream_per_pair=[0.5, -1.0, 2.0])
+    add("dpo/shared/both_orders", DPO, pairs=[[0, 1], [1, 2], [2, 0], [0, 1]])
+
+    token_mean = nll("token_mean")
+    every = {"sequences": "all"}
+    norm = {"length_normalized": True}
+    for reduction in ("mean", "sum"):
+        add(f"dpo+nll/base/{reduction}", DPO, nll(reduction, 0.2))
+        add(f"dpo+nll_norm/base/{reduction}", DPO, nll(reduction, 0.2, **norm))
+    add("dpo+nll/base/token_mean", DPO, nll("token_mean", 0.2))
+    add("dpo+nll/base/divisor", DPO, nll("divisor", 0.2, divisor=7.0))
+    add("dpo+nll/base/all_token_mean", DPO, nll("token_mean", 0.2, **every))
+    add("dpo+nll_norm/base/all_mean", DPO, nll("mean", 0.2, **every, **norm))
+    add("dpo+nll/shared/chosen_twice", DPO, nll("mean"))
+    add("dpo+nll/shared/chosen_twice_token_mean", DPO, token_mean)
+    for reduction in ("token_mean", "mean"):
+        terms = FULL["simpo"], nll(reduction, 0.6)
+        add(f"simpo+nll/base/{reduction}_mixed", *terms, **mixed, upstream=-2.5)
+    add("dpo+hinge+nll/base/mpo", DPO | {"weight": 0.8}, HINGE | {"weight": 0.2}, token_mean)
+    add("nll/base/chosen_token_mean", token_mean)
+    add("ipo_norm+nll/pad0/token_mean", IPO_NORM, token_mean)
+    add("dpo+nll/empties/token_mean", DPO, token_mean)
+    add("dpo+nll_norm/empties/all_mean", DPO, nll("mean", **every, **norm))
+    add("dpo+nll/empties/nothing_token_mean", DPO, token_mean, pairs=[[0, 1], [2, 5]])
+
+    for name in ("pad0", "ignore7", "one_pair", "vocab1", "vocab2", "wide", "neg_inf"):
+        add(f"dpo/{name}/default", DPO)
+    for name in ("pad0", "ignore7", "wide"):
+        add(f"simpo/{name}/t0.7", PLAIN["simpo"], temperature=0.7)
+    for name in ("offset", "confident"):
+        for temperature in (1.0, 2.0):
+            add(f"dpo/{name}/t{temperature:g}", DPO, temperature=temperature)
+        add(f"simpo+nll/{name}/token_mean", PLAIN["simpo"], token_mean)
+    return cases
+
+
+def mask_dpo_cases():
+    """The Mask-DPO cases; in base, tokens 0, 1 and the last of sequences but 4 are ignored."""
+    spans = [
+        [[2, 4, True], [4, 5, False]],
+        [[2, 3, True], [3, 4, False]],
+        [[2, 3, False], [3, 5, True]],
+        [[2, 4, False], [5, 7, True]],
+        [[0, 1, True], [1, 2, False]],
+        [],
+    ]
+    chosen_out = [*spans[:2], [[2, 5, False]], *spans[3:]]
+    both_out = [[[2, 6, True]], *chosen_out[1:]]
+    only_out = [both_out[0], [], both_out[2], [], [], []]
+    empties = [[], [[1, 3, True]], [], [], [], [[1, 4, False]], [], []]
+    cases = []
+    for case_id, case_spans, options in (
+        ("base/default", spans, {}),
+        ("base/drop_unlabelled", spans, {"drop_unlabelled": True}),
+        ("base/other_roles", spans, {"pairs": [[0, 2], [4, 1], [3, 5]]}),
+        ("base/chosen_fully_masked", chosen_out, {}),
+        ("base/both_fully_masked", both_out, {}),
+        ("base/only_fully_masked", only_out, {"pairs": [[2, 0]]}),
+        ("base/no_spans", [[]] * 6, {}),
+        ("base/no_spans_drop", [[]] * 6, {"drop_unlabelled": True}),
+        ("base/mixed_t0.7", spans, {"temperature": 0.7, "upstream": -2.5, "terms": [FULL["dpo"]]}),
+        ("empties/default", empties, {"pairs": [[0, 1], [5, 2], [3, 7], [4, 6]]}),
+    ):
+        params = {"temperature": 1.0, "pairs": THREE, "spans": case_spans, "drop_unlabelled": False}
+        params |= {"terms": [DPO]} | options
+        cases.append((f"mask_dpo/{case_id}", "mask_dpo", case_id.split("/")[0], params))
+    return cases
+
+
+def entropy_cases(g):
+    """The entropy cases: random gradients with zeros, then one of the two alone."""
+    cases = []
+    three = (1.0, 0.7, 2.0)
+    temperatures = {"neg_inf": three, "shared": three, "neg_inf_label": (1.0,)}
+    for name in ("neg_inf", "neg_inf_label", "shared", "offset", "confident", "vocab1", "vocab2"):
+        n = len(INPUTS[name]["labels"])
+        for temperature in temperatures.get(name, (1.0, 2.0)):
+            params = {"temperature": temperature}
+            for key in ("grad_logp", "grad_entropy"):
+                grad = torch.randn(n, generator=g, dtype=F64)
+                params[key] = torch.where(torch.rand(n, generator=g) < 0.25, 0.0, grad)
+            cases.append((f"entropy/{name}/t{temperature:g}", "entropy", name, params))
+    zeros = torch.zeros(len(INPUTS["shared"]["labels"]), dtype=F64)
+    for key in ("logp", "entropy"):
+        params = {"temperature": 1.0, "grad_logp": zeros, "grad_entropy": zeros}
+        params[f"grad_{key}"] = zeros + 1
+        cases.append((f"entropy/shared/{key}_only", "entropy", "shared", params))
+    return cases
+
+
+# ---- writing ------------------------------------------------------------------------------------
+
+
+def number(x):
+    """A JSON number, or the name of a non-finite one."""
+    if isinstance(x, int | bool) or math.isfinite(x):
+        return x + 0.0 if isinstance(x, float) else x
+    return "NaN" if math.isnan(x) else "Infinity" if x > 0 else "-Infinity"
+
+
+def encode(value):
+    """A value in the encoding of the golden files."""
+    if torch.is_tensor(value):
+        value = value.detach()
+        if value.dim() == 0:
+            return number(value.item())
+        data = [number(x) for x in value.flatten().tolist()]
+        return {
+            "shape": list(value.shape),
+            "dtype": str(value.dtype).removeprefix("torch."),
+            "data": data,
+        }
+    if isinstance(value, dict):
+        return {k: encode(v) for k, v in value.items()}
+    return [encode(v) for v in value] if isinstance(value, list) else value
+
+
+def nonfinite(value, path):
+    """The places of `value` that are not finite."""
+    if torch.is_tensor(value):
+        bad = int((~torch.isfinite(value)).sum())
+        return [f"{path}.data[{bad} of {value.numel()}]" if value.dim() else path] if bad else []
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    items = value.items() if isinstance(value, dict) else ()
+    return [place for k, v in items for place in nonfinite(v, f"{path}.{k}")]
+
+
+INPUTS = make_inputs()
+
+
+def main(out_dir):
+    """Computes every case and writes the file."""
+    torch.set_num_threads(1)
+    g = torch.Generator().manual_seed(7)
+    cases = []
+    for case_id, kind, name, params in preference_cases(g) + mask_dpo_cases() + entropy_cases(g):
+        expected = RUN[kind](INPUTS[name], params)
+        head = {"id": case_id, "kind": kind, "input": name, "params": encode(params)}
+        cases.append(
+            head | {"expected": encode(expected), "nonfinite": nonfinite(expected, "expected")}
+        )
+    assert len({case["id"] for case in cases}) == len(cases)
+    document = {
+        "schema": "prefloss-golden/1",
+        "file": NAME,
+        "description": "fused preference losses end to end: a ragged pack of logits -> token "
+        "log-probs -> sequence sums -> loss, rewards, metrics and the gradient to the logits",
+        "functions": ["torch.log_softmax", "torch.nn.functional.logsigmoid", "torch.autograd.grad"],
+        "provenance": "torch autograd f64 composed by this project from the papers",
+        "packages": {"python": platform.python_version(), "torch": torch.__version__},
+        "encoding": "tensor={shape,dtype,data row-major}; non-finite floats are the strings "
+        "NaN/Infinity/-Infinity and are listed in case.nonfinite (expected values); "
+        "inputs neg_inf* hold -Infinity logits",
+        "notes": NOTES,
+        "inputs": encode(INPUTS),
+        "cases": cases,
+    }
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False)
+    (Path(out_dir) / NAME).write_text(text + "\n", encoding="utf-8")
+    print(f"{NAME}: {len(cases)} cases, {len(text)} bytes")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
