@@ -209,7 +209,9 @@ pub enum Error {
         end: usize,
     },
     /// Two sentences that share a token.
-    #[error("sentence {sentence}: overlaps an earlier sentence at token {token} of sequence {sequence}")]
+    #[error(
+        "sentence {sentence}: overlaps an earlier sentence at token {token} of sequence {sequence}"
+    )]
     SentenceOverlap {
         /// Position of the later sentence in the list.
         sentence: usize,

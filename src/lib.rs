@@ -1,7 +1,43 @@
-//! Fused preference losses.
+//! Fused preference losses for language models: from `[tokens, vocab]` logits to DPO and its
+//! relatives, with the gradient, in the two passes over memory that the mathematics needs.
+//!
+//! A preference loss never needs the logits as a whole. Everything passes through one number for
+//! each token, so only two steps touch the logits, and neither knows the loss:
+//!
+//! | stage | computes | traffic on the logits |
+//! |---|---|---|
+//! | 1 [`log_probs`](Backend::log_probs) | log-prob of each label; entropy and argmax if asked for | one read |
+//! | 2 [`sequence_sums`](Backend::sequence_sums) | weighted sums over each sequence of a ragged pack | none |
+//! | 3 [`objective`](Backend::objective) | the losses, and their derivative by each sum | none |
+//! | 4 [`logit_grads`](Backend::logit_grads) | the gradient by the logits, in place or not | one read, one write |
+//!
+//! [`Loss`] runs them in order; start there. [`token_log_probs`] is stage 1 by itself, with its own
+//! gradient, for a loss of yours that this crate does not know.
+//!
+//! # Where things are
+//!
+//! - [`batch`]: what the caller hands over. Every constructor validates.
+//! - [`objectives`]: one file for each loss, with paper, formula and gradient, and the list of them.
+//! - [`stages`]: what each stage reads and writes. [`Backend`] runs them over buffers whose element
+//!   type is a run-time fact.
+//! - [`Reference`]: each stage as its formula reads, in f64; the oracle of the tests.
+//! - [`Cpu`]: the fast one.
+//!
+//! # What stays true
+//!
+//! - Row kernels do not know the loss; objectives do not know element types, devices or
+//!   vocabularies.
+//! - Only constructors return shape errors; stages assume shapes. A stage that returns an error
+//!   (a label outside the vocabulary) has written nothing.
+//! - `objectives` depends on nothing else in the crate; `unsafe` lives in one file, the SIMD
+//!   dispatch of the CPU backend.
+//! - The same bits on every run, for any number of threads, and for a row whatever batch it sits in.
+//! - Memory beyond inputs and gradient is O(tokens).
+//! - NaN logits are data: they reach their own row's outputs and nothing else's.
 
 pub mod backend;
 pub mod batch;
+mod cpu;
 mod element;
 mod error;
 mod memory;
@@ -14,6 +50,7 @@ mod term;
 mod token_log_probs;
 
 pub use backend::Backend;
+pub use cpu::{Cpu, SimdLevel};
 pub use element::{DType, Element};
 pub use error::{Error, Result};
 pub use memory::{Buffer, Slice, SliceMut};
@@ -23,3 +60,7 @@ pub use reference::Reference;
 pub use stages::{MaskedRows, Target};
 pub use term::{Resolved, Sequences, Term};
 pub use token_log_probs::{RowOptions, TokenLogProbs, token_log_probs};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

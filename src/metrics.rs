@@ -36,7 +36,9 @@ impl PairMetrics {
         Self {
             rewards_chosen: mean(&|pair| rewards[pair][0]),
             rewards_rejected: mean(&|pair| rewards[pair][1]),
-            rewards_accuracy: mean(&|pair| f64::from(u8::from(rewards[pair][0] > rewards[pair][1]))),
+            rewards_accuracy: mean(&|pair| {
+                f64::from(u8::from(rewards[pair][0] > rewards[pair][1]))
+            }),
             rewards_margin: mean(&|pair| rewards[pair][0] - rewards[pair][1]),
             log_probs_chosen: mean(&|pair| totals.sums.get(chosen(pair))),
             log_probs_rejected: mean(&|pair| totals.sums.get(rejected(pair))),

@@ -83,7 +83,8 @@ impl<'a> Loss<'a> {
     /// or that it has and the objective does not use.
     pub fn new(batch: Batch<'a>, terms: impl IntoIterator<Item = Term>) -> Result<Self> {
         batch.check()?;
-        let terms = terms.into_iter().map(|term| term.resolve(&batch)).collect::<Result<Vec<_>>>()?;
+        let terms =
+            terms.into_iter().map(|term| term.resolve(&batch)).collect::<Result<Vec<_>>>()?;
         if terms.is_empty() {
             return Err(Error::NoTerms);
         }
@@ -111,7 +112,7 @@ impl<'a> Loss<'a> {
     ///
     /// # Errors
     /// Logits that do not fit the batch or the backend, a label outside the vocabulary, or a
-    /// temperature that is not finite and above 0.
+    /// temperature outside 1e-30 to 1e30.
     pub fn forward(&self, backend: &dyn Backend, logits: Logits<'_>) -> Result<Forward> {
         let tokens = TokenLogProbs::compute(backend, logits, Tokens::of(&self.batch), self.rows)?;
         let policy = self.sequence_sums(backend, tokens.log_probs())?;
@@ -191,7 +192,9 @@ impl<'a> Loss<'a> {
     fn scales<'u>(&self, upstream: Upstream<'u>) -> Result<Vec<UnitScale<'u>>> {
         let finite = |got: f64| match got.is_finite() {
             true => Ok(()),
-            false => Err(Error::Scalar { what: "upstream gradient", expected: "a finite number", got }),
+            false => {
+                Err(Error::Scalar { what: "upstream gradient", expected: "a finite number", got })
+            }
         };
         match upstream {
             Upstream::Loss(upstream) => {

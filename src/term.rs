@@ -50,10 +50,7 @@ impl Term {
     }
 
     /// The same for an objective that is shared.
-    pub fn shared_sequences(
-        objective: Arc<dyn Objective<Sequence>>,
-        sequences: Sequences,
-    ) -> Self {
+    pub fn shared_sequences(objective: Arc<dyn Objective<Sequence>>, sequences: Sequences) -> Self {
         let over = Over::Sequences(objective, sequences);
         Self { over, weight: 1.0, reduction: Reduction::Mean }
     }

@@ -62,7 +62,7 @@ pub struct TokenLogProbs {
 ///
 /// # Errors
 /// Shapes that do not fit, an element type that the backend does not take, a label outside the
-/// vocabulary, or a temperature that is not finite and above 0.
+/// vocabulary, or a temperature outside 1e-30 to 1e30.
 pub fn token_log_probs(
     backend: &dyn Backend,
     logits: Logits<'_>,

@@ -167,5 +167,9 @@ fn exact_length(got: usize, shape: Shape) -> Result<()> {
 
 fn least_length(got: usize, shape: Shape) -> Result<()> {
     let expected = shape.min_len();
-    if got >= expected { Ok(()) } else { Err(Error::Length { what: "strided logits", expected, got }) }
+    if got >= expected {
+        Ok(())
+    } else {
+        Err(Error::Length { what: "strided logits", expected, got })
+    }
 }

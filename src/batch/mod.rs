@@ -9,6 +9,7 @@ mod sentences;
 mod weights;
 
 pub use labels::{Labels, shift_labels};
+pub(crate) use logits::Shape;
 pub use logits::{Logits, LogitsMut};
 pub use packing::Packing;
 pub use pairs::Pairs;

@@ -56,8 +56,7 @@ impl<'a> Pairs<'a> {
     /// Another length, or a factor that is not finite and above 0.
     pub fn with_beta(mut self, beta: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
-        self.beta =
-            Some(self.checked("beta", "a finite number above 0", beta.into(), positive)?);
+        self.beta = Some(self.checked("beta", "a finite number above 0", beta.into(), positive)?);
         Ok(self)
     }
 

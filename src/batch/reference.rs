@@ -2,21 +2,23 @@
 
 use std::borrow::Cow;
 
+use crate::element::Element;
+
 /// Log-probs of the labels under the frozen reference model, for objectives that compare with it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReferenceLogProbs<'a>(Kind<'a>);
 
 #[derive(Clone, Debug, PartialEq)]
 enum Kind<'a> {
-    PerToken(Cow<'a, [f32]>),
+    PerToken(Vec<f64>),
     PerSequence { sums: Cow<'a, [f64]>, weighted: bool },
 }
 
 impl<'a> ReferenceLogProbs<'a> {
-    /// `[tokens]` log-probs of the labels, natural logarithm. They are summed with the batch's own
+    /// `[tokens]` log-probs of the labels, natural logarithm, of any element type. They are summed with the batch's own
     /// token weights; the values at ignored or masked tokens are not read.
-    pub fn per_token(log_probs: impl Into<Cow<'a, [f32]>>) -> Self {
-        Self(Kind::PerToken(log_probs.into()))
+    pub fn per_token<T: Element>(log_probs: &[T]) -> Self {
+        Self(Kind::PerToken(log_probs.iter().map(|&value| value.to_f64()).collect()))
     }
 
     /// `[sequences]` sums of log-probs, for a batch without token weights.
@@ -33,14 +35,14 @@ impl<'a> ReferenceLogProbs<'a> {
     /// A copy that owns its data.
     pub fn into_owned(self) -> ReferenceLogProbs<'static> {
         ReferenceLogProbs(match self.0 {
-            Kind::PerToken(values) => Kind::PerToken(Cow::Owned(values.into_owned())),
+            Kind::PerToken(values) => Kind::PerToken(values),
             Kind::PerSequence { sums, weighted } => {
                 Kind::PerSequence { sums: Cow::Owned(sums.into_owned()), weighted }
             }
         })
     }
 
-    pub(crate) fn tokens(&self) -> Option<&[f32]> {
+    pub(crate) fn tokens(&self) -> Option<&[f64]> {
         match &self.0 {
             Kind::PerToken(values) => Some(values),
             Kind::PerSequence { .. } => None,

@@ -55,8 +55,7 @@ pub struct Inputs {
 
 impl Inputs {
     /// Uses none.
-    pub const NONE: Self =
-        Self { reference: false, beta: false, margin: false, soft_label: false };
+    pub const NONE: Self = Self { reference: false, beta: false, margin: false, soft_label: false };
 }
 
 /// A body that Rust and CUDA C++ read alike, and the names that it uses.
@@ -110,10 +109,8 @@ pub const POSITIVE: Domain = Domain {
 pub const FINITE: Domain = Domain { expected: "a finite number", contains: f64::is_finite };
 
 /// Label smoothing that leaves the label at least as probable as its opposite.
-pub const UP_TO_HALF: Domain = Domain {
-    expected: "a number from 0 to 0.5",
-    contains: |value| (0.0..=0.5).contains(&value),
-};
+pub const UP_TO_HALF: Domain =
+    Domain { expected: "a number from 0 to 0.5", contains: |value| (0.0..=0.5).contains(&value) };
 
 /// Label smoothing that leaves the label more probable than its opposite.
 pub const BELOW_HALF: Domain = Domain {

@@ -33,8 +33,8 @@ impl<'a> LogProbs<'a> {
     /// Log-probs of `softmax(logits / temperature)`.
     ///
     /// # Errors
-    /// A shape that does not fit, a type that the backend does not take, a temperature that is not
-    /// finite and above 0, or too little scratch.
+    /// A shape that does not fit, a type that the backend does not take, a temperature outside
+    /// 1e-30 to 1e30, or too little scratch.
     pub fn new(
         backend: &dyn Backend,
         logits: Logits<'a>,

@@ -62,7 +62,7 @@ impl<'a> LogitGrads<'a> {
     /// The gradient by the logits of the same tokens and temperature as in stage 1.
     ///
     /// # Errors
-    /// A shape or type that does not fit, or a temperature that is not finite and above 0.
+    /// A shape or type that does not fit, or a temperature outside 1e-30 to 1e30.
     pub fn new(
         backend: &dyn Backend,
         target: Target<'a>,

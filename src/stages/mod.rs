@@ -82,9 +82,10 @@ fn check_logits(backend: &dyn Backend, logits: Logits<'_>, tokens: Tokens<'_>) -
 }
 
 fn check_temperature(got: f64) -> Result<()> {
-    if got.is_finite() && got > 0.0 {
+    // So that its inverse is a normal f32, and -inf logits stay -inf when scaled.
+    if (1e-30..=1e30).contains(&got) {
         Ok(())
     } else {
-        Err(Error::Scalar { what: "temperature", expected: "a finite number above 0", got })
+        Err(Error::Scalar { what: "temperature", expected: "a number from 1e-30 to 1e30", got })
     }
 }

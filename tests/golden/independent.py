@@ -398,7 +398,7 @@ def preference_cases(g):
         params = {"temperature": 1.0, "pairs": PAIRS[name]} | options | {"terms": list(terms)}
         cases.append((case_id, "preference", name, params))
 
-    ragged = torch.tensor([1.0, 0.5, 0.0, -0.75, 2.0, 0.3, 1.0], dtype=F64)
+    ragged = torch.tensor([1.0, 0.5, 0.0, -0.75, 2.0, 0.375, 1.0], dtype=F64)
     ragged = ragged[torch.randint(0, 7, (35,), generator=g)]
     mixed = {"token_weights": ragged, "temperature": 0.7}
     for name, term in PLAIN.items():

@@ -1,0 +1,11 @@
+#![doc = include_str!("../README.md")]
+#![deny(missing_docs)]
+#![forbid(unsafe_code)]
+
+mod operation;
+mod preference_loss;
+mod rows;
+mod token_log_probs;
+
+pub use preference_loss::{PreferenceLoss, preference_loss};
+pub use token_log_probs::{TokenLogProbs, token_log_probs};

@@ -1,0 +1,145 @@
+//! Stage 4: the logits gradient of one row, in place or out of place.
+
+use crate::cpu::convert::Lanes;
+use crate::cpu::exp::EXP_CUTOFF;
+use crate::cpu::rows::{LANES, exp, fused, padded};
+use crate::cpu::simd::Isa;
+
+/// dx_v = (a p_v + b [v = label] + c p_v (ln p_v + H)) / T, with ln p_v = (x_v - m)/T - `log_sum`.
+///
+/// For a loss with derivative g with respect to the log-prob of the label and h with respect to the entropy:
+/// a = -g, b = g, c = -h.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowGradient {
+    pub maximum: f32,
+    pub log_sum: f32,
+    /// H; not read when c is 0.
+    pub entropy: f32,
+    pub inverse_temperature: f64,
+    pub a: f32,
+    pub b: f32,
+    pub c: f32,
+}
+
+impl RowGradient {
+    /// The label's column, in f64. a p + b cancels when p is near 1, so it is (a + b) + a (p - 1), with p - 1 from expm1.
+    pub(crate) fn at_label(&self, logit: f32) -> f64 {
+        let log_p = (f64::from(logit) - f64::from(self.maximum)) * self.inverse_temperature
+            - f64::from(self.log_sum);
+        let (a, b, c) = (f64::from(self.a), f64::from(self.b), f64::from(self.c));
+        let p = log_p.exp();
+        // p = 0 would meet ln p = -inf.
+        let entropy_term =
+            if c == 0.0 || p == 0.0 { 0.0 } else { c * p * (log_p + f64::from(self.entropy)) };
+        ((a + b) + a * log_p.exp_m1() + entropy_term) * self.inverse_temperature
+    }
+
+    pub(crate) fn has_entropy_term(&self) -> bool {
+        self.c != 0.0
+    }
+}
+
+/// The row's factors as the lanes use them, 1/T multiplied in.
+#[derive(Clone, Copy)]
+struct Factors {
+    maximum: f32,
+    log_sum: f32,
+    entropy: f32,
+    inverse_temperature: f32,
+    a: f32,
+    c: f32,
+}
+
+impl Factors {
+    #[inline(always)]
+    fn new(row: &RowGradient) -> Self {
+        Self {
+            maximum: canonical(row.maximum),
+            log_sum: canonical(row.log_sum),
+            entropy: canonical(row.entropy),
+            inverse_temperature: row.inverse_temperature as f32,
+            a: canonical((f64::from(row.a) * row.inverse_temperature) as f32),
+            c: canonical((f64::from(row.c) * row.inverse_temperature) as f32),
+        }
+    }
+}
+
+/// The vector stores of bf16 rely on NaN having a zero low half, see [`Isa::narrow_bf16`]. Every NaN in this kernel comes
+/// from an element (low half zero), from an invalid operation (zero) or from the caller's scalars: CUDA's NaN is
+/// 0x7fffffff, which rounding would carry into -0.
+#[inline(always)]
+fn canonical(value: f32) -> f32 {
+    if value.is_nan() { f32::NAN } else { value }
+}
+
+/// ln p may come out just above 0 by rounding; the exponential allows that.
+#[inline(always)]
+fn lanes<E: Lanes, I: Isa, const ENTROPY: bool>(
+    isa: I,
+    chunk: &[E; LANES],
+    row: Factors,
+) -> [f32; LANES] {
+    let mut values = E::load_lanes(isa, chunk);
+    for value in &mut values {
+        let log_p = fused::<I>(*value - row.maximum, row.inverse_temperature, -row.log_sum);
+        let p = exp::<I>(log_p);
+        *value = if ENTROPY {
+            // 0 * -inf would be NaN.
+            let finite = if log_p < EXP_CUTOFF { 0.0 } else { log_p };
+            p * fused::<I>(row.c, finite + row.entropy, row.a)
+        } else {
+            p * row.a
+        };
+    }
+    values
+}
+
+#[inline(always)]
+fn tail_lanes<E: Lanes, I: Isa, const ENTROPY: bool>(
+    isa: I,
+    tail: &[E],
+    row: Factors,
+) -> [E; LANES] {
+    E::store_lanes(isa, &lanes::<E, I, ENTROPY>(isa, &padded(tail), row))
+}
+
+/// All columns but the label's, which the caller overwrites.
+#[inline(always)]
+pub(crate) fn gradient_in_place<E: Lanes, I: Isa, const ENTROPY: bool>(
+    isa: I,
+    x: &mut [E],
+    row: &RowGradient,
+) {
+    let row = Factors::new(row);
+    let (chunks, tail) = x.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        isa.prefetch_ahead(chunk);
+        *chunk = E::store_lanes(isa, &lanes::<E, I, ENTROPY>(isa, chunk, row));
+    }
+    if !tail.is_empty() {
+        let result = tail_lanes::<E, I, ENTROPY>(isa, tail, row);
+        tail.copy_from_slice(&result[..tail.len()]);
+    }
+}
+
+/// The same into another tensor.
+#[inline(always)]
+pub(crate) fn gradient<E: Lanes, I: Isa, const ENTROPY: bool>(
+    isa: I,
+    x: &[E],
+    dx: &mut [E],
+    row: &RowGradient,
+) {
+    let row = Factors::new(row);
+    let (chunks, tail) = x.as_chunks::<LANES>();
+    let (dx_chunks, dx_tail) = dx.as_chunks_mut::<LANES>();
+    for (chunk, dx_chunk) in chunks.iter().zip(dx_chunks) {
+        isa.prefetch_ahead(chunk);
+        isa.prefetch_ahead(dx_chunk);
+        *dx_chunk = E::store_lanes(isa, &lanes::<E, I, ENTROPY>(isa, chunk, row));
+    }
+    if !tail.is_empty() {
+        let result = tail_lanes::<E, I, ENTROPY>(isa, tail, row);
+        dx_tail.copy_from_slice(&result[..tail.len()]);
+    }
+}

@@ -1,0 +1,126 @@
+//! Stage 1: one visit of each row, which reads it from memory once and its blocks from the cache
+//! a second time (maximum, then exponentials).
+//!
+//! Scratch: five f64 results for each row, so that rows can be computed in any order; for few rows
+//! also three f64 numbers for each block.
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use super::convert::Lanes;
+use super::rows::BLOCK;
+use super::simd::Simd;
+use super::state::{BlockState, RowState};
+use super::{FEW_ROWS, rows_per_task};
+use crate::batch::Logits;
+use crate::element::{DType, Element};
+use crate::error::Result;
+use crate::stages::{LogProbs, Tokens};
+
+/// log-prob, maximum, log-sum, entropy, argmax.
+const RESULTS: usize = 5;
+const NOT_COUNTED: [f64; RESULTS] = [0.0, 0.0, 0.0, 0.0, -1.0];
+
+/// maximum, excess, weighted.
+const STATE: usize = 3;
+
+pub(super) fn scratch(tokens: usize, vocab: usize) -> usize {
+    let states = if tokens < FEW_ROWS { tokens * vocab.div_ceil(BLOCK) * STATE } else { 0 };
+    tokens * RESULTS + states
+}
+
+pub(super) fn log_probs(simd: Simd, mut stage: LogProbs<'_>) -> Result<()> {
+    let logits = stage.logits;
+    stage.tokens.labels.check(logits.tokens(), logits.vocab())?;
+    let needed = scratch(logits.tokens(), logits.vocab());
+    let scratch = &mut stage.scratch.typed::<f64>().unwrap_or_default()[..needed];
+    let (results, states) = scratch.split_at_mut(logits.tokens() * RESULTS);
+    let results = results.as_chunks_mut::<RESULTS>().0;
+    let rows = Rows {
+        simd,
+        logits,
+        tokens: stage.tokens,
+        inverse_temperature: 1.0 / stage.temperature,
+        entropy: stage.outputs.entropy.is_some(),
+        argmax: stage.outputs.argmax.is_some(),
+    };
+    match logits.dtype() {
+        DType::F32 => rows.run::<f32>(results, states),
+        DType::F16 => rows.run::<f16>(results, states),
+        DType::BF16 => rows.run::<bf16>(results, states),
+        DType::F64 => unreachable!("not among the backend's types"),
+    }
+    for (token, &[log_prob, maximum, log_sum, entropy, argmax]) in results.iter().enumerate() {
+        stage.outputs.log_probs.set(token, log_prob);
+        stage.outputs.maximum.set(token, maximum);
+        stage.outputs.log_sum.set(token, log_sum);
+        if let Some(entropies) = &mut stage.outputs.entropy {
+            entropies.set(token, entropy);
+        }
+        if let Some(indices) = &mut stage.outputs.argmax {
+            indices[token] = argmax as i64;
+        }
+    }
+    Ok(())
+}
+
+struct Rows<'a> {
+    simd: Simd,
+    logits: Logits<'a>,
+    tokens: Tokens<'a>,
+    inverse_temperature: f64,
+    entropy: bool,
+    argmax: bool,
+}
+
+impl Rows<'_> {
+    fn run<E: Element + Lanes>(&self, results: &mut [[f64; RESULTS]], states: &mut [f64]) {
+        let data = self.logits.data().typed::<E>().unwrap_or_default();
+        let vocab = self.logits.vocab();
+        let row = |token: usize| &data[token * self.logits.shape().stride..][..vocab];
+        if states.is_empty() {
+            let results = results.par_iter_mut().enumerate().with_min_len(rows_per_task(vocab));
+            results.for_each(|(token, result)| {
+                *result = self.tokens.counted_label(token).map_or(NOT_COUNTED, |label| {
+                    let row = row(token);
+                    let state = self.simd.row_state(row, self.inverse_temperature, self.entropy);
+                    self.result(row, label, &state)
+                });
+            });
+            return;
+        }
+        let blocks = vocab.div_ceil(BLOCK);
+        states.par_chunks_mut(STATE).enumerate().for_each(|(index, state)| {
+            let (token, start) = (index / blocks, index % blocks * BLOCK);
+            if self.tokens.counted_label(token).is_some() {
+                let part = &row(token)[start..vocab.min(start + BLOCK)];
+                let mut block = [BlockState::EMPTY];
+                self.simd.block_states(part, self.inverse_temperature, self.entropy, &mut block);
+                let [BlockState { maximum, excess, weighted }] = block;
+                state.copy_from_slice(&[f64::from(maximum), excess, weighted]);
+            }
+        });
+        let states = states.par_chunks(blocks * STATE);
+        results.par_iter_mut().zip(states).enumerate().for_each(|(token, (result, states))| {
+            *result = self.tokens.counted_label(token).map_or(NOT_COUNTED, |label| {
+                let mut state = RowState::new(self.inverse_temperature);
+                for &[maximum, excess, weighted] in states.as_chunks::<STATE>().0 {
+                    state.push(BlockState { maximum: maximum as f32, excess, weighted });
+                }
+                self.result(row(token), label, &state)
+            });
+        });
+    }
+
+    fn result<E: Element + Lanes>(
+        &self,
+        row: &[E],
+        label: usize,
+        state: &RowState,
+    ) -> [f64; RESULTS] {
+        let argmax = if self.argmax { self.simd.argmax(row, state) as f64 } else { -1.0 };
+        let entropy = if self.entropy { state.entropy() } else { 0.0 };
+        let log_prob = state.log_prob(row[label].to_f64() as f32);
+        [log_prob, f64::from(state.maximum()), state.log_sum(), entropy, argmax]
+    }
+}

@@ -1,0 +1,127 @@
+//! Stage 4: one visit of each row that gets a gradient; each element is read once and written once.
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use super::convert::Lanes;
+use super::gradient::RowGradient;
+use super::rows::BLOCK;
+use super::simd::Simd;
+use super::{FEW_ROWS, rows_per_task};
+use crate::batch::Shape;
+use crate::element::{DType, Element};
+use crate::error::Result;
+use crate::stages::{LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstream, Tokens};
+
+/// Columns that one task takes where a row is split.
+const PART: usize = 4 * BLOCK;
+
+pub(super) fn logit_grads(simd: Simd, stage: LogitGrads<'_>) -> Result<()> {
+    let LogitGrads { target, tokens, temperature, statistics, upstream, masked } = stage;
+    let [count, vocab] = target.logits().shape().size();
+    tokens.labels.check(count, vocab)?;
+    let rows =
+        Rows { simd, tokens, inverse_temperature: 1.0 / temperature, statistics, upstream, masked };
+    match target.logits().dtype() {
+        DType::F32 => rows.run::<f32>(target),
+        DType::F16 => rows.run::<f16>(target),
+        DType::BF16 => rows.run::<bf16>(target),
+        DType::F64 => unreachable!("not among the backend's types"),
+    }
+    Ok(())
+}
+
+struct Rows<'a> {
+    simd: Simd,
+    tokens: Tokens<'a>,
+    inverse_temperature: f64,
+    statistics: RowStatistics<'a>,
+    upstream: TokenUpstream<'a>,
+    masked: MaskedRows,
+}
+
+/// What becomes of a row.
+enum Row {
+    Keep,
+    Zero,
+    Gradient(RowGradient, usize),
+}
+
+impl Rows<'_> {
+    fn run<E: Element + Lanes>(&self, target: Target<'_>) {
+        match target {
+            Target::InPlace(mut logits) => {
+                let shape = logits.shape();
+                let data = logits.data_mut().typed::<E>().unwrap_or_default();
+                rows_mut(data, shape).for_each(|(token, dx)| match self.row(token) {
+                    Row::Keep => {}
+                    Row::Zero => dx.fill(E::zeroed()),
+                    Row::Gradient(row, label) => parts_mut(dx, shape).for_each(|(start, dx)| {
+                        let label = label.checked_sub(start).filter(|&label| label < dx.len());
+                        self.simd.gradient_in_place(dx, &row, label);
+                    }),
+                });
+            }
+            Target::OutOfPlace { logits, mut grads } => {
+                let (from, shape) = (logits.shape(), grads.shape());
+                let x = logits.data().typed::<E>().unwrap_or_default();
+                let data = grads.data_mut().typed::<E>().unwrap_or_default();
+                rows_mut(data, shape).for_each(|(token, dx)| match self.row(token) {
+                    Row::Keep => {}
+                    Row::Zero => dx.fill(E::zeroed()),
+                    Row::Gradient(row, label) => parts_mut(dx, shape).for_each(|(start, dx)| {
+                        let label = label.checked_sub(start).filter(|&label| label < dx.len());
+                        let x = &x[token * from.stride + start..][..dx.len()];
+                        self.simd.gradient(x, dx, &row, label);
+                    }),
+                });
+            }
+        }
+    }
+
+    fn row(&self, token: usize) -> Row {
+        let Some(label) = self.tokens.counted_label(token) else {
+            return match self.masked {
+                MaskedRows::AlreadyZero => Row::Keep,
+                MaskedRows::Zero => Row::Zero,
+            };
+        };
+        let by_log_prob = self.upstream.log_probs.get(token) as f32;
+        let (by_entropy, entropy) = match self.upstream.entropy {
+            Some((grads, entropy)) => (grads.get(token) as f32, entropy.get(token) as f32),
+            None => (0.0, 0.0),
+        };
+        if by_log_prob == 0.0 && by_entropy == 0.0 {
+            return Row::Zero;
+        }
+        let row = RowGradient {
+            maximum: self.statistics.maximum.get(token) as f32,
+            log_sum: self.statistics.log_sum.get(token) as f32,
+            entropy,
+            inverse_temperature: self.inverse_temperature,
+            a: -by_log_prob,
+            b: by_log_prob,
+            c: -by_entropy,
+        };
+        Row::Gradient(row, label)
+    }
+}
+
+/// The rows without what lies between them, in tasks of a fitting size.
+fn rows_mut<E: Element>(
+    data: &mut [E],
+    shape: Shape,
+) -> impl IndexedParallelIterator<Item = (usize, &mut [E])> {
+    let rows = data.par_chunks_mut(shape.stride).take(shape.tokens).enumerate();
+    let rows = rows.with_min_len(rows_per_task(shape.vocab));
+    rows.map(move |(token, row)| (token, &mut row[..shape.vocab]))
+}
+
+/// A row in parts, each with its first column; the parts of few rows are tasks of their own.
+fn parts_mut<E: Element>(
+    row: &mut [E],
+    shape: Shape,
+) -> impl IndexedParallelIterator<Item = (usize, &mut [E])> {
+    let width = if shape.tokens < FEW_ROWS { PART } else { shape.vocab };
+    row.par_chunks_mut(width).enumerate().map(move |(part, dx)| (part * width, dx))
+}

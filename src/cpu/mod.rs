@@ -1,0 +1,112 @@
+//! The fast CPU backend: rayon over rows, SIMD inside a row.
+//!
+//! A row's sums are one fixed tree: 64 lanes inside a block of columns, a fixed tree over the
+//! lanes, and the blocks merged in index order in f64. Neither the number of threads nor the number
+//! of rows nor a row's address enters it.
+
+mod convert;
+mod exp;
+mod gradient;
+mod log_probs;
+mod logit_grads;
+mod objective;
+mod rows;
+mod sequence_sums;
+mod simd;
+mod state;
+
+pub use simd::SimdLevel;
+
+use crate::backend::{Backend, sealed};
+use crate::element::DType;
+use crate::error::Result;
+use crate::memory::Buffer;
+use crate::stages::{LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads};
+use simd::Simd;
+
+/// Batches of fewer rows are split inside the rows too, so that no thread waits for the last row.
+/// The threshold is a number of rows, not of threads, because the scratch size is a function of the
+/// shape alone.
+const FEW_ROWS: usize = 32;
+
+/// The CPU backend, for f32, f16 and bf16 logits. It runs in rayon's current thread pool.
+#[derive(Clone, Copy, Debug)]
+pub struct Cpu {
+    simd: Simd,
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Cpu {
+    /// The backend with the best instruction set that the machine has.
+    pub fn new() -> Self {
+        Self { simd: Simd::best() }
+    }
+
+    /// The backend with a chosen instruction set, or `None` if the machine lacks it.
+    pub fn with_simd(level: SimdLevel) -> Option<Self> {
+        Simd::new(level).map(|simd| Self { simd })
+    }
+
+    /// The instruction set in use.
+    pub fn simd(&self) -> SimdLevel {
+        self.simd.level()
+    }
+}
+
+impl sealed::Sealed for Cpu {}
+
+impl Backend for Cpu {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn dtypes(&self) -> &'static [DType] {
+        &[DType::F32, DType::F16, DType::BF16]
+    }
+
+    fn allocate(&self, dtype: DType, len: usize) -> Result<Buffer> {
+        Ok(Buffer::host(dtype, len))
+    }
+
+    fn log_probs_scratch(&self, tokens: usize, vocab: usize) -> usize {
+        log_probs::scratch(tokens, vocab)
+    }
+
+    fn log_probs(&self, stage: LogProbs<'_>) -> Result<()> {
+        log_probs::log_probs(self.simd, stage)
+    }
+
+    fn sequence_sums(&self, stage: SequenceSums<'_>) -> Result<()> {
+        sequence_sums::sequence_sums(stage);
+        Ok(())
+    }
+
+    fn token_grads(&self, stage: TokenGrads<'_>) -> Result<()> {
+        sequence_sums::token_grads(stage);
+        Ok(())
+    }
+
+    fn objective_scratch(&self, units: usize) -> usize {
+        objective::scratch(units)
+    }
+
+    fn objective(&self, stage: Objective<'_>) -> Result<()> {
+        objective::objective(stage);
+        Ok(())
+    }
+
+    fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()> {
+        logit_grads::logit_grads(self.simd, stage)
+    }
+}
+
+/// Rows that one task takes at least: enough elements to be worth handing over.
+fn rows_per_task(vocab: usize) -> usize {
+    const ELEMENTS: usize = 1 << 15;
+    (ELEMENTS / vocab).max(1)
+}

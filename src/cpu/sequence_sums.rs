@@ -1,0 +1,30 @@
+//! Stage 2: each sequence in token order in f64, sequences side by side; and backwards.
+
+use rayon::prelude::*;
+
+use crate::stages::{SequenceSums, TokenGrads};
+
+pub(super) fn sequence_sums(stage: SequenceSums<'_>) {
+    let SequenceSums { log_probs, tokens, packing, mut totals } = stage;
+    let sums = totals.sums.typed::<f64>().unwrap_or_default().par_iter_mut();
+    let counts = totals.tokens.typed::<f64>().unwrap_or_default();
+    let weights = totals.weights.typed::<f64>().unwrap_or_default();
+    sums.zip(counts).zip(weights).enumerate().for_each(|(sequence, ((sum, count), weights))| {
+        let counted = packing.range(sequence).filter(|&t| tokens.counted_label(t).is_some());
+        (*sum, *count, *weights) = counted.fold((0.0, 0.0, 0.0), |(sum, count, weights), token| {
+            let weight = tokens.weight(token);
+            (sum + weight * log_probs.get(token), count + 1.0, weights + weight)
+        });
+    });
+}
+
+pub(super) fn token_grads(stage: TokenGrads<'_>) {
+    let TokenGrads { sequence_grads, tokens, packing, mut grads } = stage;
+    for sequence in 0..packing.sequences() {
+        let grad = sequence_grads.get(sequence);
+        for token in packing.range(sequence) {
+            let counted = tokens.counted_label(token).map(|_| tokens.weight(token) * grad);
+            grads.set(token, counted.unwrap_or(0.0));
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! Instruction sets: which one this processor has, and the row kernels compiled for each.
+//!
+//! The only file with `unsafe`. Two things need it: calling a function compiled for an instruction set (sound because a
+//! [`Simd`] exists only for a set that was detected), and a few conversions that the compiler does not find by itself.
+//! AVX2 and AVX-512 give the same bits: same lanes, same order, both fused. The baseline differs on x86-64 (no FMA).
+
+#![deny(unsafe_op_in_unsafe_fn)]
+
+use half::{bf16, f16};
+
+use crate::cpu::convert::Lanes;
+use crate::cpu::gradient::{self, RowGradient};
+use crate::cpu::rows::{self, BLOCK, LANES};
+use crate::cpu::state::{BlockState, RowState};
+
+/// Instruction sets with their own instantiation of the row kernels, slowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SimdLevel {
+    /// What the crate was compiled for: SSE2 on x86-64, NEON on aarch64.
+    Baseline,
+    /// AVX2, FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, VL and DQ.
+    Avx512,
+}
+
+impl SimdLevel {
+    /// All of them, slowest first.
+    pub const ALL: [Self; 3] = [Self::Baseline, Self::Avx2, Self::Avx512];
+
+    /// Whether this processor and operating system run it.
+    pub fn available(self) -> bool {
+        match self {
+            Self::Baseline => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                Self::Avx2.available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512dq")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => false,
+        }
+    }
+
+    /// The fastest that is available.
+    pub fn best() -> Self {
+        if Self::Avx512.available() {
+            Self::Avx512
+        } else if Self::Avx2.available() {
+            Self::Avx2
+        } else {
+            Self::Baseline
+        }
+    }
+}
+
+/// What the row kernels ask of an instruction set. A value of an implementing type is the proof that the set is there:
+/// only the functions below, compiled for it, make one.
+pub(crate) trait Isa: Copy {
+    const FMA: bool;
+
+    /// Asks for the memory [`PREFETCH_DISTANCE`] after `lanes`, which may lie beyond the tensor.
+    #[inline(always)]
+    fn prefetch_ahead<T>(self, lanes: &[T; LANES]) {
+        prefetch_ahead(lanes);
+    }
+
+    #[inline(always)]
+    fn widen_f16(self, lanes: &[f16; LANES]) -> [f32; LANES] {
+        let mut values = [0.0; LANES];
+        for lane in 0..LANES {
+            values[lane] = lanes[lane].load();
+        }
+        values
+    }
+
+    #[inline(always)]
+    fn narrow_f16(self, values: &[f32; LANES]) -> [f16; LANES] {
+        let mut lanes = [f16::ZERO; LANES];
+        for lane in 0..LANES {
+            lanes[lane] = f16::store(values[lane]);
+        }
+        lanes
+    }
+
+    /// Rounds to nearest even. The low half of any NaN must be zero: the vector forms leave out the test for NaN (6 % of
+    /// the gradient kernel with AVX-512, 20 % with AVX2), and a low half that rounds up could carry into the sign.
+    #[inline(always)]
+    fn narrow_bf16(self, values: &[f32; LANES]) -> [bf16; LANES] {
+        let mut lanes = [bf16::ZERO; LANES];
+        for lane in 0..LANES {
+            lanes[lane] = bf16::store(values[lane]);
+        }
+        lanes
+    }
+}
+
+/// Bytes. Of 1, 2, 4, 8 and 16 KiB this is the fastest for all three element types; 1 KiB costs f32 a third.
+const PREFETCH_DISTANCE: usize = 4096;
+
+/// Bytes.
+#[cfg(target_arch = "x86_64")]
+const CACHE_LINE: usize = 64;
+
+#[inline(always)]
+fn prefetch_ahead<T>(lanes: &[T; LANES]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..size_of_val(lanes)).step_by(CACHE_LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let address = lanes.as_ptr().wrapping_byte_add(PREFETCH_DISTANCE + line);
+        // SAFETY: a prefetch reads nothing that the program can see and faults on no address; SSE is x86-64's baseline.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (lanes, PREFETCH_DISTANCE);
+}
+
+#[derive(Clone, Copy)]
+struct Baseline(());
+
+impl Isa for Baseline {
+    const FMA: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    //! 64 lanes as arrays of registers. An array of lanes and one of registers have the same size and no padding, and any
+    //! bits are valid in both, which is all that the transmutes between them need.
+
+    use super::{Isa, LANES, bf16, f16};
+    use std::arch::x86_64::*;
+    use std::mem::transmute;
+
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx2(pub(super) Detected);
+
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx512(pub(super) Detected);
+
+    /// Made inside functions compiled for the set, and nowhere else.
+    #[derive(Clone, Copy)]
+    pub(super) struct Detected(());
+
+    impl Detected {
+        /// # Safety
+        /// The processor has the instruction set of the type that this goes into.
+        #[inline(always)]
+        pub(super) unsafe fn new() -> Self {
+            Self(())
+        }
+    }
+
+    /// bf16 in the high halves, made by the same arithmetic as the scalar `store`; the shift keeps the sign, so that a
+    /// saturating pack of signed numbers leaves the value alone.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn round_8(values: __m256) -> __m256i {
+        let bits = _mm256_castps_si256(values);
+        let last = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let increment = _mm256_add_epi32(last, _mm256_set1_epi32(0x7fff));
+        _mm256_srai_epi32::<16>(_mm256_add_epi32(bits, increment))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn round_16(values: __m512) -> __m512i {
+        let bits = _mm512_castps_si512(values);
+        let last = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let increment = _mm512_add_epi32(last, _mm512_set1_epi32(0x7fff));
+        _mm512_srai_epi32::<16>(_mm512_add_epi32(bits, increment))
+    }
+
+    impl Isa for Avx2 {
+        const FMA: bool = true;
+
+        #[inline(always)]
+        fn widen_f16(self, lanes: &[f16; LANES]) -> [f32; LANES] {
+            // SAFETY: `self` proves AVX2 and F16C; for the transmutes see the module.
+            unsafe {
+                let halves: [__m128i; 8] = transmute(*lanes);
+                let mut values = [_mm256_setzero_ps(); 8];
+                for part in 0..8 {
+                    values[part] = _mm256_cvtph_ps(halves[part]);
+                }
+                transmute(values)
+            }
+        }
+
+        #[inline(always)]
+        fn narrow_f16(self, values: &[f32; LANES]) -> [f16; LANES] {
+            // SAFETY: as above.
+            unsafe {
+                let values: [__m256; 8] = transmute(*values);
+                let mut halves = [_mm_setzero_si128(); 8];
+                for part in 0..8 {
+                    halves[part] = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values[part]);
+                }
+                transmute(halves)
+            }
+        }
+
+        /// The compiler narrows 16 lanes by way of four 128-bit halves (14 % of the gradient kernel).
+        #[inline(always)]
+        fn narrow_bf16(self, values: &[f32; LANES]) -> [bf16; LANES] {
+            // SAFETY: as above.
+            unsafe {
+                let values: [__m256; 8] = transmute(*values);
+                let mut packed = [_mm256_setzero_si256(); 4];
+                for part in 0..4 {
+                    let pair = _mm256_packs_epi32(
+                        round_8(values[2 * part]),
+                        round_8(values[2 * part + 1]),
+                    );
+                    // The pack works inside 128-bit halves: quarters 0 2 1 3 restore the order.
+                    packed[part] = _mm256_permute4x64_epi64::<0b11_01_10_00>(pair);
+                }
+                transmute(packed)
+            }
+        }
+    }
+
+    impl Isa for Avx512 {
+        const FMA: bool = true;
+
+        #[inline(always)]
+        fn widen_f16(self, lanes: &[f16; LANES]) -> [f32; LANES] {
+            // SAFETY: `self` proves AVX-512F; for the transmutes see the module.
+            unsafe {
+                let halves: [__m256i; 4] = transmute(*lanes);
+                let mut values = [_mm512_setzero_ps(); 4];
+                for part in 0..4 {
+                    values[part] = _mm512_cvtph_ps(halves[part]);
+                }
+                transmute(values)
+            }
+        }
+
+        #[inline(always)]
+        fn narrow_f16(self, values: &[f32; LANES]) -> [f16; LANES] {
+            // SAFETY: as above.
+            unsafe {
+                let values: [__m512; 4] = transmute(*values);
+                let mut halves = [_mm256_setzero_si256(); 4];
+                for part in 0..4 {
+                    halves[part] = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values[part]);
+                }
+                transmute(halves)
+            }
+        }
+
+        #[inline(always)]
+        fn narrow_bf16(self, values: &[f32; LANES]) -> [bf16; LANES] {
+            // SAFETY: `self` proves AVX-512F and BW; for the transmutes see the module.
+            unsafe {
+                let values: [__m512; 4] = transmute(*values);
+                let order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+                let mut packed = [_mm512_setzero_si512(); 2];
+                for part in 0..2 {
+                    let pair = _mm512_packs_epi32(
+                        round_16(values[2 * part]),
+                        round_16(values[2 * part + 1]),
+                    );
+                    packed[part] = _mm512_permutexvar_epi64(order, pair);
+                }
+                transmute(packed)
+            }
+        }
+    }
+}
+
+/// The row kernels for one instruction set.
+macro_rules! instantiate {
+    ($module:ident, $features:literal, $isa:ident) => {
+        #[cfg(target_arch = "x86_64")]
+        mod $module {
+            use super::x86::{Detected, $isa};
+            use super::*;
+
+            #[target_feature(enable = $features)]
+            fn isa() -> $isa {
+                // SAFETY: running this function at all needs the instruction set.
+                $isa(unsafe { Detected::new() })
+            }
+
+            #[target_feature(enable = $features)]
+            pub(super) fn block_states<E: Lanes, const ENTROPY: bool>(
+                x: &[E],
+                inverse_temperature: f32,
+                states: &mut [BlockState],
+            ) {
+                rows::block_states::<E, _, ENTROPY>(isa(), x, inverse_temperature, states);
+            }
+
+            #[target_feature(enable = $features)]
+            pub(super) fn find<E: Lanes>(block: &[E], maximum: f32) -> usize {
+                rows::find(isa(), block, maximum)
+            }
+
+            #[target_feature(enable = $features)]
+            pub(super) fn gradient<E: Lanes, const ENTROPY: bool>(
+                x: &[E],
+                dx: &mut [E],
+                row: &RowGradient,
+            ) {
+                gradient::gradient::<E, _, ENTROPY>(isa(), x, dx, row);
+            }
+
+            #[target_feature(enable = $features)]
+            pub(super) fn gradient_in_place<E: Lanes, const ENTROPY: bool>(
+                x: &mut [E],
+                row: &RowGradient,
+            ) {
+                gradient::gradient_in_place::<E, _, ENTROPY>(isa(), x, row);
+            }
+        }
+    };
+}
+
+instantiate!(avx2, "avx2,fma,f16c", Avx2);
+instantiate!(avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", Avx512);
+
+/// The kernel of a module chosen by level; the baseline is the generic function itself.
+macro_rules! dispatch {
+    ($level:expr, $source:ident :: $kernel:ident [$($entropy:literal)?] ($($argument:expr),*)) => {
+        match $level {
+            // SAFETY: a `Simd` of this level exists only if `available` said that the processor has these features.
+            #[cfg(target_arch = "x86_64")]
+            SimdLevel::Avx512 => unsafe { avx512::$kernel::<E $(, $entropy)?>($($argument),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            SimdLevel::Avx2 => unsafe { avx2::$kernel::<E $(, $entropy)?>($($argument),*) },
+            _ => $source::$kernel::<E, _ $(, $entropy)?>(Baseline(()), $($argument),*),
+        }
+    };
+}
+
+/// An instruction set that this processor has, and the row kernels on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Simd(SimdLevel);
+
+impl Simd {
+    /// `None` if the processor does not have it.
+    pub fn new(level: SimdLevel) -> Option<Self> {
+        level.available().then_some(Self(level))
+    }
+
+    pub fn best() -> Self {
+        Self(SimdLevel::best())
+    }
+
+    pub fn level(self) -> SimdLevel {
+        self.0
+    }
+
+    /// Stage 1 for the columns `x` of a row, which start at a multiple of [`BLOCK`]: one state per block.
+    ///
+    /// `inverse_temperature` must be finite as f32. Without `entropy` the states' second sum is 0.
+    pub fn block_states<E: Lanes>(
+        self,
+        x: &[E],
+        inverse_temperature: f64,
+        entropy: bool,
+        states: &mut [BlockState],
+    ) {
+        assert_eq!(states.len(), x.len().div_ceil(BLOCK), "one state per block");
+        let scale = inverse_temperature as f32;
+        if entropy {
+            dispatch!(self.0, rows::block_states[true](x, scale, states))
+        } else {
+            dispatch!(self.0, rows::block_states[false](x, scale, states))
+        }
+    }
+
+    /// Stage 1 for a whole row; the same bits as [`RowState::push`] of its blocks wherever they were computed.
+    pub fn row_state<E: Lanes>(
+        self,
+        row: &[E],
+        inverse_temperature: f64,
+        entropy: bool,
+    ) -> RowState {
+        const BATCH: usize = 64;
+        let mut row_state = RowState::new(inverse_temperature);
+        for part in row.chunks(BATCH * BLOCK) {
+            let mut states = [BlockState::EMPTY; BATCH];
+            let states = &mut states[..part.len().div_ceil(BLOCK)];
+            self.block_states(part, inverse_temperature, entropy, states);
+            for state in states {
+                row_state.push(*state);
+            }
+        }
+        row_state
+    }
+
+    /// Lowest column of the row's maximum, or of its first NaN.
+    pub fn argmax<E: Lanes>(self, row: &[E], state: &RowState) -> usize {
+        let start = state.peak_block() * BLOCK;
+        let block = &row[start..row.len().min(start + BLOCK)];
+        start + dispatch!(self.0, rows::find [] (block, state.maximum()))
+    }
+
+    /// Stage 4 from `x` into `dx`, for any part of a row; `label` counts from the start of the part.
+    pub fn gradient<E: Lanes>(
+        self,
+        x: &[E],
+        dx: &mut [E],
+        row: &RowGradient,
+        label: Option<usize>,
+    ) {
+        assert_eq!(x.len(), dx.len(), "logits and gradient");
+        if row.has_entropy_term() {
+            dispatch!(self.0, gradient::gradient[true](x, dx, row))
+        } else {
+            dispatch!(self.0, gradient::gradient[false](x, dx, row))
+        }
+        if let Some(label) = label {
+            dx[label] = E::store(row.at_label(x[label].load()) as f32);
+        }
+    }
+
+    /// Stage 4 over the logits themselves.
+    pub fn gradient_in_place<E: Lanes>(self, x: &mut [E], row: &RowGradient, label: Option<usize>) {
+        let at_label = label.map(|label| (label, row.at_label(x[label].load())));
+        if row.has_entropy_term() {
+            dispatch!(self.0, gradient::gradient_in_place[true](x, row))
+        } else {
+            dispatch!(self.0, gradient::gradient_in_place[false](x, row))
+        }
+        if let Some((label, value)) = at_label {
+            x[label] = E::store(value as f32);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! The softmax of a row as a small state: one per block, merged in index order in f64.
+//!
+//! With z_v = (x_v - m)/T and m the maximum, sum_v exp(z_v) = 1 + `excess`: the largest logit contributes exactly 1, and
+//! keeping the rest apart from it is what lets a log-prob of -1e-9 have six digits instead of being 0.
+
+/// One block of [`BLOCK`](crate::cpu::rows::BLOCK) columns; depends on nothing but these columns and the temperature.
+///
+/// A block of -inf has `maximum` -inf and `excess` -1, i.e. a sum of 0. A block with NaN is NaN throughout, one with
+/// +inf has `maximum` +inf and the rest NaN.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct BlockState {
+    pub maximum: f32,
+    /// sum_v exp(z_v) - 1.
+    pub excess: f64,
+    /// sum_v exp(z_v) z_v, or 0 where the entropy was not asked for.
+    pub weighted: f64,
+}
+
+impl BlockState {
+    /// No columns at all.
+    pub const EMPTY: Self = Self { maximum: f32::NEG_INFINITY, excess: -1.0, weighted: 0.0 };
+
+    fn total(&self) -> f64 {
+        1.0 + self.excess
+    }
+
+    /// Both under the larger maximum. With d = (smaller maximum - larger maximum)/T <= 0 the smaller one's sums become
+    /// e^d S and e^d (W + d S); its S counts its own largest element, the larger one's excess does not.
+    fn merge(self, other: Self, inverse_temperature: f64) -> Self {
+        let (high, low) = if other.maximum > self.maximum { (other, self) } else { (self, other) };
+        if low.maximum == f32::NEG_INFINITY {
+            // Nothing to add; and -inf - -inf would be NaN.
+            return high;
+        }
+        let shift = (f64::from(low.maximum) - f64::from(high.maximum)) * inverse_temperature;
+        let factor = shift.exp();
+        if factor == 0.0 {
+            // Also keeps factor * shift from becoming 0 * -inf when a steep temperature overflows the shift.
+            return high;
+        }
+        Self {
+            maximum: high.maximum,
+            excess: high.excess + factor * low.total(),
+            weighted: high.weighted + factor * (low.weighted + shift * low.total()),
+        }
+    }
+}
+
+/// The blocks of one row so far.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct RowState {
+    merged: BlockState,
+    inverse_temperature: f64,
+    blocks: usize,
+    peak_block: usize,
+}
+
+impl RowState {
+    pub const fn new(inverse_temperature: f64) -> Self {
+        Self { merged: BlockState::EMPTY, inverse_temperature, blocks: 0, peak_block: 0 }
+    }
+
+    /// Appends the next block. f64 addition does not associate: blocks must come in index order, one by one.
+    pub fn push(&mut self, block: BlockState) {
+        let is_first_nan = block.maximum.is_nan() && !self.merged.maximum.is_nan();
+        if is_first_nan || block.maximum > self.merged.maximum {
+            self.peak_block = self.blocks;
+        }
+        self.blocks += 1;
+        if self.merged.maximum.is_nan() {
+            return;
+        }
+        self.merged =
+            if is_first_nan { block } else { self.merged.merge(block, self.inverse_temperature) };
+    }
+
+    /// m, not scaled by the temperature; NaN if the row has one.
+    pub fn maximum(&self) -> f32 {
+        self.merged.maximum
+    }
+
+    /// Index of the first block that holds the maximum (or a NaN): the only one that can hold the argmax.
+    pub fn peak_block(&self) -> usize {
+        self.peak_block
+    }
+
+    /// ln sum_v exp(z_v) >= 0. NaN for a row with NaN or +inf, -inf for a row of -inf.
+    pub fn log_sum(&self) -> f64 {
+        self.merged.excess.ln_1p()
+    }
+
+    /// Log-prob of the column with this logit. A row of -inf gives -inf - -inf = NaN, as torch does.
+    pub fn log_prob(&self, logit: f32) -> f64 {
+        (f64::from(logit) - f64::from(self.merged.maximum)) * self.inverse_temperature
+            - self.log_sum()
+    }
+
+    /// -sum_v p_v ln p_v, if the blocks were computed for it.
+    pub fn entropy(&self) -> f64 {
+        self.log_sum() - self.merged.weighted / self.merged.total()
+    }
+}

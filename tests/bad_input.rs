@@ -1,0 +1,446 @@
+//! Every bad input is its own error, names both sides, and leaves the caller's buffers as they were.
+
+use prefuse::batch::{
+    Batch, Labels, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs, Sentence, Unlabelled,
+    Weights, shift_labels,
+};
+use prefuse::objectives::{Dpo, Hinge, Ipo, Nll, Reduction, Robust, SimPo};
+use prefuse::{
+    Backend, Cpu, DType, Error, Loss, MaskedRows, RowOptions, Sequences, Slice, Target, Term,
+    Upstream, token_log_probs,
+};
+
+use crate::common::backends;
+
+#[track_caller]
+fn refused<T>(result: Result<T, Error>, message: &str) {
+    match result {
+        Ok(_) => panic!("accepted, expected: {message}"),
+        Err(error) => assert_eq!(error.to_string(), message),
+    }
+}
+
+#[test]
+fn logits() {
+    let data = [0.0_f32; 12];
+    refused(Logits::new(&data, 0, 3), "tokens: expected at least 1, got 0");
+    refused(Logits::new(&data, 4, 0), "vocabulary: expected at least 1 entry, got 0");
+    refused(Logits::new(&data, 5, 3), "logits: expected length 15, got 12");
+    refused(Logits::new(&data, 3, 3), "logits: expected length 9, got 12");
+    refused(
+        Logits::strided(&data, 3, 3, 2),
+        "row stride: expected at least the vocabulary 3, got 2",
+    );
+    refused(Logits::strided(&data, 4, 3, 4), "strided logits: expected length 15, got 12");
+    assert!(Logits::strided(&data, 3, 3, 4).is_ok());
+    refused(
+        Logits::new(&data, usize::MAX / 2, 3),
+        &format!("logits: {} tokens with row stride 3 overflow the address space", usize::MAX / 2),
+    );
+    let mut data = data;
+    refused(LogitsMut::new(&mut data, 0, 3), "tokens: expected at least 1, got 0");
+    refused(LogitsMut::new(&mut data, 5, 3), "logits: expected length 15, got 12");
+    refused(
+        LogitsMut::strided(&mut data, 2, 9, 8),
+        "row stride: expected at least the vocabulary 9, got 8",
+    );
+}
+
+#[test]
+fn packing() {
+    refused(Packing::new::<i32>(&[]), "cu_seqlens: expected at least 2 entries, got 0");
+    refused(Packing::new(&[0_i64]), "cu_seqlens: expected at least 2 entries, got 1");
+    refused(Packing::new(&[1_i32, 2]), "cu_seqlens: expected to start at 0, got 1");
+    refused(
+        Packing::new(&[0_i64, 3, 2]),
+        "cu_seqlens[2]: expected at least 3, the entry before it, got 2",
+    );
+    refused(Packing::padded(0, 5), "tokens: expected at least 1, got 0");
+    refused(
+        batch(&[0; 3], &[0, 2]),
+        "cu_seqlens: expected to end at the number of tokens 3, got 2",
+    );
+    refused(batch(&[], &[0, 0]), "tokens: expected at least 1, got 0");
+    let packing = Packing::new(&[0_i32, 2]).unwrap();
+    refused(shift_labels(&[1, 2, 3], &packing, -100), "ids: expected length 2, got 3");
+}
+
+fn batch(labels: &[i64], cu_seqlens: &[i64]) -> Result<Batch<'static>, Error> {
+    Batch::new(Labels::new(labels.to_vec()), Packing::new(cu_seqlens)?)
+}
+
+#[test]
+fn what_joins_a_batch() {
+    let batch = || batch(&[0; 4], &[0, 2, 4]).unwrap();
+    let weights = |weights: &'static [f32]| Weights::new(weights).unwrap();
+    refused(batch().with_weights(weights(&[1.0])), "token weights: expected length 4, got 1");
+    refused(
+        Weights::new(&[1.0, f32::NAN][..]),
+        "weight of token 1: expected a finite number, got NaN",
+    );
+    refused(
+        Weights::new(&[f32::INFINITY][..]),
+        "weight of token 0: expected a finite number, got inf",
+    );
+    refused(
+        batch().with_reference(ReferenceLogProbs::per_token(&[0.0_f32; 3])),
+        "reference log-probs: expected length 4, got 3",
+    );
+    refused(
+        batch().with_reference(ReferenceLogProbs::per_sequence(&[0.0; 3][..])),
+        "reference sums: expected length 2, got 3",
+    );
+    let explained = "; per_sequence is for batches without token weights, per_sequence_weighted \
+                     says that the batch's weights went into the sums";
+    let sums = ReferenceLogProbs::per_sequence(&[0.0; 2][..]);
+    let mixed = batch().with_weights(weights(&[1.0; 4])).and_then(|b| b.with_reference(sums));
+    let dpo = || [Term::pairs(Dpo::new(0.1))];
+    let paired = |batch: Batch<'static>| batch.with_pairs(Pairs::halves(1).unwrap()).unwrap();
+    refused(
+        Loss::new(paired(mixed.unwrap()), dpo()),
+        &format!(
+            "reference sums: expected sums under the batch's token weights, got per_sequence{explained}"
+        ),
+    );
+    let sums = ReferenceLogProbs::per_sequence_weighted(&[0.0; 2][..]);
+    refused(
+        Loss::new(paired(batch().with_reference(sums).unwrap()), dpo()),
+        &format!(
+            "reference sums: expected sums of a batch without token weights, got per_sequence_weighted{explained}"
+        ),
+    );
+}
+
+#[test]
+fn pairs() {
+    refused(Pairs::halves(0), "pairs: expected at least 1, got 0");
+    refused(Pairs::interleaved(0), "pairs: expected at least 1, got 0");
+    refused(
+        Pairs::new(vec![(0, 1), (2, 2)]),
+        "pair 1: expected two different sequences, got 2 twice",
+    );
+    let batch = || batch(&[0; 4], &[0, 2, 4]).unwrap();
+    refused(
+        batch().with_pairs(Pairs::new(vec![(0, 1), (2, 0)]).unwrap()),
+        "chosen of pair 1: expected a sequence below 2, got 2",
+    );
+    refused(
+        batch().with_pairs(Pairs::halves(2).unwrap()),
+        "rejected of pair 0: expected a sequence below 2, got 2",
+    );
+    let pairs = || Pairs::halves(2).unwrap();
+    refused(pairs().with_beta(&[1.0][..]), "beta: expected length 2, got 1");
+    for beta in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        refused(
+            pairs().with_beta(vec![1.0, beta]),
+            &format!("beta of pair 1: expected a finite number above 0, got {beta}"),
+        );
+    }
+    refused(
+        pairs().with_margin(&[f64::INFINITY, 0.0][..]),
+        "margin of pair 0: expected a finite number, got inf",
+    );
+    refused(
+        pairs().with_soft_label(&[0.5, 1.5][..]),
+        "soft_label of pair 1: expected a number from 0 to 1, got 1.5",
+    );
+    refused(
+        pairs().with_weight(&[f64::NAN, 0.0][..]),
+        "weight of pair 0: expected a finite number, got NaN",
+    );
+}
+
+fn ready() -> Batch<'static> {
+    batch(&[0; 4], &[0, 2, 4])
+        .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&[-1.0_f32; 4])))
+        .and_then(|batch| batch.with_pairs(Pairs::halves(1).unwrap()))
+        .unwrap()
+}
+
+#[test]
+fn parameters() {
+    let make = |term: Term| Loss::new(ready(), [term]);
+    for beta in [0.0, -0.1, f64::NAN, f64::INFINITY] {
+        refused(
+            make(Term::pairs(Dpo::new(beta))),
+            &format!("beta of Dpo: expected a finite number above 0, got {beta}"),
+        );
+        assert!(make(Term::pairs(Ipo::new(beta))).is_err());
+        assert!(make(Term::pairs(Hinge::new(beta))).is_err());
+        assert!(make(Term::pairs(Robust::new(beta, 0.1))).is_err());
+        assert!(make(Term::pairs(SimPo::new(beta, 0.1))).is_err());
+    }
+    for smoothing in [-0.1, 0.6, f64::NAN] {
+        let expected = format!("from 0 to 0.5, got {smoothing}");
+        refused(
+            make(Term::pairs(Dpo::new(0.1).with_label_smoothing(smoothing))),
+            &format!("label_smoothing of Dpo: expected a number {expected}"),
+        );
+        refused(
+            make(Term::pairs(SimPo::new(2.0, 0.5).with_label_smoothing(smoothing))),
+            &format!("label_smoothing of SimPo: expected a number {expected}"),
+        );
+    }
+    refused(
+        make(Term::pairs(Robust::new(0.1, 0.5))),
+        "label_smoothing of Robust: expected a number from 0 to below 0.5, got 0.5",
+    );
+    refused(
+        make(Term::pairs(SimPo::new(2.0, f64::NAN))),
+        "gamma of SimPo: expected a finite number, got NaN",
+    );
+    refused(
+        make(Term::pairs(Dpo::new(0.1)).with_weight(f64::NAN)),
+        "term weight: expected a finite number, got NaN",
+    );
+    refused(
+        make(Term::pairs(Dpo::new(0.1)).with_reduction(Reduction::Divisor(0.0))),
+        "divisor of Dpo: expected a finite number above 0, got 0",
+    );
+}
+
+#[test]
+fn terms() {
+    refused(Loss::new(ready(), []), "terms: expected at least 1, got 0");
+    let bare = batch(&[0; 4], &[0, 2, 4]).unwrap();
+    let nll = |sequences| Term::sequences(Nll::new(), sequences);
+    refused(
+        Loss::new(bare.clone(), [nll(Sequences::Chosen)]),
+        "Nll: expected a batch with pairs, got none",
+    );
+    refused(
+        Loss::new(bare.clone(), [nll(Sequences::Indices(vec![]))]),
+        "Nll: expected at least 1 unit, got 0",
+    );
+    refused(
+        Loss::new(bare.clone(), [nll(Sequences::Indices(vec![1, 2]))]),
+        "selected sequence 1: expected below 2, got 2",
+    );
+    refused(
+        Loss::new(bare.clone(), [Term::pairs(SimPo::new(2.0, 0.5))]),
+        "SimPo: expected a batch with pairs, got none",
+    );
+    let paired = bare.with_pairs(Pairs::halves(1).unwrap()).unwrap();
+    refused(
+        Loss::new(paired, [Term::pairs(Dpo::new(0.1))]),
+        "Dpo: expected a batch with reference log-probs, got none",
+    );
+    let with = |pairs| ready().with_pairs(pairs).unwrap();
+    let pairs = || Pairs::halves(1).unwrap();
+    refused(
+        Loss::new(with(pairs().with_margin(&[0.5][..]).unwrap()), [Term::pairs(Ipo::new(0.1))]),
+        "margin of pair 0: Ipo does not use it, expected the neutral 0, got 0.5",
+    );
+    refused(
+        Loss::new(
+            with(pairs().with_soft_label(&[0.5][..]).unwrap()),
+            [Term::pairs(Hinge::new(0.1))],
+        ),
+        "soft_label of pair 0: Hinge does not use it, expected the neutral 1, got 0.5",
+    );
+    let neutral = with(pairs().with_margin(&[0.0][..]).unwrap());
+    assert!(Loss::new(neutral, [Term::pairs(Ipo::new(0.1))]).is_ok());
+}
+
+#[test]
+fn sentences() {
+    let (packing, pairs) = (Packing::new(&[0_i32, 4, 9]).unwrap(), Pairs::halves(1).unwrap());
+    let weights =
+        |sentences: &[Sentence]| Weights::mask_dpo(&packing, &pairs, sentences, Unlabelled::Keep);
+    refused(
+        weights(&[Sentence::new(2, 0..1, true)]),
+        "selected sequence 0: expected below 2, got 2",
+    );
+    refused(
+        weights(&[Sentence::new(0, 0..1, true), Sentence::new(0, 3..5, true)]),
+        "sentence 1: expected a range within the 4 tokens of sequence 0, got 3..5",
+    );
+    #[allow(clippy::reversed_empty_ranges)]
+    let reversed = Sentence::new(1, 3..2, true);
+    refused(
+        weights(&[reversed]),
+        "sentence 0: expected a range within the 5 tokens of sequence 1, got 3..2",
+    );
+    refused(
+        weights(&[Sentence::new(1, 0..3, true), Sentence::new(1, 2..4, false)]),
+        "sentence 1: overlaps an earlier sentence at token 2 of sequence 1",
+    );
+    let cycle = Pairs::new(vec![(0, 1), (1, 0)]).unwrap();
+    refused(
+        Weights::mask_dpo(&packing, &cycle, &[], Unlabelled::Keep),
+        "sequence 1: expected one role for Mask-DPO weights, got chosen and rejected",
+    );
+    let beyond = Pairs::halves(2).unwrap();
+    refused(
+        Weights::mask_dpo(&packing, &beyond, &[], Unlabelled::Keep),
+        "rejected of pair 0: expected a sequence below 2, got 2",
+    );
+}
+
+/// Labels are known against the vocabulary only with the logits.
+#[test]
+fn labels() {
+    for backend in backends() {
+        let data = [0.0_f32; 12];
+        let logits = Logits::new(&data, 4, 3).unwrap();
+        let run = |labels: &Labels<'_>| {
+            token_log_probs(&*backend, logits, labels, None, RowOptions::default())
+        };
+        for label in [3, -1, i64::MAX, i64::MIN] {
+            refused(
+                run(&Labels::new(vec![0, -100, label, label])),
+                &format!("label of token 2: expected 0 to 2 or the ignore value -100, got {label}"),
+            );
+        }
+        refused(
+            run(&Labels::new(vec![0, -100, 0, 0]).with_ignore(7)),
+            "label of token 1: expected 0 to 2 or the ignore value 7, got -100",
+        );
+        refused(run(&Labels::new(vec![0; 3])), "labels: expected length 4, got 3");
+        refused(run(&Labels::new(vec![])), "tokens: expected at least 1, got 0");
+    }
+}
+
+#[test]
+fn options() {
+    for backend in backends() {
+        let data = [0.0_f32; 12];
+        let logits = Logits::new(&data, 4, 3).unwrap();
+        for temperature in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let rows = RowOptions::default().with_temperature(temperature);
+            let message =
+                format!("temperature: expected a number from 1e-30 to 1e30, got {temperature}");
+            let labels = Labels::new(&[0; 4][..]);
+            refused(token_log_probs(&*backend, logits, &labels, None, rows), &message);
+            let loss = Loss::new(ready(), [Term::pairs(Dpo::new(0.1))]).unwrap().with_rows(rows);
+            refused(loss.forward(&*backend, logits), &message);
+        }
+    }
+    let data = [0.0_f64; 12];
+    let logits = Logits::new(&data, 4, 3).unwrap();
+    let labels = Labels::new(&[0; 4][..]);
+    refused(
+        token_log_probs(&Cpu::new(), logits, &labels, None, RowOptions::default()),
+        "logits: expected a type that the cpu backend takes, got f64",
+    );
+}
+
+/// A refused backward leaves every buffer as it was.
+#[test]
+fn gradients() {
+    for backend in backends() {
+        let data = [0.5_f32; 12];
+        let logits = Logits::new(&data, 4, 3).unwrap();
+        let loss = Loss::new(ready(), [Term::pairs(Dpo::new(0.1))]).unwrap();
+        let forward = loss.forward(&*backend, logits).unwrap();
+        let mut grads = [7.0_f32; 15];
+        let mut run = |tokens: usize, vocab: usize, upstream: Upstream<'_>| {
+            let grads = LogitsMut::new(&mut grads[..tokens * vocab], tokens, vocab).unwrap();
+            loss.logit_grads(&*backend, &forward, (logits, grads), upstream, MaskedRows::Zero)
+        };
+        let one = Upstream::Loss(1.0);
+        refused(run(3, 3, one), "logits gradient: expected shape [4, 3], got [3, 3]");
+        refused(run(3, 4, one), "logits gradient: expected shape [4, 3], got [3, 4]");
+        for got in [f64::NAN, f64::INFINITY] {
+            let message = format!("upstream gradient: expected a finite number, got {got}");
+            refused(run(4, 3, Upstream::Loss(got)), &message);
+            refused(run(4, 3, Upstream::Units(&[&[got]])), &message);
+        }
+        refused(run(4, 3, Upstream::Units(&[])), "upstream terms: expected length 1, got 0");
+        refused(
+            run(4, 3, Upstream::Units(&[&[1.0, 1.0]])),
+            "upstream gradient: expected length 1, got 2",
+        );
+        assert_eq!(grads, [7.0; 15]);
+
+        let mut half = [half::bf16::ONE; 12];
+        let target = (logits, LogitsMut::new(&mut half, 4, 3).unwrap());
+        refused(
+            loss.logit_grads(&*backend, &forward, target, one, MaskedRows::Zero),
+            "logits gradient: expected f32, got bf16",
+        );
+        let mut other = [0.5_f32; 15];
+        let target = LogitsMut::new(&mut other, 5, 3).unwrap();
+        refused(
+            loss.logit_grads_in_place(&*backend, forward, target, one, MaskedRows::Zero),
+            "logits: expected shape [4, 3], got [5, 3]",
+        );
+        assert_eq!(other, [0.5; 15]);
+    }
+}
+
+#[test]
+fn token_gradients() {
+    for backend in backends() {
+        let data = [0.5_f32; 12];
+        let logits = Logits::new(&data, 4, 3).unwrap();
+        let labels = Labels::new(&[0, 1, 2, -100][..]);
+        let plain =
+            token_log_probs(&*backend, logits, &labels, None, RowOptions::default()).unwrap();
+        let mut grads = [7.0_f32; 12];
+        let mut run = |by_log_prob: Slice<'_>, by_entropy, labels: &Labels<'_>| {
+            let grads = LogitsMut::new(&mut grads, 4, 3).unwrap();
+            let target = Target::OutOfPlace { logits, grads };
+            plain.logit_grads(
+                &*backend,
+                target,
+                (labels, None),
+                (by_log_prob, by_entropy),
+                MaskedRows::Zero,
+            )
+        };
+        let (single, double, short) = ([1.0_f32; 4], [1.0_f64; 4], [1.0_f32; 3]);
+        refused(
+            run(Slice::new(&short), None, &labels),
+            "upstream gradient by log_probs: expected length 4, got 3",
+        );
+        refused(
+            run(Slice::new(&double), None, &labels),
+            "upstream gradient by log_probs: expected f32, got f64",
+        );
+        refused(
+            run(Slice::new(&single), Some(Slice::new(&single)), &labels),
+            "entropy gradient: expected a forward call with entropy, got one without",
+        );
+        refused(
+            run(Slice::new(&single), None, &Labels::new(&[0, 1, 2, 3][..])),
+            "label of token 3: expected 0 to 2 or the ignore value -100, got 3",
+        );
+        assert_eq!(grads, [7.0; 12]);
+    }
+}
+
+/// Shapes of the stages themselves, for callers that own the memory.
+#[test]
+fn stages() {
+    use prefuse::SliceMut;
+    use prefuse::stages::{LogProbs, TokenOutputs, Tokens};
+    let backend = Cpu::new();
+    let data = [0.5_f32; 12];
+    let logits = Logits::new(&data, 4, 3).unwrap();
+    let labels = Labels::new(&[0; 4][..]);
+    let scratch = backend.log_probs_scratch(4, 3);
+    let run = |lengths: [usize; 4], dtype: DType, scratch: usize| {
+        let mut buffers: Vec<_> =
+            lengths[..3].iter().map(|&len| backend.allocate(dtype, len).unwrap()).collect();
+        let mut scratch = backend.allocate(DType::F64, scratch).unwrap();
+        let mut argmax = vec![0; lengths[3]];
+        let [log_probs, maximum, log_sum] = &mut buffers[..] else { panic!() };
+        let [log_probs, maximum, log_sum]: [SliceMut<'_>; 3] =
+            [log_probs.slice_mut(), maximum.slice_mut(), log_sum.slice_mut()];
+        let argmax = Some(&mut argmax[..]);
+        let outputs = TokenOutputs { log_probs, maximum, log_sum, entropy: None, argmax };
+        let tokens = Tokens::new(&labels, None)?;
+        LogProbs::new(&backend, logits, tokens, 1.0, outputs, scratch.slice_mut()).map(|_| ())
+    };
+    assert!(run([4; 4], DType::F32, scratch).is_ok());
+    refused(run([3, 4, 4, 4], DType::F32, scratch), "log_probs: expected length 4, got 3");
+    refused(run([4, 5, 4, 4], DType::F32, scratch), "maximum: expected length 4, got 5");
+    refused(run([4, 4, 0, 4], DType::F32, scratch), "log_sum: expected length 4, got 0");
+    refused(run([4, 4, 4, 1], DType::F32, scratch), "argmax: expected length 4, got 1");
+    refused(run([4; 4], DType::F16, scratch), "log_probs: expected f32, got f16");
+    refused(
+        run([4; 4], DType::F32, scratch - 1),
+        &format!("scratch of log_probs: expected length {scratch}, got {}", scratch - 1),
+    );
+}

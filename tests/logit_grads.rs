@@ -1,0 +1,310 @@
+//! Stage 4 against the reference in f64.
+
+use prefuse::batch::{Labels, Logits, LogitsMut, Weights};
+use prefuse::{
+    Backend, DType, Element, Error, MaskedRows, RowOptions, Slice, Target, TokenLogProbs,
+    token_log_probs,
+};
+use rand::RngExt;
+
+use crate::common::{
+    LARGE_VOCABS, VOCABS, backends, cpus, exact, labels, logits, normal, rng, rounding, truth,
+    weights,
+};
+use crate::each_dtype;
+
+/// Runs forward and backward; `grads` has the type of the log-probs.
+struct Case<'a, T: Element> {
+    data: &'a [T],
+    vocab: usize,
+    labels: &'a Labels<'a>,
+    weights: Option<&'a Weights<'a>>,
+    options: RowOptions,
+    log_prob_grads: &'a [f64],
+    entropy_grads: Option<&'a [f64]>,
+}
+
+impl<T: Element> Case<'_, T> {
+    fn forward(&self, backend: &dyn Backend) -> TokenLogProbs {
+        let logits = Logits::new(self.data, self.labels.len(), self.vocab).unwrap();
+        token_log_probs(backend, logits, self.labels, self.weights, self.options).unwrap()
+    }
+
+    fn grads(&self, backend: &dyn Backend) -> Vec<T> {
+        let tokens = self.labels.len();
+        // Poisoned, so that an element that is not written shows.
+        let mut grads = vec![T::from_f64(f64::NAN); tokens * self.vocab];
+        let logits = Logits::new(self.data, tokens, self.vocab).unwrap();
+        let target = Target::OutOfPlace {
+            logits,
+            grads: LogitsMut::new(&mut grads, tokens, self.vocab).unwrap(),
+        };
+        self.run(backend, target, MaskedRows::Zero).unwrap();
+        grads
+    }
+
+    fn run(
+        &self,
+        backend: &dyn Backend,
+        target: Target<'_>,
+        masked: MaskedRows,
+    ) -> Result<(), Error> {
+        let forward = self.forward(backend);
+        let cast = |values: &[f64]| values.iter().map(|&value| value as f32).collect::<Vec<_>>();
+        let single = (cast(self.log_prob_grads), self.entropy_grads.map(cast));
+        let upstream = if forward.log_probs().dtype() == DType::F64 {
+            (Slice::new(self.log_prob_grads), self.entropy_grads.map(Slice::new))
+        } else {
+            (Slice::new(&single.0), single.1.as_deref().map(Slice::new))
+        };
+        forward.logit_grads(backend, target, (self.labels, self.weights), upstream, masked)
+    }
+}
+
+fn upstream(seed: u64, tokens: usize) -> Vec<f64> {
+    let mut rng = rng(seed);
+    // Exactly representable in f32, with zeros.
+    let value = |token: usize, x: f64| if token % 7 == 5 { 0.0 } else { f64::from(x as f32) };
+    (0..tokens).map(|token| value(token, normal(&mut rng))).collect()
+}
+
+fn check<T: Element>(backend: &dyn Backend, tokens: usize, vocab: usize, temperature: f64) {
+    let data = logits::<T>(vocab as u64 + 1, tokens, vocab);
+    let ids = labels(vocab as u64, &data, vocab);
+    let (labels, weights) = (Labels::new(&ids[..]), Weights::new(weights(9, tokens)).unwrap());
+    let (by_log_prob, by_entropy) = (upstream(1, tokens), upstream(2, tokens));
+    let options = RowOptions::default().with_temperature(temperature).with_entropy();
+    for (weights, entropy_grads) in [(None, None), (Some(&weights), Some(&by_entropy[..]))] {
+        let log_prob_grads = &by_log_prob[..];
+        let case = Case {
+            data: &data,
+            vocab,
+            labels: &labels,
+            weights,
+            options,
+            log_prob_grads,
+            entropy_grads,
+        };
+        let exact = exact(&data);
+        let oracle = Case {
+            data: &exact,
+            vocab,
+            labels: &labels,
+            weights,
+            options,
+            log_prob_grads,
+            entropy_grads,
+        };
+        let (got, expected) = (case.grads(backend), oracle.grads(&prefuse::Reference::new()));
+        let statistics = truth(&data, vocab, &labels, weights, options);
+        compare::<T>(&got, &expected, &case, &statistics, temperature, backend);
+    }
+}
+
+/// The f32 arithmetic of a gradient: the argument `z - log-sum` of the exponential carries half an
+/// ulp each of z, log-sum and their difference, and the error of the log-sum itself (75 half ulps
+/// of 1, see the test of stage 1); all of it times p, as the exponential is its own derivative.
+/// With an entropy term the same holds for `p (log p + H)`, and H is right to 3 * 75 half ulps of
+/// its parts. The stored element is then rounded once.
+fn compare<T: Element>(
+    got: &[T],
+    expected: &[f64],
+    case: &Case<'_, T>,
+    statistics: &TokenLogProbs,
+    temperature: f64,
+    backend: &dyn Backend,
+) {
+    let half_ulp = if T::DTYPE == DType::F64 { f64::EPSILON } else { 2f64.powi(-24) };
+    let (relative, absolute) = rounding::<T>();
+    let maximum = statistics.statistics().maximum.to_f64();
+    let log_sum = statistics.statistics().log_sum.to_f64();
+    let entropy = statistics.entropy().unwrap().to_f64();
+    for (index, (got, &expected)) in got.iter().zip(expected).enumerate() {
+        let (token, v) = (index / case.vocab, index % case.vocab);
+        let z = (case.data[index].to_f64() - maximum[token]) / temperature;
+        let log_p = z - log_sum[token];
+        let p = log_p.exp();
+        let argument = 4.0 * (z.abs() + log_sum[token] + log_p.abs()) + 80.0;
+        let argument = if p == 0.0 { 0.0 } else { argument * half_ulp };
+        let by_log_prob = case.log_prob_grads[token].abs() * p * argument;
+        let by_entropy = case.entropy_grads.map_or(0.0, |grads| {
+            let scale = (log_p + entropy[token]).abs() + 1.0;
+            let parts = 225.0 * half_ulp * (entropy[token] + log_sum[token]);
+            if p == 0.0 { 0.0 } else { grads[token].abs() * p * (scale * argument + parts) }
+        });
+        // exp flushes below e^-87, which is below the smallest normal f32 by less than 2.
+        let flushed = 4.0 * f64::from(f32::MIN_POSITIVE);
+        let arithmetic =
+            (by_log_prob + by_entropy + flushed) / temperature + 4.0 * half_ulp * expected.abs();
+        let bound = arithmetic + relative * (expected.abs() + arithmetic) + absolute;
+        let got = got.to_f64();
+        let error = (got - expected).abs();
+        assert!(
+            error <= bound,
+            "{} {} token {token} of vocab {} column {v}: {got} for {expected}, bound {bound}",
+            backend.name(),
+            T::DTYPE,
+            case.vocab,
+        );
+    }
+}
+
+#[test]
+fn every_backend_dtype_and_vocabulary() {
+    for backend in backends() {
+        let backend = &*backend;
+        for vocab in VOCABS {
+            each_dtype!(backend, check, 18, vocab, 1.0);
+        }
+        each_dtype!(backend, check, 18, 1000, 0.7);
+        each_dtype!(backend, check, 18, 1000, 2.0);
+    }
+}
+
+#[test]
+fn large_vocabularies() {
+    for cpu in cpus() {
+        for vocab in LARGE_VOCABS {
+            each_dtype!(&cpu as &dyn Backend, check, 6, vocab, 1.0);
+        }
+    }
+}
+
+/// In place and out of place are the same bits, in any stride, and what lies between rows is kept.
+#[test]
+fn in_place_is_out_of_place() {
+    fn body<T: Element>(backend: &dyn Backend) {
+        let (tokens, vocab, stride) = (12, 333, 350);
+        let data = logits::<T>(3, tokens, vocab);
+        let ids = labels(3, &data, vocab);
+        let (labels, grads) = (Labels::new(&ids[..]), upstream(4, tokens));
+        let case = Case {
+            data: &data,
+            vocab,
+            labels: &labels,
+            weights: None,
+            options: RowOptions::default(),
+            log_prob_grads: &grads,
+            entropy_grads: None,
+        };
+        let expected = case.grads(backend);
+        let gap = T::from_f64(-7.0);
+        let mut strided = vec![gap; (tokens - 1) * stride + vocab];
+        for token in 0..tokens {
+            strided[token * stride..][..vocab].copy_from_slice(&data[token * vocab..][..vocab]);
+        }
+        let target = LogitsMut::strided(&mut strided, tokens, vocab, stride).unwrap();
+        case.run(backend, Target::InPlace(target), MaskedRows::Zero).unwrap();
+        for (token, row) in strided.chunks(stride).enumerate() {
+            let bytes = bytemuck::cast_slice::<T, u8>;
+            assert_eq!(bytes(&row[..vocab]), bytes(&expected[token * vocab..][..vocab]));
+            assert!(row[vocab..].iter().all(|x| x.to_f64() == -7.0));
+        }
+    }
+    for backend in backends() {
+        each_dtype!(&*backend, body);
+    }
+}
+
+/// Rows of tokens that do not count are 0, or untouched where the caller said that they are 0.
+#[test]
+fn masked_rows() {
+    for backend in backends() {
+        let data = [0.5_f32, 1.0, f32::NAN, 1.0, 0.25, 1.0];
+        let (labels, weights) =
+            (Labels::new(&[0, 1, 1][..]), Weights::new(vec![1.0, 0.0, 1.0]).unwrap());
+        let case = Case {
+            data: &data,
+            vocab: 2,
+            labels: &labels,
+            weights: Some(&weights),
+            options: RowOptions::default(),
+            log_prob_grads: &[1.0, f64::NAN, 0.0],
+            entropy_grads: None,
+        };
+        let grads = case.grads(&*backend);
+        assert!(grads[0] > 0.0);
+        assert_eq!(grads[2..], [0.0; 4], "masked, and upstream 0");
+
+        let mut grads = [7.0_f32; 6];
+        let target = Target::OutOfPlace {
+            logits: Logits::new(&data, 3, 2).unwrap(),
+            grads: LogitsMut::new(&mut grads, 3, 2).unwrap(),
+        };
+        case.run(&*backend, target, MaskedRows::AlreadyZero).unwrap();
+        assert_eq!(grads[2..], [7.0, 7.0, 0.0, 0.0], "left alone, and upstream 0");
+    }
+}
+
+/// The gradient of a label of probability 0 is the finite limit, one-hot minus softmax.
+#[test]
+fn impossible_labels() {
+    for backend in backends() {
+        let data = [0.0_f32, f32::NEG_INFINITY, 0.0];
+        let labels = Labels::new(&[1][..]);
+        let case = Case {
+            data: &data,
+            vocab: 3,
+            labels: &labels,
+            weights: None,
+            options: RowOptions::default(),
+            log_prob_grads: &[1.0],
+            entropy_grads: None,
+        };
+        let grads = case.grads(&*backend);
+        approx::assert_relative_eq!(grads[..], [-0.5, 1.0, -0.5][..], max_relative = 1e-6);
+    }
+}
+
+/// The gradient at a label that the model is almost sure of, `1 - p`, keeps its digits.
+#[test]
+fn confident_labels_keep_their_digits() {
+    for backend in backends() {
+        let mut row = vec![0.0_f32; 1000];
+        row[17] = 30.0;
+        let labels = Labels::new(&[17][..]);
+        let case = Case {
+            data: &row,
+            vocab: 1000,
+            labels: &labels,
+            weights: None,
+            options: RowOptions::default(),
+            log_prob_grads: &[1.0],
+            entropy_grads: None,
+        };
+        let expected = -(-(999.0 * (-30f64).exp()).ln_1p()).exp_m1();
+        let got = f64::from(case.grads(&*backend)[17]);
+        approx::assert_relative_eq!(got, expected, max_relative = 1e-5);
+    }
+}
+
+/// Rows of the gradient sum to 0 to the rounding of their elements.
+#[test]
+fn rows_sum_to_zero() {
+    fn body<T: Element>(backend: &dyn Backend) {
+        let (tokens, vocab) = (12, 4099);
+        let data = logits::<T>(rng(5).random(), tokens, vocab);
+        let ids = labels(3, &data, vocab);
+        let (labels, grads) = (Labels::new(&ids[..]), vec![1.0; tokens]);
+        let case = Case {
+            data: &data,
+            vocab,
+            labels: &labels,
+            weights: None,
+            options: RowOptions::default(),
+            log_prob_grads: &grads,
+            entropy_grads: None,
+        };
+        let (relative, absolute) = rounding::<T>();
+        for row in case.grads(backend).chunks(vocab) {
+            let sum: f64 = row.iter().map(|x| x.to_f64()).sum();
+            // Each element is rounded once, and p itself is right to 1e-5 (see `compare`).
+            let size: f64 = row.iter().map(|x| x.to_f64().abs()).sum();
+            let bound = (relative + 1e-5) * size + absolute * vocab as f64;
+            assert!(sum.abs() <= bound, "{} {}: {sum}, bound {bound}", backend.name(), T::DTYPE);
+        }
+    }
+    for backend in backends() {
+        each_dtype!(&*backend, body);
+    }
+}

@@ -1,0 +1,109 @@
+//! Mask-DPO: which tokens count, and what becomes of empty masks.
+
+use prefuse::batch::{
+    Batch, Labels, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs, Sentence, Unlabelled,
+    Weights, shift_labels,
+};
+use prefuse::objectives::Dpo;
+use prefuse::{Backend, Loss, MaskedRows, Term, Upstream};
+
+use crate::common::{backends, logits};
+
+fn packing() -> Packing {
+    Packing::new(&[0_i32, 6, 12]).unwrap()
+}
+
+fn sentences() -> [Sentence; 4] {
+    [
+        Sentence::new(0, 0..2, true),
+        Sentence::new(0, 2..5, false),
+        Sentence::new(1, 0..3, true),
+        Sentence::new(1, 3..5, false),
+    ]
+}
+
+/// True sentences count in the chosen answer, false ones in the rejected answer, and what stands
+/// in no sentence on both sides, or on none.
+#[test]
+fn weights_follow_roles() {
+    let pairs = Pairs::halves(1).unwrap();
+    let weights = |unlabelled| {
+        Weights::mask_dpo(&packing(), &pairs, &sentences(), unlabelled).unwrap().as_slice().to_vec()
+    };
+    let keep = [1., 1., 0., 0., 0., 1., 0., 0., 0., 1., 1., 1.];
+    assert_eq!(weights(Unlabelled::Keep), keep);
+    let drop = [1., 1., 0., 0., 0., 0., 0., 0., 0., 1., 1., 0.];
+    assert_eq!(weights(Unlabelled::Drop), drop);
+
+    let swapped = Pairs::new(vec![(1, 0)]).unwrap();
+    let swapped = Weights::mask_dpo(&packing(), &swapped, &sentences(), Unlabelled::Keep).unwrap();
+    assert_eq!(swapped.as_slice(), [0., 0., 1., 1., 1., 1., 1., 1., 1., 0., 0., 1.]);
+}
+
+/// A sentence given by its ids covers the labels that are those ids.
+#[test]
+fn sentences_shift_with_the_labels() {
+    let ids: Vec<i64> = (10..22).collect();
+    let labels = shift_labels(&ids, &packing(), -100).unwrap();
+    let sentence = Sentence::from_ids(1, 2..4, true);
+    let start = packing().range(1).start;
+    let covered = &labels[start + sentence.labels.start..start + sentence.labels.end];
+    assert_eq!(covered, &ids[start + 2..start + 4]);
+    assert_eq!(Sentence::from_ids(0, 0..2, true).labels, 0..1, "nothing predicts the first id");
+}
+
+fn run(backend: &dyn Backend, weights: Weights<'_>) -> (f64, Vec<f32>) {
+    let data = logits::<f32>(0, 12, 7);
+    let labels: Vec<i64> = data.chunks(7).map(finite).collect();
+    let batch = Batch::new(Labels::new(&labels[..]), packing())
+        .and_then(|batch| batch.with_weights(weights))
+        .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&[-1.5_f32; 12])))
+        .and_then(|batch| batch.with_pairs(Pairs::halves(1).unwrap()))
+        .unwrap();
+    let loss = Loss::new(batch, [Term::pairs(Dpo::new(0.5))]).unwrap();
+    let logits = Logits::new(&data, 12, 7).unwrap();
+    let forward = loss.forward(backend, logits).unwrap();
+    let mut grads = vec![f32::NAN; data.len()];
+    let target = (logits, LogitsMut::new(&mut grads, 12, 7).unwrap());
+    loss.logit_grads(backend, &forward, target, Upstream::Loss(1.0), MaskedRows::Zero).unwrap();
+    (forward.loss(), grads)
+}
+
+fn finite(row: &[f32]) -> i64 {
+    row.iter().position(|x| x.is_finite()).unwrap() as i64
+}
+
+/// Tokens under the mask get a gradient of exactly 0, all others do not.
+#[test]
+fn masked_tokens_get_no_gradient() {
+    let pairs = Pairs::halves(1).unwrap();
+    for backend in backends() {
+        let weights =
+            Weights::mask_dpo(&packing(), &pairs, &sentences(), Unlabelled::Keep).unwrap();
+        let expected: Vec<bool> = weights.as_slice().iter().map(|&weight| weight != 0.0).collect();
+        let (_, grads) = run(&*backend, weights);
+        // Row 5 of the inputs has one finite logit: its label is certain, and so is a gradient of 0.
+        let moves = |row: &[f32]| row.iter().any(|&x| x != 0.0);
+        for (token, row) in grads.chunks(7).enumerate().filter(|(token, _)| token % 6 != 5) {
+            assert_eq!(moves(row), expected[token], "{} token {token}", backend.name());
+        }
+    }
+}
+
+/// One side without a factual token: finite loss, and only the other side learns. Both sides: ln 2
+/// and nothing moves.
+#[test]
+fn empty_masks() {
+    for backend in backends() {
+        let mut weights = vec![0.0; 12];
+        weights[6..].fill(1.0);
+        let (loss, grads) = run(&*backend, Weights::new(weights).unwrap());
+        assert!(loss.is_finite());
+        assert!(grads[..6 * 7].iter().all(|&x| x == 0.0));
+        assert!(grads[6 * 7..].iter().any(|&x| x != 0.0));
+
+        let (loss, grads) = run(&*backend, Weights::new(vec![0.0; 12]).unwrap());
+        assert_eq!(loss, std::f64::consts::LN_2);
+        assert!(grads.iter().all(|&x| x == 0.0));
+    }
+}

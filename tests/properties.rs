@@ -1,0 +1,337 @@
+//! What must hold for any input: invariances, and the same bits.
+
+use prefuse::batch::{
+    Batch, Labels, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs, Weights,
+};
+use prefuse::objectives::{Dpo, Hinge, Ipo, Nll, Robust, SimPo, pair_objectives};
+use prefuse::{
+    Backend, Element, Loss, MaskedRows, Reference, RowOptions, Sequences, Slice, Target, Term,
+    Upstream, token_log_probs,
+};
+
+use crate::common::{backends, cpus, exact, labels, logits, normal, rng};
+use crate::each_dtype;
+
+/// Log-probs, statistics and gradients of rows, as they are.
+fn row_bits<T: Element>(
+    backend: &dyn Backend,
+    data: &[T],
+    vocab: usize,
+    labels: &[i64],
+) -> (Vec<u64>, Vec<u8>) {
+    let tokens = labels.len();
+    let labels = Labels::new(labels);
+    let options = RowOptions::default().with_entropy();
+    let logits = Logits::new(data, tokens, vocab).unwrap();
+    let ours = token_log_probs(backend, logits, &labels, None, options).unwrap();
+    let parts = [ours.log_probs(), ours.statistics().log_sum, ours.entropy().unwrap()];
+    let bits =
+        (0..tokens).flat_map(|token| parts.map(|part| part.to_f64()[token].to_bits())).collect();
+    let mut grads = vec![T::from_f64(0.0); data.len()];
+    let target =
+        Target::OutOfPlace { logits, grads: LogitsMut::new(&mut grads, tokens, vocab).unwrap() };
+    let (single, double) = (vec![0.7_f32; tokens], vec![0.7_f64; tokens]);
+    let upstream =
+        if T::DTYPE == prefuse::DType::F64 { Slice::new(&double) } else { Slice::new(&single) };
+    ours.logit_grads(
+        backend,
+        target,
+        (&labels, None),
+        (upstream, Some(upstream)),
+        MaskedRows::Zero,
+    )
+    .unwrap();
+    (bits, bytemuck::cast_slice(&grads).to_vec())
+}
+
+/// A row has the same bits at every index, in batches of 1, 8 and many rows, whatever its
+/// alignment (odd vocabularies move it).
+#[test]
+fn a_row_has_the_same_bits_in_any_batch() {
+    fn body<T: Element>(backend: &dyn Backend, vocab: usize, many: usize) {
+        let row = logits::<T>(11, 1, vocab);
+        let (bits, grads) = row_bits(backend, &row, vocab, &[0]);
+        for tokens in [8, many] {
+            let (all_bits, all_grads) =
+                row_bits(backend, &row.repeat(tokens), vocab, &vec![0; tokens]);
+            assert!(all_bits.chunks(bits.len()).all(|other| other == bits));
+            assert!(all_grads.chunks(grads.len()).all(|other| other == grads));
+        }
+    }
+    for cpu in cpus() {
+        for (vocab, many) in [(31, 4096), (33, 4096), (4099, 256), (50_257, 96)] {
+            each_dtype!(&cpu as &dyn Backend, body, vocab, many);
+        }
+    }
+}
+
+/// The same bits on every run and for any number of threads, also where a few long rows are split
+/// over them.
+#[test]
+fn threads_change_no_bit() {
+    fn body<T: Element>(backend: &dyn Backend, tokens: usize, vocab: usize) {
+        let data = logits::<T>(5, tokens, vocab);
+        let ids = labels(5, &data, vocab);
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| row_bits(backend, &data, vocab, &ids))
+        };
+        let expected = run(1);
+        for threads in [1, 2, 3, 5] {
+            assert_eq!(run(threads), expected, "{} {threads} threads", backend.name());
+        }
+    }
+    for cpu in cpus() {
+        each_dtype!(&cpu as &dyn Backend, body, 2, 50_257);
+        each_dtype!(&cpu as &dyn Backend, body, 130, 1000);
+    }
+}
+
+/// A constant added to a row changes its log-probs by no more than the rounding of its logits,
+/// and the integers used here are not rounded.
+#[test]
+fn shift_invariance() {
+    for backend in backends() {
+        let mut rng = rng(8);
+        let row: Vec<f32> = (0..777).map(|_| (4.0 * normal(&mut rng)).round() as f32).collect();
+        let shifted: Vec<f32> = row.iter().map(|x| x + 1e4).collect();
+        let bits = |row: &[f32]| row_bits(&*backend, row, 777, &[5]);
+        assert_eq!(bits(&row), bits(&shifted), "{}", backend.name());
+    }
+}
+
+fn loss_of<'a>(
+    data_labels: &'a [i64],
+    packing: Packing,
+    pairs: Pairs<'a>,
+    reference: &[f64],
+    terms: Vec<Term>,
+) -> Loss<'a> {
+    let batch = Batch::new(Labels::new(data_labels), packing)
+        .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(reference)))
+        .and_then(|batch| batch.with_pairs(pairs))
+        .unwrap();
+    Loss::new(batch, terms).unwrap()
+}
+
+/// DPO of a policy that is its own reference is ln 2 to the last bit, and no pair counts as right.
+#[test]
+fn policy_equal_to_reference() {
+    fn body<T: Element>(backend: &dyn Backend) {
+        let data = logits::<T>(2, 40, 333);
+        let ids = labels(2, &data, 333);
+        let labels = Labels::new(&ids[..]);
+        let view = Logits::new(&data, 40, 333).unwrap();
+        let policy = token_log_probs(backend, view, &labels, None, RowOptions::default()).unwrap();
+        let reference = policy.log_probs().to_f64();
+        let packing = Packing::new(&[0_i32, 7, 20, 21, 40]).unwrap();
+        let terms = vec![Term::pairs(Dpo::new(0.1))];
+        let loss = loss_of(&ids, packing, Pairs::halves(2).unwrap(), &reference, terms);
+        let forward = loss.forward(backend, view).unwrap();
+        assert_eq!(forward.terms()[0].losses, [std::f64::consts::LN_2; 2]);
+        assert_eq!(forward.loss(), std::f64::consts::LN_2);
+        assert_eq!(forward.metrics().unwrap().rewards_accuracy, 0.0);
+    }
+    for backend in backends() {
+        each_dtype!(&*backend, body);
+    }
+}
+
+/// Packed and padded layouts of the same sequences have the same per-token and per-sequence bits.
+#[test]
+fn packed_is_padded() {
+    for backend in backends() {
+        let (vocab, lengths, longest) = (37, [3, 5, 1, 4], 5);
+        let packed: Vec<f32> = logits(4, 13, vocab);
+        let packed_ids = labels(4, &packed, vocab);
+        let (mut padded, mut padded_ids) = (vec![f32::NAN; 20 * vocab], vec![-100; 20]);
+        let mut offsets = vec![0_i64];
+        for (sequence, length) in lengths.into_iter().enumerate() {
+            let start = *offsets.last().unwrap() as usize;
+            let at = sequence * longest;
+            padded[at * vocab..][..length * vocab]
+                .copy_from_slice(&packed[start * vocab..][..length * vocab]);
+            padded_ids[at..][..length].copy_from_slice(&packed_ids[start..][..length]);
+            offsets.push((start + length) as i64);
+        }
+        let run = |data: &[f32], ids: &[i64], packing: Packing| {
+            let batch = Batch::new(Labels::new(ids), packing).unwrap();
+            let batch = batch.with_pairs(Pairs::halves(2).unwrap()).unwrap();
+            let loss = Loss::new(batch, [Term::pairs(SimPo::new(2.0, 0.5))]).unwrap();
+            let logits = Logits::new(data, ids.len(), vocab).unwrap();
+            let forward = loss.forward(&*backend, logits).unwrap();
+            (forward.totals().sums.to_f64(), forward.terms()[0].losses.clone(), forward.loss())
+        };
+        let padding = Packing::padded(4, longest).unwrap();
+        let expected = run(&packed, &packed_ids, Packing::new(&offsets).unwrap());
+        assert_eq!(run(&padded, &padded_ids, padding), expected);
+    }
+}
+
+/// Permuting the sequences of a pack permutes the bits of every output of a token, sequence or pair.
+#[test]
+fn permutations() {
+    for backend in backends() {
+        let (vocab, length) = (130, 6);
+        let data: Vec<f32> = logits(6, 4 * length, vocab);
+        let ids = labels(6, &data, vocab);
+        let run = |order: [usize; 4]| {
+            let part = |s: usize| data[s * length * vocab..][..length * vocab].to_vec();
+            let data: Vec<f32> = order.into_iter().flat_map(part).collect();
+            let ids: Vec<i64> =
+                order.into_iter().flat_map(|s| ids[s * length..][..length].to_vec()).collect();
+            let at = |sequence| order.iter().position(|&s| s == sequence).unwrap();
+            let pairs = Pairs::new(vec![(at(0), at(1)), (at(2), at(3))]).unwrap();
+            let reference = vec![-1.25; ids.len()];
+            let packing = Packing::padded(4, length).unwrap();
+            let terms = vec![Term::pairs(Dpo::new(0.1))];
+            let loss = loss_of(&ids, packing, pairs, &reference, terms);
+            let logits = Logits::new(&data, ids.len(), vocab).unwrap();
+            let forward = loss.forward(&*backend, logits).unwrap();
+            let (tokens, sums) =
+                (forward.tokens().log_probs().to_f64(), forward.totals().sums.to_f64());
+            let back = (0..4).map(|s| (tokens[at(s) * length..][..length].to_vec(), sums[at(s)]));
+            (back.collect::<Vec<_>>(), forward.terms()[0].losses.clone())
+        };
+        assert_eq!(run([3, 1, 0, 2]), run([0, 1, 2, 3]));
+    }
+}
+
+/// The whole loss on every backend and type against the reference in f64, gradient included, with
+/// two terms and a sequence in two pairs.
+#[test]
+fn the_whole_loss_on_every_backend() {
+    fn body<T: Element>(backend: &dyn Backend) {
+        let (tokens, vocab) = (24, 4099);
+        let data = logits::<T>(9, tokens, vocab);
+        let ids = labels(9, &data, vocab);
+        let exact = exact(&data);
+        for objective in pair_objectives() {
+            let packing = Packing::new(&[0_i32, 5, 5, 13, 24]).unwrap();
+            let pairs = Pairs::new(vec![(0, 1), (2, 3), (0, 3)]).unwrap();
+            let nll = Term::sequences(Nll::new(), Sequences::Chosen).with_weight(0.5);
+            let terms = vec![Term::shared_pairs(objective.clone()), nll];
+            let loss = loss_of(&ids, packing, pairs, &vec![-8.0; tokens], terms);
+            let truth = run(&loss, &Reference::new(), &exact, vocab);
+            let ours = run(&loss, backend, &data, vocab);
+            // Sums of 24 log-probs of size 20 that are right to 5e-6 each, through losses of slope
+            // below 30 (IPO's residual).
+            approx::assert_relative_eq!(ours.0, truth.0, max_relative = 1e-5, epsilon = 3e-3);
+            let largest = truth.1.iter().fold(0.0_f64, |a, &b| a.max(b.abs()));
+            let (rounding, _) = crate::common::rounding::<T>();
+            for (got, expected) in ours.1.iter().zip(&truth.1) {
+                let bound = (1e-3 + rounding) * expected.abs() + 1e-4 * largest;
+                assert!((got - expected).abs() <= bound, "{objective:?} {got} {expected}");
+            }
+        }
+    }
+    fn run<T: Element>(
+        loss: &Loss<'_>,
+        backend: &dyn Backend,
+        data: &[T],
+        vocab: usize,
+    ) -> (f64, Vec<f64>) {
+        let mut grads = data.to_vec();
+        let logits = LogitsMut::new(&mut grads, data.len() / vocab, vocab).unwrap();
+        let forward = loss.forward(backend, logits.view()).unwrap();
+        let value = forward.loss();
+        let upstream = Upstream::Loss(1.0);
+        loss.logit_grads_in_place(backend, forward, logits, upstream, MaskedRows::Zero).unwrap();
+        (value, exact(&grads))
+    }
+    for backend in backends() {
+        each_dtype!(&*backend, body);
+    }
+}
+
+/// The margin of two answers of 8192 tokens, sums near -10 000, is within 1e-4 of the reference.
+#[test]
+fn long_answers() {
+    let (length, vocab) = (8192, 33);
+    let mut rng = rng(3);
+    let data: Vec<f32> = (0..2 * length * vocab).map(|_| normal(&mut rng) as f32 * 0.5).collect();
+    let ids: Vec<i64> = (0..2 * length).map(|token| (token % vocab) as i64).collect();
+    let margin = |backend: &dyn Backend, data: Logits<'_>| {
+        let packing = Packing::padded(2, length).unwrap();
+        let pairs = Pairs::interleaved(1).unwrap();
+        let loss =
+            loss_of(&ids, packing, pairs, &vec![0.0; 2 * length], vec![Term::pairs(Dpo::new(1.0))]);
+        let forward = loss.forward(backend, data).unwrap();
+        assert!(forward.totals().sums.to_f64().iter().all(|&sum| sum < -10_000.0));
+        forward.metrics().unwrap().rewards_margin
+    };
+    let exact = exact(&data);
+    let truth = margin(&Reference::new(), Logits::new(&exact, 2 * length, vocab).unwrap());
+    for cpu in cpus() {
+        let ours = margin(&cpu, Logits::new(&data, 2 * length, vocab).unwrap());
+        assert!((ours - truth).abs() < 1e-4, "{ours} for {truth}");
+    }
+}
+
+/// The upstream gradient scales the gradient, and upstream by unit is the loss's own when it is
+/// what the reduction would have been.
+#[test]
+fn upstream_gradients() {
+    for backend in backends() {
+        let (tokens, vocab) = (12, 9);
+        let data: Vec<f32> = logits(1, tokens, vocab);
+        let ids = labels(1, &data, vocab);
+        let packing = Packing::padded(4, 3).unwrap();
+        let terms =
+            vec![Term::pairs(Hinge::new(0.1)), Term::pairs(Robust::new(0.1, 0.1)).with_weight(2.0)];
+        let pairs = Pairs::halves(2).unwrap();
+        let loss = loss_of(&ids, packing, pairs, &vec![-3.0; tokens], terms);
+        let logits = Logits::new(&data, tokens, vocab).unwrap();
+        let forward = loss.forward(&*backend, logits).unwrap();
+        let grads = |upstream| {
+            let mut grads = vec![f32::NAN; data.len()];
+            let target = (logits, LogitsMut::new(&mut grads, tokens, vocab).unwrap());
+            loss.logit_grads(&*backend, &forward, target, upstream, MaskedRows::Zero).unwrap();
+            grads
+        };
+        let whole = grads(Upstream::Loss(1.0));
+        assert_eq!(grads(Upstream::Units(&[&[0.5, 0.5], &[1.0, 1.0]])), whole);
+        let doubled: Vec<f32> = whole.iter().map(|x| -2.0 * x).collect();
+        assert_eq!(grads(Upstream::Loss(-2.0)), doubled);
+        assert!(grads(Upstream::Loss(0.0)).iter().all(|&x| x == 0.0));
+    }
+}
+
+/// A pair of weight 0 is out of the batch: neither its loss nor its gradient is seen.
+#[test]
+fn pairs_of_weight_zero() {
+    for backend in backends() {
+        let data: Vec<f32> = logits(1, 8, 9);
+        let ids = labels(1, &data, 9);
+        let mut reference = vec![-3.0; 8];
+        reference[0] = f64::NEG_INFINITY;
+        let pairs = Pairs::halves(2).unwrap().with_weight(&[0.0, 1.0][..]).unwrap();
+        let packing = Packing::padded(4, 2).unwrap();
+        let loss = loss_of(&ids, packing, pairs, &reference, vec![Term::pairs(Ipo::new(0.1))]);
+        let logits = Logits::new(&data, 8, 9).unwrap();
+        let forward = loss.forward(&*backend, logits).unwrap();
+        assert_eq!(forward.terms()[0].losses[0], 0.0);
+        assert!(forward.loss().is_finite());
+    }
+}
+
+/// Token weights of 1 change no bit, and weights add up as factors of the gradient.
+#[test]
+fn weights_of_one() {
+    for backend in backends() {
+        let data: Vec<f32> = logits(1, 8, 9);
+        let ids = labels(1, &data, 9);
+        let run = |weights: Option<Vec<f32>>| {
+            let packing = Packing::padded(4, 2).unwrap();
+            let mut batch = Batch::new(Labels::new(&ids[..]), packing).unwrap();
+            if let Some(weights) = weights {
+                batch = batch.with_weights(Weights::new(weights).unwrap()).unwrap();
+            }
+            let batch = batch.with_pairs(Pairs::halves(2).unwrap()).unwrap();
+            let loss = Loss::new(batch, [Term::pairs(SimPo::new(2.0, 0.0))]).unwrap();
+            loss.forward(&*backend, Logits::new(&data, 8, 9).unwrap()).unwrap().loss()
+        };
+        assert_eq!(run(Some(vec![1.0; 8])), run(None));
+        assert_ne!(run(Some(vec![0.5; 8])), run(None));
+    }
+}
