@@ -23,8 +23,9 @@ pub struct PreferenceLoss {
 /// The leading dimensions, one or more, are flattened to the tokens of the batch: f32, f16, bf16
 /// or f64 elements, adjacent within a row, and rows at one distance from each other, such as a
 /// contiguous tensor or one narrowed in its last dimension. Neither the forward nor the backward
-/// copies CPU logits; the backward allocates the gradient. The logits have to stay as they are
-/// until then: writing to their variable in between makes the gradient that of other numbers.
+/// copies CPU logits; the backward allocates the gradient, which candle then adds to zeros of its
+/// own. The logits have to stay as they are until then: writing to their variable in between makes
+/// the gradient that of other numbers.
 ///
 /// ```
 /// use candle_core::{Device, Var};

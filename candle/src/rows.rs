@@ -3,7 +3,7 @@
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, Error, Layout, Result, Storage, Tensor, WithDType, bail};
 use prefuse::batch::{Logits, LogitsMut};
-use prefuse::{Backend, DType, Element, Reference};
+use prefuse::{Backend, Cpu, DType, Element, Reference};
 
 /// Where the rows lie in their storage, in elements.
 #[derive(Clone, Copy)]
@@ -65,8 +65,11 @@ fn row_stride(dims: &[usize], strides: &[usize]) -> Option<Option<usize>> {
 }
 
 /// What computes on logits of an element type.
-pub(crate) fn backend(_dtype: DType) -> Box<dyn Backend> {
-    Box::new(Reference::new())
+pub(crate) fn backend(dtype: DType) -> Box<dyn Backend> {
+    match dtype {
+        DType::F64 => Box::new(Reference::new()),
+        DType::F32 | DType::F16 | DType::BF16 => Box::new(Cpu::new()),
+    }
 }
 
 /// Hands the logits to `read`, in place where they are on the CPU.

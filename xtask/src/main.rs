@@ -1,2 +1,65 @@
-//! The project's commands.
-fn main() {}
+//! The project's commands: `cargo xtask test` and `cargo xtask candle-cuda`.
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+/// One line of a check: what it is for, and what is run.
+struct Step {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
+}
+
+const fn step(name: &'static str, arguments: &'static [&'static str]) -> Step {
+    Step { name, arguments, environment: &[] }
+}
+
+/// Everything that must hold before a change lands. Nothing but Rust is needed.
+const TEST: &[Step] = &[
+    step("format", &["fmt", "--all", "--check"]),
+    step("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    Step {
+        name: "documentation",
+        arguments: &["doc", "--workspace", "--no-deps"],
+        environment: &[("RUSTDOCFLAGS", "-D warnings")],
+    },
+    step("tests", &["test", "--workspace"]),
+    step("tests without default features", &["test", "--no-default-features"]),
+    step("the example", &["run", "--release", "-p", "align", "--", "--quick"]),
+    step("the packaged crate", &["package", "-p", "prefuse", "--allow-dirty"]),
+];
+
+/// Type-checks the CUDA path of `prefuse-candle`: candle's kernels are compiled, which takes
+/// minutes, and nvcc must be on PATH or named by `NVCC`.
+const CANDLE_CUDA: &[Step] = &[Step {
+    name: "prefuse-candle with CUDA",
+    arguments: &["check", "-p", "prefuse-candle", "--features", "cuda"],
+    environment: &[("CUDA_COMPUTE_CAP", "90")],
+}];
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("test") => run(TEST),
+        Some("candle-cuda") => run(CANDLE_CUDA),
+        _ => {
+            eprintln!("usage: cargo xtask test | candle-cuda");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(steps: &[Step]) -> ExitCode {
+    for (passed, Step { name, arguments, environment }) in steps.iter().enumerate() {
+        println!("\n== {name}: cargo {}", arguments.join(" "));
+        let start = Instant::now();
+        let status =
+            Command::new(env!("CARGO")).args(*arguments).envs(environment.iter().copied()).status();
+        if !status.is_ok_and(|status| status.success()) {
+            println!("\nsteps: {passed} passed, 1 failed");
+            return ExitCode::FAILURE;
+        }
+        println!("== {name}: {:.0} s", start.elapsed().as_secs_f64());
+    }
+    println!("\nsteps: {} passed, 0 failed", steps.len());
+    ExitCode::SUCCESS
+}

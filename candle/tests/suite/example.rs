@@ -85,7 +85,7 @@ pub fn reference_sums(kind: Kind) -> Vec<f64> {
 
 /// A variable of noise, rounded to `dtype`.
 pub fn variable(seed: u64, shape: &[usize], dtype: DType) -> candle_core::Result<Var> {
-    let values = noise(seed, shape.iter().product(), 3.0);
+    let values = noise(seed, shape.iter().product(), 2.5);
     Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?)
 }
 

@@ -161,6 +161,8 @@ fn compare<E: Lanes>(simd: Simd, kind: Kind, columns: usize, temperature: f64, w
 
 /// Relative to the value, or for a gradient to the sum of its terms' magnitudes. The argument z of an exponential is
 /// itself rounded (|z| 2^-24, and as much again for 1/T unless T = 1), which for a gap of 60 is most of the error.
+/// Measured, worst of all levels and types: 2.7e-7, 2.7e-7, 2.7e-7, 3.8e-6 and 2.7e-7 for T = 1; 2.2e-6, 2.2e-6, 2.2e-6,
+/// 4.2e-6 and 1.9e-6 for 0.7 and 2. The gradients of f16 and bf16 stay within half a unit of their last place.
 const UNIT_TEMPERATURE: Worst = Worst {
     log_sum: 6e-7,
     entropy: 6e-7,
@@ -183,9 +185,15 @@ fn compare_all<E: Lanes>() {
         {
             let mut worst = Worst::default();
             for columns in VOCABULARIES {
-                for kind in KINDS {
+                // The longest rows take most of the time, and two kinds of them say what all do.
+                let kinds = if columns > 100_000 {
+                    &[Kind::Normal, Kind::Confident(20.0)][..]
+                } else {
+                    &KINDS
+                };
+                for kind in kinds {
                     for temperature in temperatures {
-                        compare::<E>(simd, kind, columns, *temperature, &mut worst);
+                        compare::<E>(simd, *kind, columns, *temperature, &mut worst);
                     }
                 }
             }
@@ -302,7 +310,7 @@ fn bits_depend_on_the_row_alone_in_every_type() {
 #[test]
 fn vector_conversions_agree_with_scalar_ones() {
     for simd in levels() {
-        // maximum = log_sum = 0 and a = 1: rows of -inf except one column, whose p is exp(x).
+        // a exp(x), over the whole range of the type and into its subnormal and infinite ends.
         let row = RowGradient {
             maximum: 0.0,
             log_sum: 0.0,

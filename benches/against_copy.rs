@@ -1,0 +1,165 @@
+//! The row stages against a copy of the same tensor on the same threads, in turn, minimum of N:
+//! `cargo bench --bench against_copy`. The copy's buffer is ready, so no page faults are counted.
+//!
+//! With `-- --serve` it runs what it reads from standard input (`copy`, `log_probs`, ..) once each
+//! and answers in nanoseconds; `benches/against_torch.py` alternates that with torch.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::io::{BufRead, Write};
+use std::time::{Duration, Instant};
+
+use common::{VOCAB, labels, logits};
+use half::{bf16, f16};
+use prefuse::batch::{Labels, Logits, LogitsMut};
+use prefuse::{
+    Cpu, Element, MaskedRows, RowOptions, SimdLevel, Slice, Target, TokenLogProbs, token_log_probs,
+};
+use rayon::prelude::*;
+
+const TOKENS: usize = 256;
+const ROUNDS: usize = 30;
+
+const WORK: [&str; 9] = [
+    "copy",
+    "log_probs",
+    "log_probs, half masked",
+    "log_probs, entropy and argmax",
+    "logit_grads in place",
+    "logit_grads in place, half masked",
+    "logit_grads in place, half masked already zero",
+    "logit_grads out of place",
+    "logit_grads out of place, entropy",
+];
+
+struct Bench<T> {
+    cpu: Cpu,
+    data: Vec<T>,
+    buffer: Vec<T>,
+    labels: Labels<'static>,
+    half_labels: Labels<'static>,
+    forward: TokenLogProbs,
+    half_forward: TokenLogProbs,
+    upstream: Vec<f32>,
+}
+
+impl<T: Element> Bench<T> {
+    fn new(cpu: Cpu) -> Self {
+        let data = logits::<T>(TOKENS, VOCAB);
+        let [labels, half_labels] = [false, true].map(|half| labels(TOKENS, VOCAB, half));
+        let options = RowOptions::default().with_entropy();
+        let view = Logits::new(&data, TOKENS, VOCAB).unwrap();
+        let forward = token_log_probs(&cpu, view, &labels, None, options).unwrap();
+        let half_forward = token_log_probs(&cpu, view, &half_labels, None, options).unwrap();
+        let upstream = (0..TOKENS).map(|token| 0.01 * (token + 1) as f32).collect();
+        let buffer = data.clone();
+        Self { cpu, data, buffer, labels, half_labels, forward, half_forward, upstream }
+    }
+
+    fn run(&mut self, work: &str) -> Duration {
+        if work.contains("in place") {
+            self.copy();
+        }
+        let start = Instant::now();
+        let plain = RowOptions::default();
+        match work {
+            "copy" => self.copy(),
+            "log_probs" => self.log_probs(&self.labels, plain),
+            "log_probs, half masked" => self.log_probs(&self.half_labels, plain),
+            "log_probs, entropy and argmax" => {
+                self.log_probs(&self.labels, plain.with_entropy().with_argmax());
+            }
+            _ => self.logit_grads(work),
+        }
+        start.elapsed()
+    }
+
+    fn copy(&mut self) {
+        let rows = self.buffer.par_chunks_mut(VOCAB).zip(self.data.par_chunks(VOCAB));
+        rows.for_each(|(to, from)| to.copy_from_slice(from));
+    }
+
+    fn log_probs(&self, labels: &Labels<'_>, options: RowOptions) {
+        let logits = Logits::new(&self.data, TOKENS, VOCAB).unwrap();
+        token_log_probs(&self.cpu, logits, labels, None, options).unwrap();
+    }
+
+    fn logit_grads(&mut self, work: &str) {
+        let half = work.contains("half masked");
+        let (labels, forward) = match half {
+            true => (&self.half_labels, &self.half_forward),
+            false => (&self.labels, &self.forward),
+        };
+        let masked = match work.contains("already zero") {
+            true => MaskedRows::AlreadyZero,
+            false => MaskedRows::Zero,
+        };
+        let out = LogitsMut::new(&mut self.buffer, TOKENS, VOCAB).unwrap();
+        let logits = Logits::new(&self.data, TOKENS, VOCAB).unwrap();
+        let target = match work.contains("in place") {
+            true => Target::InPlace(out),
+            false => Target::OutOfPlace { logits, grads: out },
+        };
+        let upstream = Slice::new(&self.upstream);
+        let upstream = (upstream, work.contains("entropy").then_some(upstream));
+        forward.logit_grads(&self.cpu, target, (labels, None), upstream, masked).unwrap();
+    }
+
+    fn check(&mut self) {
+        self.run("logit_grads in place");
+        for row in [0, TOKENS - 1] {
+            let grads = &self.buffer[row * VOCAB..][..VOCAB];
+            let sum: f64 = grads.iter().map(|grad| grad.to_f64()).sum();
+            assert!(sum.abs() < 1e-2 * f64::from(self.upstream[row]), "a row sums to 0: {sum}");
+        }
+    }
+
+    fn report(&mut self) {
+        self.check();
+        let mut best = [Duration::MAX; WORK.len()];
+        for _ in 0..ROUNDS {
+            for (best, work) in best.iter_mut().zip(WORK) {
+                *best = self.run(work).min(*best);
+            }
+        }
+        let bytes = (self.data.len() * T::DTYPE.size()) as f64;
+        println!(
+            "\n{} [{TOKENS}, {VOCAB}] {:?}, {} threads, minimum of {ROUNDS} rounds in turn; the copy moves {:.1} GB/s",
+            T::DTYPE,
+            self.cpu.simd(),
+            rayon::current_num_threads(),
+            2.0 * bytes / best[0].as_secs_f64() / 1e9,
+        );
+        for (best_of_work, work) in best.iter().zip(WORK) {
+            let ratio = best_of_work.as_secs_f64() / best[0].as_secs_f64();
+            println!(
+                "{work:48} {:8.2} ms {ratio:6.2} of the copy",
+                best_of_work.as_secs_f64() * 1e3
+            );
+        }
+    }
+
+    fn serve(&mut self) {
+        self.check();
+        for line in std::io::stdin().lock().lines() {
+            println!("{}", self.run(line.unwrap().trim()).as_nanos());
+            std::io::stdout().flush().unwrap();
+        }
+    }
+}
+
+fn main() {
+    if std::env::args().any(|argument| argument == "--serve") {
+        match std::env::args().any(|argument| argument == "f32") {
+            true => Bench::<f32>::new(Cpu::new()).serve(),
+            false => Bench::<bf16>::new(Cpu::new()).serve(),
+        }
+        return;
+    }
+    for cpu in SimdLevel::ALL.into_iter().rev().filter_map(Cpu::with_simd) {
+        Bench::<bf16>::new(cpu).report();
+        Bench::<f32>::new(cpu).report();
+        Bench::<f16>::new(cpu).report();
+    }
+}

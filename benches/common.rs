@@ -1,0 +1,24 @@
+//! Inputs of the benches: random logits, and the sizes that they run at.
+
+use prefuse::Element;
+use prefuse::batch::Labels;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+/// Qwen 2's vocabulary.
+pub const VOCAB: usize = 151_936;
+
+/// Logits with the spread of a trained model's, about normal with deviation 3.
+pub fn logits<T: Element>(tokens: usize, vocab: usize) -> Vec<T> {
+    let mut rng = SmallRng::seed_from_u64(0);
+    let mut uniform = || rng.random::<f32>() + rng.random::<f32>() + rng.random::<f32>() - 1.5;
+    (0..tokens * vocab).map(|_| T::from_f64(f64::from(6.0 * uniform()))).collect()
+}
+
+/// A label for each token; every second one ignored if `half_masked`.
+pub fn labels(tokens: usize, vocab: usize, half_masked: bool) -> Labels<'static> {
+    let label = |token: usize| ((token * 7919) % vocab) as i64;
+    let ignored = |token: usize| half_masked && token % 2 == 1;
+    let ids = (0..tokens).map(|t| if ignored(t) { Labels::IGNORE } else { label(t) });
+    Labels::new(ids.collect::<Vec<_>>())
+}

@@ -1,0 +1,35 @@
+//! Stage 3: evaluations of each objective in a second.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use prefuse::objectives::{Pair, Response, pair_objectives};
+
+fn benches(criterion: &mut Criterion) {
+    let response = |policy: f64| Response { policy, reference: -40.0, tokens: 30.0, weights: 30.0 };
+    let pairs: Vec<Pair> = (0..4096)
+        .map(|pair| Pair {
+            chosen: response(-40.0 + f64::from(pair % 13)),
+            rejected: response(-40.0 + f64::from(pair % 7)),
+            beta: 1.0,
+            margin: 0.0,
+            soft_label: 1.0,
+        })
+        .collect();
+    let mut group = criterion.benchmark_group("objective");
+    group.throughput(Throughput::Elements(pairs.len() as u64));
+    for objective in pair_objectives() {
+        let run = || pairs.iter().map(|pair| objective.evaluate(pair).loss).sum::<f64>();
+        assert!(run().is_finite());
+        let name = objective
+            .parameters()
+            .iter()
+            .fold(objective.name().to_owned(), |name, (key, value)| {
+                format!("{name} {key} {value}")
+            });
+        group.bench_function(name, |bencher| bencher.iter(run));
+    }
+    group.finish();
+}
+
+criterion_group!(group, benches);
+criterion_main!(group);
