@@ -9,5 +9,6 @@ mod log_probs;
 mod logit_grads;
 mod mask_dpo;
 mod objective;
+mod objective_source;
 mod properties;
 mod sequence_sums;

@@ -17,7 +17,7 @@ fn derivative(f: impl Fn(f64) -> f64, x: f64) -> (f64, f64) {
     ((above - below) / (2.0 * step), 4e-8 + 1e-12 * size / step)
 }
 
-fn random_pair(seed: u64, objective: &dyn Objective<Pair>) -> Pair {
+pub fn random_pair(seed: u64, objective: &dyn Objective<Pair>) -> Pair {
     let mut rng = rng(seed);
     let mut response = || Response {
         policy: -40.0 * rng.random::<f64>(),

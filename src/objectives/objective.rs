@@ -67,6 +67,22 @@ pub struct Source {
     pub body: &'static str,
 }
 
+impl Source {
+    /// A struct of the parameters and a function `evaluate` on it, in CUDA C++ over
+    /// `kernels/include`, for objectives of the same type.
+    pub fn cuda<U: Unit>(&self, objective: &dyn Objective<U>) -> String {
+        let [this, unit, loss, grad, reward] = self.names;
+        let ([unit_type, per_response], name, body) = (U::NAMES, objective.name(), self.body);
+        let parameters = objective.parameters().into_iter();
+        let fields: String = parameters.map(|(field, _)| format!("  double {field};\n")).collect();
+        format!(
+            "struct {name} {{\n{fields}}};\n\n\
+             __device__ inline void evaluate(const {name} &{this}, const {unit_type} &{unit}, \
+             double &{loss}, {per_response} &{grad}, {per_response} &{reward}) {{\n{body}\n}}\n"
+        )
+    }
+}
+
 /// A parameter outside its domain.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ParameterError {

@@ -4,8 +4,8 @@
 pub trait Unit: Copy + Send + Sync + 'static {
     /// One number for each response of the unit.
     type PerResponse: Copy + Default + Send + Sync + std::fmt::Debug;
-    /// The unit's type name in CUDA C++.
-    const NAME: &'static str;
+    /// The type names, here and in CUDA C++, of the unit and of one number for each response.
+    const NAMES: [&'static str; 2];
 }
 
 /// What is known about one response.
@@ -50,7 +50,7 @@ pub struct PerPair {
 
 impl Unit for Pair {
     type PerResponse = PerPair;
-    const NAME: &'static str = "Pair";
+    const NAMES: [&'static str; 2] = ["Pair", "PerPair"];
 }
 
 /// One response by itself.
@@ -71,7 +71,7 @@ pub struct PerSequence {
 
 impl Unit for Sequence {
     type PerResponse = PerSequence;
-    const NAME: &'static str = "Sequence";
+    const NAMES: [&'static str; 2] = ["Sequence", "PerSequence"];
 }
 
 #[cfg(test)]
