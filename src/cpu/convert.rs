@@ -1,7 +1,7 @@
 //! f32, f16 and bf16 to f32 and back, in branch-free integer arithmetic that vectorises.
 //!
-//! `half`'s own conversions branch on NaN or call out to a detected instruction per element, and so keep a loop scalar.
-//! These give the same bits as `half` for every input (tested exhaustively).
+//! `half`'s own conversions branch on NaN or call out to a detected instruction per element, and so
+//! keep a loop scalar. These give the same bits as `half` for every input (tested exhaustively).
 
 use half::{bf16, f16};
 
@@ -17,7 +17,8 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// The nearest value, ties to even; NaN stays NaN.
     fn store(value: f32) -> Self;
 
-    /// [`load`](Self::load) of every lane, by an instruction where the set has one that gives the same numbers.
+    /// [`load`](Self::load) of every lane, by an instruction where the set has one that gives the
+    /// same numbers.
     #[inline(always)]
     fn load_lanes<I: Isa>(_isa: I, lanes: &[Self; LANES]) -> [f32; LANES] {
         let mut values = [0.0; LANES];
@@ -27,7 +28,8 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
         values
     }
 
-    /// [`store`](Self::store) of every lane. Any NaN must have a zero low half, see [`Isa::narrow_bf16`].
+    /// [`store`](Self::store) of every lane. Any NaN must have a zero low half, see
+    /// [`Isa::narrow_bf16`].
     #[inline(always)]
     fn store_lanes<I: Isa>(_isa: I, values: &[f32; LANES]) -> [Self; LANES] {
         let mut lanes = [Self::NEG_INFINITY; LANES];
@@ -81,9 +83,10 @@ const REBIAS: u32 = (127 - 15) << 23;
 impl Lanes for f16 {
     const NEG_INFINITY: Self = f16::NEG_INFINITY;
 
-    /// Rebias the exponent as an integer. Infinity and NaN need the rebias twice. A subnormal gets an exponent one too
-    /// high, i.e. an implicit leading one of 2^-14, which is subtracted again. (The shorter form that multiplies by
-    /// 2^112 has subnormal f32 operands, each a microcode assist.)
+    /// Rebias the exponent as an integer. Infinity and NaN need the rebias twice. A subnormal gets
+    /// an exponent one too high, i.e. an implicit leading one of 2^-14, which is subtracted again.
+    /// (The shorter form that multiplies by 2^112 has subnormal f32 operands, each a microcode
+    /// assist.)
     #[inline(always)]
     fn load(self) -> f32 {
         let half_bits = u32::from(self.to_bits());
@@ -100,8 +103,8 @@ impl Lanes for f16 {
         f32::from_bits(bits | sign | quiet)
     }
 
-    /// Normal results round as integers; a subnormal result rounds in the addition of 0.5, whose last bit is 2^-24, the
-    /// smallest f16. From 65520 on the result is infinite.
+    /// Normal results round as integers; a subnormal result rounds in the addition of 0.5, whose
+    /// last bit is 2^-24, the smallest f16. From 65520 on the result is infinite.
     #[inline(always)]
     fn store(value: f32) -> Self {
         let bits = value.to_bits();
@@ -168,7 +171,8 @@ mod tests {
 
     #[test]
     fn stores_round_to_nearest_even() {
-        // Every rounding boundary (a tie and its neighbours) of both formats, and a prime stride over all of f32.
+        // Every rounding boundary (a tie and its neighbours) of both formats, and a prime stride
+        // over all of f32.
         for high in 0..=u16::MAX {
             let bits = u32::from(high) << 16;
             for low in [

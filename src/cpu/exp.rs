@@ -1,19 +1,22 @@
 //! exp for softmax arguments, as scalar code that the compiler vectorises.
 //!
-//! x = k ln 2 + r with k the nearest integer, so |r| <= ln(2)/2; exp(x) = 2^k p(r), p a polynomial of degree 6
-//! with p(0) = p'(0) = 1. Every step is an instruction that SSE2, AVX2, AVX-512 and NEON all have: no table, no call,
-//! no branch, and no rounding-mode or float-to-integer conversion.
+//! x = k ln 2 + r with k the nearest integer, so |r| <= ln(2)/2; exp(x) = 2^k p(r), p a polynomial
+//! of degree 6 with p(0) = p'(0) = 1. Every step is an instruction that SSE2, AVX2, AVX-512 and
+//! NEON all have: no table, no call, no branch, and no rounding-mode or float-to-integer
+//! conversion.
 
 use std::f32::consts::LOG2_E;
 
-/// Below this (just above ln 2^-126) the result is exactly 0. No result is subnormal: on x86 a product that is
-/// subnormal traps into microcode, some 150 cycles for one element, and rows with far tails have thousands of them.
+/// Below this (just above ln 2^-126) the result is exactly 0. No result is subnormal: on x86 a
+/// product that is subnormal traps into microcode, some 150 cycles for one element, and rows with
+/// far tails have thousands of them.
 pub(crate) const EXP_CUTOFF: f32 = -87.336_54;
 
 /// 1.5 * 2^23. Adding it rounds to an integer and leaves that integer in the low bits of the sum.
 const ROUND: f32 = 12_582_912.0;
 
-/// ln 2 = `LN2_HIGH` + `LN2_LOW`; the high part has few enough bits that its product with |k| <= 126 is exact.
+/// ln 2 = `LN2_HIGH` + `LN2_LOW`; the high part has few enough bits that its product with |k| <=
+/// 126 is exact.
 const LN2_HIGH: f32 = 0.693_145_75;
 const LN2_LOW: f32 = 1.428_606_8e-6;
 
@@ -21,8 +24,9 @@ const LN2_LOW: f32 = 1.428_606_8e-6;
 const POLYNOMIAL: [f32; 5] =
     [1.378_059_4e-3, 8.373_125e-3, 4.166_953_6e-2, 1.666_647_2e-1, 4.999_998_5e-1];
 
-/// a * b + c, fused where `FMA` says that the instruction set of the caller has it: outside of such a function
-/// `mul_add` is a call into libm per element, 50 times slower. The compiler never fuses by itself.
+/// a * b + c, fused where `FMA` says that the instruction set of the caller has it: outside of such
+/// a function `mul_add` is a call into libm per element, 50 times slower. The compiler never fuses
+/// by itself.
 #[inline(always)]
 pub(crate) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
@@ -30,8 +34,8 @@ pub(crate) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 
 /// exp(x) for x <= 0, or above 0 by as much as rounding can leave it there (in fact up to 88).
 ///
-/// exp(0) is exactly 1, exp(-inf) exactly 0, NaN stays NaN. Worst error over every f32 in [`EXP_CUTOFF`, 0]:
-/// 0.866 ulp with FMA, 0.960 ulp without.
+/// exp(0) is exactly 1, exp(-inf) exactly 0, NaN stays NaN. Worst error over every f32 in
+/// [`EXP_CUTOFF`, 0]: 0.866 ulp with FMA, 0.960 ulp without.
 #[inline(always)]
 pub(crate) fn exp_nonpositive<const FMA: bool>(x: f32) -> f32 {
     let shifted = multiply_add::<FMA>(x, LOG2_E, ROUND);
@@ -44,15 +48,15 @@ pub(crate) fn exp_nonpositive<const FMA: bool>(x: f32) -> f32 {
     q = multiply_add::<FMA>(q, r, POLYNOMIAL[2]);
     q = multiply_add::<FMA>(q, r, POLYNOMIAL[3]);
     q = multiply_add::<FMA>(q, r, POLYNOMIAL[4]);
-    // Horner's last two steps lose a rounding of (1 + ...) when they are not fused (1.15 ulp); adding the 1 last does
-    // not, but is the worse of the two with FMA (0.99 ulp).
+    // Horner's last two steps lose a rounding of (1 + ...) when they are not fused (1.15 ulp);
+    // adding the 1 last does not, but is the worse of the two with FMA (0.99 ulp).
     let p = if FMA {
         multiply_add::<FMA>(multiply_add::<FMA>(q, r, 1.0), r, 1.0)
     } else {
         r * r * q + r + 1.0
     };
-    // `scale` is a multiplication, not an addition to the exponent bits of p: those would turn some NaNs into numbers.
-    // Written so that NaN takes the product.
+    // `scale` is a multiplication, not an addition to the exponent bits of p: those would turn some
+    // NaNs into numbers. Written so that NaN takes the product.
     if x < EXP_CUTOFF { 0.0 } else { p * scale }
 }
 
@@ -87,7 +91,8 @@ mod tests {
         check(exp_nonpositive::<false>, 0.97, 997);
     }
 
-    /// From the cutoff up to -2^-26, above which the exact value rounds to 1 (and so does the kernel's, see below).
+    /// From the cutoff up to -2^-26, above which the exact value rounds to 1 (and so does the
+    /// kernel's, see below).
     #[test]
     #[ignore = "277 million inputs, twice: some 20 s optimised"]
     fn error_is_below_one_ulp_for_every_f32() {

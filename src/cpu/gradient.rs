@@ -7,8 +7,8 @@ use crate::cpu::simd::Isa;
 
 /// dx_v = (a p_v + b [v = label] + c p_v (ln p_v + H)) / T, with ln p_v = (x_v - m)/T - `log_sum`.
 ///
-/// For a loss with derivative g with respect to the log-prob of the label and h with respect to the entropy:
-/// a = -g, b = g, c = -h.
+/// For a loss with derivative g with respect to the log-prob of the label and h with respect to the
+/// entropy: a = -g, b = g, c = -h.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowGradient {
     pub maximum: f32,
@@ -22,7 +22,8 @@ pub(crate) struct RowGradient {
 }
 
 impl RowGradient {
-    /// The label's column, in f64. a p + b cancels when p is near 1, so it is (a + b) + a (p - 1), with p - 1 from expm1.
+    /// The label's column, in f64. a p + b cancels when p is near 1, so it is (a + b) + a (p - 1),
+    /// with p - 1 from expm1.
     pub(crate) fn at_label(&self, logit: f32) -> f64 {
         let log_p = (f64::from(logit) - f64::from(self.maximum)) * self.inverse_temperature
             - f64::from(self.log_sum);
@@ -64,9 +65,9 @@ impl Factors {
     }
 }
 
-/// The vector stores of bf16 rely on NaN having a zero low half, see [`Isa::narrow_bf16`]. Every NaN in this kernel comes
-/// from an element (low half zero), from an invalid operation (zero) or from the caller's scalars: CUDA's NaN is
-/// 0x7fffffff, which rounding would carry into -0.
+/// The vector stores of bf16 rely on NaN having a zero low half, see [`Isa::narrow_bf16`]. Every
+/// NaN in this kernel comes from an element (low half zero), from an invalid operation (zero) or
+/// from the caller's scalars: CUDA's NaN is 0x7fffffff, which rounding would carry into -0.
 #[inline(always)]
 fn canonical(value: f32) -> f32 {
     if value.is_nan() { f32::NAN } else { value }

@@ -1,11 +1,13 @@
 //! The two visits of a row of logits: block states (stage 1) and logits gradient (stage 4).
 //!
-//! Plain loops over fixed arrays of lanes; `simd` compiles them once per instruction set, and they become straight vector
-//! code there. Everything is `#[inline(always)]` and free of closures: a function that stays outlined is compiled for the
-//! baseline and calls libm for every fused multiply-add.
+//! Plain loops over fixed arrays of lanes; `simd` compiles them once per instruction set, and they
+//! become straight vector code there. Everything is `#[inline(always)]` and free of closures: a
+//! function that stays outlined is compiled for the baseline and calls libm for every fused
+//! multiply-add.
 //!
-//! Column v of a block always adds to lane v mod 64, the lanes always meet in the same tree, and short tails are padded
-//! with -inf. So a row's bits do not depend on its alignment, on its neighbours, or on how blocks are given to threads.
+//! Column v of a block always adds to lane v mod 64, the lanes always meet in the same tree, and
+//! short tails are padded with -inf. So a row's bits do not depend on its alignment, on its
+//! neighbours, or on how blocks are given to threads.
 
 #![expect(
     clippy::needless_range_loop,
@@ -17,14 +19,15 @@ use crate::cpu::exp::{EXP_CUTOFF, exp_nonpositive, multiply_add};
 use crate::cpu::simd::Isa;
 use crate::cpu::state::BlockState;
 
-/// Columns per [`BlockState`]. Two neighbouring f32 blocks fit a first-level cache. 2048 measured 3 to 9 % slower: the
-/// tree and the f64 merge come twice as often.
+/// Columns per [`BlockState`]. Two neighbouring f32 blocks fit a first-level cache. 2048 measured 3
+/// to 9 % slower: the tree and the f64 merge come twice as often.
 pub(crate) const BLOCK: usize = 4096;
 
 /// Four AVX-512 registers of f32: enough independent sums to hide the latency of an addition.
 pub(crate) const LANES: usize = 64;
 
-/// A block whose sum is below this is summed a second time without its largest element, see [`settle`].
+/// A block whose sum is below this is summed a second time without its largest element, see
+/// [`settle`].
 const PEAKED: f32 = 1.5;
 
 #[inline(always)]
@@ -124,8 +127,8 @@ impl<const ENTROPY: bool> Sums<ENTROPY> {
     }
 }
 
-/// z = (x - maximum) / T. The maximum always goes first: folding it into one multiply-add of x loses the digits of z when
-/// the logits have a large common offset.
+/// z = (x - maximum) / T. The maximum always goes first: folding it into one multiply-add of x
+/// loses the digits of z when the logits have a large common offset.
 #[derive(Clone, Copy)]
 struct Scale {
     maximum: f32,
@@ -134,8 +137,9 @@ struct Scale {
 
 /// Sums over `block`, and the maximum of `next` on the way.
 ///
-/// Waiting for memory (the maximum of the next block) and exponentials (of this one, from cache) overlap: 20 % faster
-/// than one after the other. The prefetch buys as much again: hardware stops at 4 KiB pages.
+/// Waiting for memory (the maximum of the next block) and exponentials (of this one, from cache)
+/// overlap: 20 % faster than one after the other. The prefetch buys as much again: hardware stops
+/// at 4 KiB pages.
 #[inline(always)]
 fn sum_block<E: Lanes, I: Isa, const ENTROPY: bool>(
     isa: I,
@@ -203,11 +207,12 @@ fn has_nan<E: Lanes>(block: &[E]) -> bool {
     found
 }
 
-/// The excess of a block that is one peak and little else drowns in the rounding of the 1 that its peak adds to a lane.
-/// Such a block is summed again without it. A sum below [`PEAKED`] has exactly one element at the maximum (two would make
-/// it 2: rounding is monotone), so nothing needs counting; and only the block is asked, so the answer is its own.
-/// Leaving the peak out of every sum instead (a comparison and a masked addition per element) makes every row 7 to 12 %
-/// slower with AVX-512, from cache.
+/// The excess of a block that is one peak and little else drowns in the rounding of the 1 that its
+/// peak adds to a lane. Such a block is summed again without it. A sum below [`PEAKED`] has exactly
+/// one element at the maximum (two would make it 2: rounding is monotone), so nothing needs
+/// counting; and only the block is asked, so the answer is its own. Leaving the peak out of every
+/// sum instead (a comparison and a masked addition per element) makes every row 7 to 12 % slower
+/// with AVX-512, from cache.
 #[inline(always)]
 fn settle<E: Lanes, I: Isa, const ENTROPY: bool>(
     isa: I,

@@ -1,8 +1,9 @@
 //! Instruction sets: which one this processor has, and the row kernels compiled for each.
 //!
-//! The only file with `unsafe`. Two things need it: calling a function compiled for an instruction set (sound because a
-//! [`Simd`] exists only for a set that was detected), and a few conversions that the compiler does not find by itself.
-//! AVX2 and AVX-512 give the same bits: same lanes, same order, both fused. The baseline differs on x86-64 (no FMA).
+//! The only file with `unsafe`. Two things need it: calling a function compiled for an instruction
+//! set (sound because a [`Simd`] exists only for a set that was detected), and a few conversions
+//! that the compiler does not find by itself. AVX2 and AVX-512 give the same bits: same lanes, same
+//! order, both fused. The baseline differs on x86-64 (no FMA).
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
@@ -63,8 +64,8 @@ impl SimdLevel {
     }
 }
 
-/// What the row kernels ask of an instruction set. A value of an implementing type is the proof that the set is there:
-/// only the functions below, compiled for it, make one.
+/// What the row kernels ask of an instruction set. A value of an implementing type is the proof
+/// that the set is there: only the functions below, compiled for it, make one.
 pub(crate) trait Isa: Copy {
     const FMA: bool;
 
@@ -92,8 +93,9 @@ pub(crate) trait Isa: Copy {
         lanes
     }
 
-    /// Rounds to nearest even. The low half of any NaN must be zero: the vector forms leave out the test for NaN (6 % of
-    /// the gradient kernel with AVX-512, 20 % with AVX2), and a low half that rounds up could carry into the sign.
+    /// Rounds to nearest even. The low half of any NaN must be zero: the vector forms leave out the
+    /// test for NaN (6 % of the gradient kernel with AVX-512, 20 % with AVX2), and a low half that
+    /// rounds up could carry into the sign.
     #[inline(always)]
     fn narrow_bf16(self, values: &[f32; LANES]) -> [bf16; LANES] {
         let mut lanes = [bf16::ZERO; LANES];
@@ -104,7 +106,8 @@ pub(crate) trait Isa: Copy {
     }
 }
 
-/// Bytes. Of 1, 2, 4, 8 and 16 KiB this is the fastest for all three element types; 1 KiB costs f32 a third.
+/// Bytes. Of 1, 2, 4, 8 and 16 KiB this is the fastest for all three element types; 1 KiB costs f32
+/// a third.
 const PREFETCH_DISTANCE: usize = 4096;
 
 /// Bytes.
@@ -117,7 +120,8 @@ fn prefetch_ahead<T>(lanes: &[T; LANES]) {
     for line in (0..size_of_val(lanes)).step_by(CACHE_LINE) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let address = lanes.as_ptr().wrapping_byte_add(PREFETCH_DISTANCE + line);
-        // SAFETY: a prefetch reads nothing that the program can see and faults on no address; SSE is x86-64's baseline.
+        // SAFETY: a prefetch reads nothing that the program can see and faults on no address; SSE
+        // is x86-64's baseline.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
@@ -133,8 +137,9 @@ impl Isa for Baseline {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    //! 64 lanes as arrays of registers. An array of lanes and one of registers have the same size and no padding, and any
-    //! bits are valid in both, which is all that the transmutes between them need.
+    //! 64 lanes as arrays of registers. An array of lanes and one of registers have the same size
+    //! and no padding, and any bits are valid in both, which is all that the transmutes between
+    //! them need.
 
     use super::{Isa, LANES, bf16, f16};
     use std::arch::x86_64::*;
@@ -159,8 +164,8 @@ mod x86 {
         }
     }
 
-    /// bf16 in the high halves, made by the same arithmetic as the scalar `store`; the shift keeps the sign, so that a
-    /// saturating pack of signed numbers leaves the value alone.
+    /// bf16 in the high halves, made by the same arithmetic as the scalar `store`; the shift keeps
+    /// the sign, so that a saturating pack of signed numbers leaves the value alone.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn round_8(values: __m256) -> __m256i {
@@ -208,7 +213,8 @@ mod x86 {
             }
         }
 
-        /// The compiler narrows 16 lanes by way of four 128-bit halves (14 % of the gradient kernel).
+        /// The compiler narrows 16 lanes by way of four 128-bit halves (14 % of the gradient
+        /// kernel).
         #[inline(always)]
         fn narrow_bf16(self, values: &[f32; LANES]) -> [bf16; LANES] {
             // SAFETY: as above.
@@ -332,7 +338,8 @@ instantiate!(avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", Avx512)
 macro_rules! dispatch {
     ($level:expr, $source:ident :: $kernel:ident [$($entropy:literal)?] ($($argument:expr),*)) => {
         match $level {
-            // SAFETY: a `Simd` of this level exists only if `available` said that the processor has these features.
+            // SAFETY: a `Simd` of this level exists only if `available` said that the processor has
+            // these features.
             #[cfg(target_arch = "x86_64")]
             SimdLevel::Avx512 => unsafe { avx512::$kernel::<E $(, $entropy)?>($($argument),*) },
             // SAFETY: as above.
@@ -361,7 +368,8 @@ impl Simd {
         self.0
     }
 
-    /// Stage 1 for the columns `x` of a row, which start at a multiple of [`BLOCK`]: one state per block.
+    /// Stage 1 for the columns `x` of a row, which start at a multiple of [`BLOCK`]: one state per
+    /// block.
     ///
     /// `inverse_temperature` must be finite as f32. Without `entropy` the states' second sum is 0.
     pub fn block_states<E: Lanes>(
@@ -380,7 +388,8 @@ impl Simd {
         }
     }
 
-    /// Stage 1 for a whole row; the same bits as [`RowState::push`] of its blocks wherever they were computed.
+    /// Stage 1 for a whole row; the same bits as [`RowState::push`] of its blocks wherever they
+    /// were computed.
     pub fn row_state<E: Lanes>(
         self,
         row: &[E],
@@ -407,7 +416,8 @@ impl Simd {
         start + dispatch!(self.0, rows::find [] (block, state.maximum()))
     }
 
-    /// Stage 4 from `x` into `dx`, for any part of a row; `label` counts from the start of the part.
+    /// Stage 4 from `x` into `dx`, for any part of a row; `label` counts from the start of the
+    /// part.
     pub fn gradient<E: Lanes>(
         self,
         x: &[E],

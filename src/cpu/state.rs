@@ -1,12 +1,14 @@
 //! The softmax of a row as a small state: one per block, merged in index order in f64.
 //!
-//! With z_v = (x_v - m)/T and m the maximum, sum_v exp(z_v) = 1 + `excess`: the largest logit contributes exactly 1, and
-//! keeping the rest apart from it is what lets a log-prob of -1e-9 have six digits instead of being 0.
+//! With z_v = (x_v - m)/T and m the maximum, sum_v exp(z_v) = 1 + `excess`: the largest logit
+//! contributes exactly 1, and keeping the rest apart from it is what lets a log-prob of -1e-9 have
+//! six digits instead of being 0.
 
-/// One block of [`BLOCK`](crate::cpu::rows::BLOCK) columns; depends on nothing but these columns and the temperature.
+/// One block of [`BLOCK`](crate::cpu::rows::BLOCK) columns; depends on nothing but these columns
+/// and the temperature.
 ///
-/// A block of -inf has `maximum` -inf and `excess` -1, i.e. a sum of 0. A block with NaN is NaN throughout, one with
-/// +inf has `maximum` +inf and the rest NaN.
+/// A block of -inf has `maximum` -inf and `excess` -1, i.e. a sum of 0. A block with NaN is NaN
+/// throughout, one with +inf has `maximum` +inf and the rest NaN.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct BlockState {
     pub maximum: f32,
@@ -24,8 +26,9 @@ impl BlockState {
         1.0 + self.excess
     }
 
-    /// Both under the larger maximum. With d = (smaller maximum - larger maximum)/T <= 0 the smaller one's sums become
-    /// e^d S and e^d (W + d S); its S counts its own largest element, the larger one's excess does not.
+    /// Both under the larger maximum. With d = (smaller maximum - larger maximum)/T <= 0 the
+    /// smaller one's sums become e^d S and e^d (W + d S); its S counts its own largest element, the
+    /// larger one's excess does not.
     fn merge(self, other: Self, inverse_temperature: f64) -> Self {
         let (high, low) = if other.maximum > self.maximum { (other, self) } else { (self, other) };
         if low.maximum == f32::NEG_INFINITY {
@@ -35,7 +38,8 @@ impl BlockState {
         let shift = (f64::from(low.maximum) - f64::from(high.maximum)) * inverse_temperature;
         let factor = shift.exp();
         if factor == 0.0 {
-            // Also keeps factor * shift from becoming 0 * -inf when a steep temperature overflows the shift.
+            // Also keeps factor * shift from becoming 0 * -inf when a steep temperature overflows
+            // the shift.
             return high;
         }
         Self {
@@ -60,7 +64,8 @@ impl RowState {
         Self { merged: BlockState::EMPTY, inverse_temperature, blocks: 0, peak_block: 0 }
     }
 
-    /// Appends the next block. f64 addition does not associate: blocks must come in index order, one by one.
+    /// Appends the next block. f64 addition does not associate: blocks must come in index order,
+    /// one by one.
     pub fn push(&mut self, block: BlockState) {
         let is_first_nan = block.maximum.is_nan() && !self.merged.maximum.is_nan();
         if is_first_nan || block.maximum > self.merged.maximum {
@@ -79,7 +84,8 @@ impl RowState {
         self.merged.maximum
     }
 
-    /// Index of the first block that holds the maximum (or a NaN): the only one that can hold the argmax.
+    /// Index of the first block that holds the maximum (or a NaN): the only one that can hold the
+    /// argmax.
     pub fn peak_block(&self) -> usize {
         self.peak_block
     }
@@ -89,7 +95,8 @@ impl RowState {
         self.merged.excess.ln_1p()
     }
 
-    /// Log-prob of the column with this logit. A row of -inf gives -inf - -inf = NaN, as torch does.
+    /// Log-prob of the column with this logit. A row of -inf gives -inf - -inf = NaN, as torch
+    /// does.
     pub fn log_prob(&self, logit: f32) -> f64 {
         (f64::from(logit) - f64::from(self.merged.maximum)) * self.inverse_temperature
             - self.log_sum()

@@ -141,7 +141,8 @@ fn compare<E: Lanes>(simd: Simd, kind: Kind, columns: usize, temperature: f64, w
             if x[v].load() == f32::NEG_INFINITY && v != label {
                 assert_eq!(got, 0.0);
             }
-            // Rounding to the element type is allowed for, what is left is measured against the size of the terms.
+            // Rounding to the element type is allowed for, what is left is measured against the
+            // size of the terms.
             let p = exact.log_p[v].exp();
             let terms = (f64::from(a).abs() * p
                 + f64::from(c).abs() * p * (exact.log_p[v].max(-1e3).abs() + exact.entropy))
@@ -159,10 +160,11 @@ fn compare<E: Lanes>(simd: Simd, kind: Kind, columns: usize, temperature: f64, w
     }
 }
 
-/// Relative to the value, or for a gradient to the sum of its terms' magnitudes. The argument z of an exponential is
-/// itself rounded (|z| 2^-24, and as much again for 1/T unless T = 1), which for a gap of 60 is most of the error.
-/// Measured, worst of all levels and types: 2.7e-7, 2.7e-7, 2.7e-7, 3.8e-6 and 2.7e-7 for T = 1; 2.2e-6, 2.2e-6, 2.2e-6,
-/// 4.2e-6 and 1.9e-6 for 0.7 and 2. The gradients of f16 and bf16 stay within half a unit of their last place.
+/// Relative to the value, or for a gradient to the sum of its terms' magnitudes. The argument z of
+/// an exponential is itself rounded (|z| 2^-24, and as much again for 1/T unless T = 1), which for
+/// a gap of 60 is most of the error. Measured, worst of all levels and types: 2.7e-7, 2.7e-7,
+/// 2.7e-7, 3.8e-6 and 2.7e-7 for T = 1; 2.2e-6, 2.2e-6, 2.2e-6, 4.2e-6 and 1.9e-6 for 0.7 and 2.
+/// The gradients of f16 and bf16 stay within half a unit of their last place.
 const UNIT_TEMPERATURE: Worst = Worst {
     log_sum: 6e-7,
     entropy: 6e-7,
@@ -263,7 +265,8 @@ fn bits<E: Lanes>(values: &[E]) -> Vec<u32> {
     values.iter().map(|v| v.load().to_bits()).collect()
 }
 
-/// Equal rows at every offset of a buffer, blocks computed one by one in any order, in place, out of place and in parts.
+/// Equal rows at every offset of a buffer, blocks computed one by one in any order, in place, out
+/// of place and in parts.
 fn bits_depend_on_the_row_alone<E: Lanes>() {
     let inverse_temperature = 1.0 / 0.7;
     for columns in [1, 33, 4099, 3 * BLOCK + 77] {
@@ -306,7 +309,8 @@ fn bits_depend_on_the_row_alone_in_every_type() {
     bits_depend_on_the_row_alone::<bf16>();
 }
 
-/// The vector conversions against the scalar ones, over every 16-bit value and every rounding boundary.
+/// The vector conversions against the scalar ones, over every 16-bit value and every rounding
+/// boundary.
 #[test]
 fn vector_conversions_agree_with_scalar_ones() {
     for simd in levels() {
@@ -360,7 +364,8 @@ fn special<E: Lanes>() {
             assert_eq!(simd.argmax(&x, &state), at);
             assert!(gradient_of(simd, &x, &state, 0.7, 1).iter().all(|v| v.load().is_nan()));
 
-            // +inf before the NaN does not hide it, and one alone makes the row NaN with its own argmax.
+            // +inf before the NaN does not hide it, and one alone makes the row NaN with its own
+            // argmax.
             x[0] = inf;
             assert_eq!(simd.argmax(&x, &state_of(&x)), if at == 0 { columns - 1 } else { at });
             let mut x = row::<E>(Kind::Normal, columns, 1);
