@@ -1,23 +1,36 @@
-"""Token log-probs of prefuse and of torch on the same shape and threads, in turn, in one run.
+"""The row stages of prefuse, torch and a memory copy: same shape and threads, in turn, in one run.
 
-Needs torch 2.11 and a built bench: `cargo bench --no-run --bench against_copy`, then
-`python benches/against_torch.py target/release/deps/against_copy-*`. Prints the minimum of N
-rounds of each and the ratios; torch's best form writes `log_softmax` into a ready buffer, its usual
-form also gathers the labels.
+Needs torch 2.11 and the built bench:
+
+    cargo bench --no-run --bench against_copy
+    python benches/against_torch.py target/release/deps/against_copy-HASH benches/results/NAME.json
+
+Prints the minimum of N rounds of each as a ratio to the copy, and writes all of it as JSON with
+machine, commit and date. torch's best form of log-probs writes `log_softmax` into a ready buffer;
+its usual form also gathers the labels.
 """
 
+import datetime
+import json
+import pathlib
 import subprocess
 import sys
 import time
 
 import torch
 
-TOKENS, VOCAB, ROUNDS = 256, 151_936, 30
-
-
-def served(binary: str, dtype: str) -> subprocess.Popen:
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    return subprocess.Popen([binary, "--serve", dtype], **pipes)
+TOKENS, VOCAB, ROUNDS = 256, 151_936, 40
+OURS = (
+    "copy",
+    "log_probs",
+    "log_probs, half masked",
+    "log_probs, entropy and argmax",
+    "logit_grads in place",
+    "logit_grads in place, half masked",
+    "logit_grads in place, half masked already zero",
+    "logit_grads out of place",
+    "logit_grads out of place, entropy",
+)
 
 
 def ask(process: subprocess.Popen, work: str) -> float:
@@ -32,37 +45,62 @@ def timed(function) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
+def torch_forms(dtype: torch.dtype) -> dict:
+    logits = (torch.randn(TOKENS, VOCAB) * 3).to(dtype)
+    labels = torch.randint(VOCAB, (TOKENS, 1))
+    ready = torch.empty_like(logits)
+    return {
+        "torch log_softmax into a ready buffer": lambda: torch.log_softmax(logits, -1, out=ready),
+        "torch log_softmax and gather": lambda: torch.log_softmax(logits, -1).gather(-1, labels),
+    }
+
+
+def measure(binary: str, name: str, dtype: torch.dtype) -> dict[str, float]:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([binary, "--serve", name], **pipes)
+    work = {key: lambda key=key: ask(process, key) for key in OURS}
+    for key, form in torch_forms(dtype).items():
+        work[key] = lambda form=form: timed(form)
+    best = dict.fromkeys(work, float("inf"))
+    for _ in range(ROUNDS):
+        for key, run in work.items():
+            best[key] = min(best[key], run())
+    process.stdin.close()
+    process.wait()
+    return best
+
+
+def machine() -> str:
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    flags = next(line for line in lines if line.startswith("flags"))
+    model = next(line for line in lines if line.startswith("model name")).split(":")[1].strip()
+    simd = "AVX-512" if "avx512bw" in flags else "AVX2" if "avx2" in flags else "baseline"
+    return f"{model}, {simd}, {torch.get_num_threads()} threads"
+
+
 def main() -> None:
-    binary = sys.argv[1]
+    binary, output = sys.argv[1:]
     torch.manual_seed(0)
+    results = {}
     for name, dtype in (("bf16", torch.bfloat16), ("f32", torch.float32)):
-        logits = (torch.randn(TOKENS, VOCAB) * 3).to(dtype)
-        labels = torch.randint(VOCAB, (TOKENS, 1))
-        ready = torch.empty_like(logits)
-
-        def into_ready(logits=logits, ready=ready):
-            torch.log_softmax(logits, -1, out=ready)
-
-        def usual(logits=logits, labels=labels):
-            torch.log_softmax(logits, -1).gather(-1, labels)
-
-        ours = served(binary, name)
-        work = {
-            "memory copy": lambda p=ours: ask(p, "copy"),
-            "prefuse log_probs": lambda p=ours: ask(p, "log_probs"),
-            "torch log_softmax, ready buffer": lambda f=into_ready: timed(f),
-            "torch log_softmax and gather": lambda f=usual: timed(f),
-        }
-        best = dict.fromkeys(work, float("inf"))
-        for _ in range(ROUNDS):
-            for key, run in work.items():
-                best[key] = min(best[key], run())
-        ours.stdin.close()
-        ours.wait()
-        print(f"{name} [{TOKENS}, {VOCAB}], {torch.get_num_threads()} threads, torch {torch.__version__}")
-        for key, milliseconds in best.items():
-            ratio = milliseconds / best["prefuse log_probs"]
-            print(f"  {key:34} {milliseconds:8.2f} ms {ratio:6.2f} of ours")
+        best = measure(binary, name, dtype)
+        results[name] = {key: round(value, 3) for key, value in best.items()}
+        print(f"{name} [{TOKENS}, {VOCAB}], minimum of {ROUNDS} rounds")
+        for key, value in best.items():
+            print(f"  {key:48} {value:8.2f} ms {value / best['copy']:6.2f} of the copy")
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    report = {
+        "date": datetime.date.today().isoformat(),
+        "commit": commit.stdout.strip(),
+        "machine": machine(),
+        "torch": torch.__version__,
+        "command": "python benches/against_torch.py BINARY OUTPUT",
+        "shape": [TOKENS, VOCAB],
+        "rounds": ROUNDS,
+        "unit": "milliseconds, minimum over the rounds",
+        "results": results,
+    }
+    pathlib.Path(output).write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":
