@@ -44,7 +44,7 @@ pub struct TokenLogProbs {
 ///
 /// # Errors
 /// Logits as in [`preference_loss`](crate::preference_loss); labels or weights of another number
-/// than the rows; a label outside the vocabulary; a temperature that is not finite and above 0.
+/// than the rows; a label outside the vocabulary; a temperature outside 1e-30 to 1e30.
 /// The backward refuses second derivatives.
 pub fn token_log_probs(
     logits: &Tensor,

@@ -23,8 +23,11 @@ const TEST: &[Step] = &[
         arguments: &["doc", "--workspace", "--no-deps"],
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
     },
-    step("tests", &["test", "--workspace"]),
-    step("tests without default features", &["test", "--no-default-features"]),
+    // The core with overflow checks and debug assertions; the members that build on candle in the
+    // profile of the example, so that candle is compiled once.
+    step("tests of the core", &["test"]),
+    step("tests of the core without default features", &["test", "--no-default-features"]),
+    step("tests of the members", &["test", "--release", "--workspace", "--exclude", "prefuse"]),
     step("the example", &["run", "--release", "-p", "align", "--", "--quick"]),
     step("the packaged crate", &["package", "-p", "prefuse", "--allow-dirty"]),
 ];
