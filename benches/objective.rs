@@ -5,14 +5,11 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use prefuse::objectives::{Pair, Response, pair_objectives};
 
 fn benches(criterion: &mut Criterion) {
-    let response = |policy: f64| Response { policy, reference: -40.0, tokens: 30.0, weights: 30.0 };
+    let response = |policy: f64| Response::new(policy, 30.0).with_reference(-40.0);
     let pairs: Vec<Pair> = (0..4096)
-        .map(|pair| Pair {
-            chosen: response(-40.0 + f64::from(pair % 13)),
-            rejected: response(-40.0 + f64::from(pair % 7)),
-            beta: 1.0,
-            margin: 0.0,
-            soft_label: 1.0,
+        .map(|pair| {
+            let shift = |period| f64::from(pair % period) - 40.0;
+            Pair::new(response(shift(13)), response(shift(7)))
         })
         .collect();
     let mut group = criterion.benchmark_group("objective");

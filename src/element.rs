@@ -4,6 +4,7 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 
 /// The type of one element, as a run-time fact.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     /// IEEE binary64; logits of this type are for the [`Reference`](crate::Reference) backend.
@@ -14,13 +15,15 @@ pub enum DType {
     F16,
     /// bfloat16.
     BF16,
+    /// 64-bit integers, for indices.
+    I64,
 }
 
 impl DType {
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {
-            Self::F64 => 8,
+            Self::F64 | Self::I64 => 8,
             Self::F32 => 4,
             Self::F16 | Self::BF16 => 2,
         }
@@ -38,6 +41,7 @@ impl DType {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::BF16 => "bf16",
+            Self::I64 => "i64",
         }
     }
 }
@@ -52,13 +56,13 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A number type that a buffer may hold: `f64`, `f32`, [`half::f16`] or [`half::bf16`].
+/// A number type that a buffer may hold: `f64`, `f32`, [`half::f16`], [`half::bf16`] or `i64`.
 pub trait Element: Pod + Send + Sync + sealed::Sealed {
     /// The run-time tag.
     const DTYPE: DType;
-    /// The exact value.
+    /// The exact value; of an integer, if it is below 2^53.
     fn to_f64(self) -> f64;
-    /// The nearest element, ties to even.
+    /// The nearest element, ties to even; an integer is truncated.
     fn from_f64(value: f64) -> Self;
 }
 
@@ -82,4 +86,5 @@ element! {
     f32, F32, f64::from, |value: f64| value as f32;
     f16, F16, f16::to_f64, f16::from_f64;
     bf16, BF16, bf16::to_f64, bf16::from_f64;
+    i64, I64, |value| value as f64, |value: f64| value as i64;
 }

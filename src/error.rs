@@ -71,6 +71,28 @@ pub enum Error {
         /// What was found.
         got: DType,
     },
+    /// A stage that was made for another backend.
+    #[error("stage: expected one made for the {expected} backend, got one for {got}")]
+    OtherBackend {
+        /// The backend that was asked to run it.
+        expected: &'static str,
+        /// The backend that it was made for.
+        got: &'static str,
+    },
+    /// A term that was resolved against another batch.
+    #[error("term: expected one resolved against this batch, got one of another")]
+    OtherBatch,
+    /// A forward result of another loss.
+    #[error("forward: expected a result of this loss, got one of another")]
+    OtherLoss,
+    /// A count that no memory holds.
+    #[error("{what}: expected a number that fits in memory, got {got}")]
+    OutOfMemory {
+        /// What is counted.
+        what: &'static str,
+        /// The count.
+        got: usize,
+    },
     /// A matrix of another shape than its companion's.
     #[error("{what}: expected shape {expected:?}, got {got:?}")]
     Shape {
@@ -182,10 +204,12 @@ pub enum Error {
         /// The value found.
         got: f64,
     },
-    /// A selected sequence beyond the pack.
-    #[error("selected sequence {position}: expected below {sequences}, got {got}")]
+    /// An entry of a list that names a sequence beyond the pack.
+    #[error("sequence of {what} {position}: expected below {sequences}, got {got}")]
     SequenceIndex {
-        /// Position in the selection.
+        /// `selection` or `sentence`.
+        what: &'static str,
+        /// Position in the list.
         position: usize,
         /// Sequences in the pack.
         sequences: usize,

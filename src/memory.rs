@@ -6,6 +6,7 @@
 use half::{bf16, f16};
 
 use crate::element::{DType, Element};
+use crate::error::{Error, Result};
 
 /// A borrowed buffer to read.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +17,7 @@ pub struct Slice<'a>(HostSlice<'a>);
 pub struct SliceMut<'a>(HostSliceMut<'a>);
 
 /// An owned buffer, allocated by a [`Backend`](crate::Backend).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Buffer(HostBuffer);
 
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,7 @@ enum HostSlice<'a> {
     F32(&'a [f32]),
     F16(&'a [f16]),
     BF16(&'a [bf16]),
+    I64(&'a [i64]),
 }
 
 #[derive(Debug)]
@@ -33,14 +35,16 @@ enum HostSliceMut<'a> {
     F32(&'a mut [f32]),
     F16(&'a mut [f16]),
     BF16(&'a mut [bf16]),
+    I64(&'a mut [i64]),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 enum HostBuffer {
     F64(Vec<f64>),
     F32(Vec<f32>),
     F16(Vec<f16>),
     BF16(Vec<bf16>),
+    I64(Vec<i64>),
 }
 
 macro_rules! each_dtype {
@@ -50,6 +54,7 @@ macro_rules! each_dtype {
             $Enum::F32($data) => $body,
             $Enum::F16($data) => $body,
             $Enum::BF16($data) => $body,
+            $Enum::I64($data) => $body,
         }
     };
 }
@@ -63,6 +68,7 @@ impl<'a> Slice<'a> {
             DType::F32 => HostSlice::F32(cast(data)),
             DType::F16 => HostSlice::F16(cast(data)),
             DType::BF16 => HostSlice::BF16(cast(data)),
+            DType::I64 => HostSlice::I64(cast(data)),
         })
     }
 
@@ -73,6 +79,7 @@ impl<'a> Slice<'a> {
             HostSlice::F32(_) => DType::F32,
             HostSlice::F16(_) => DType::F16,
             HostSlice::BF16(_) => DType::BF16,
+            HostSlice::I64(_) => DType::I64,
         }
     }
 
@@ -86,15 +93,21 @@ impl<'a> Slice<'a> {
         self.len() == 0
     }
 
-    /// The elements, if they are of type `T`.
-    pub fn typed<T: Element>(self) -> Option<&'a [T]> {
-        (self.dtype() == T::DTYPE)
-            .then(|| each_dtype!(HostSlice, self.0, data => bytemuck::cast_slice(data)))
+    /// The elements.
+    ///
+    /// # Errors
+    /// Elements of another type.
+    pub fn host<T: Element>(self) -> Result<&'a [T]> {
+        check_type::<T>(self.dtype())?;
+        Ok(each_dtype!(HostSlice, self.0, data => bytemuck::cast_slice(data)))
     }
 
-    /// All elements as f64, exactly.
-    pub fn to_f64(self) -> Vec<f64> {
-        each_dtype!(HostSlice, self.0, data => data.iter().map(|&value| value.to_f64()).collect())
+    /// A copy of all elements as f64, exactly (integers, if they are below 2^53).
+    ///
+    /// # Errors
+    /// None for host memory.
+    pub fn to_vec(self) -> Result<Vec<f64>> {
+        Ok(each_dtype!(HostSlice, self.0, data => data.iter().map(|x| x.to_f64()).collect()))
     }
 
     pub(crate) fn get(self, index: usize) -> f64 {
@@ -117,6 +130,7 @@ impl<'a> SliceMut<'a> {
             DType::F32 => HostSliceMut::F32(cast(data)),
             DType::F16 => HostSliceMut::F16(cast(data)),
             DType::BF16 => HostSliceMut::BF16(cast(data)),
+            DType::I64 => HostSliceMut::I64(cast(data)),
         })
     }
 
@@ -127,6 +141,7 @@ impl<'a> SliceMut<'a> {
             HostSliceMut::F32(data) => HostSlice::F32(data),
             HostSliceMut::F16(data) => HostSlice::F16(data),
             HostSliceMut::BF16(data) => HostSlice::BF16(data),
+            HostSliceMut::I64(data) => HostSlice::I64(data),
         })
     }
 
@@ -145,10 +160,13 @@ impl<'a> SliceMut<'a> {
         self.len() == 0
     }
 
-    /// The elements, if they are of type `T`.
-    pub fn typed<T: Element>(&mut self) -> Option<&mut [T]> {
-        (self.dtype() == T::DTYPE)
-            .then(|| each_dtype!(HostSliceMut, &mut self.0, data => bytemuck::cast_slice_mut(data)))
+    /// The elements.
+    ///
+    /// # Errors
+    /// Elements of another type.
+    pub fn host<T: Element>(&mut self) -> Result<&mut [T]> {
+        check_type::<T>(self.dtype())?;
+        Ok(each_dtype!(HostSliceMut, &mut self.0, data => bytemuck::cast_slice_mut(data)))
     }
 
     pub(crate) fn get(&self, index: usize) -> f64 {
@@ -174,6 +192,7 @@ impl Buffer {
             DType::F32 => HostBuffer::F32(vec![0.0; len]),
             DType::F16 => HostBuffer::F16(vec![f16::ZERO; len]),
             DType::BF16 => HostBuffer::BF16(vec![bf16::ZERO; len]),
+            DType::I64 => HostBuffer::I64(vec![0; len]),
         })
     }
 
@@ -185,5 +204,13 @@ impl Buffer {
     /// The memory, to write.
     pub fn slice_mut(&mut self) -> SliceMut<'_> {
         each_dtype!(HostBuffer, &mut self.0, data => SliceMut::new(data))
+    }
+}
+
+fn check_type<T: Element>(got: DType) -> Result<()> {
+    if got == T::DTYPE {
+        Ok(())
+    } else {
+        Err(Error::DataType { what: "buffer", expected: T::DTYPE.name(), got })
     }
 }

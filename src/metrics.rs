@@ -4,6 +4,7 @@ use crate::batch::Pairs;
 use crate::stages::Totals;
 
 /// Means over the pairs of a batch; pair weights do not enter.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PairMetrics {
     /// `rewards/chosen`: the objective's implicit reward, `beta * log-ratio` where it has a
@@ -20,9 +21,9 @@ pub struct PairMetrics {
     pub log_probs_chosen: f64,
     /// `logps/rejected`.
     pub log_probs_rejected: f64,
-    /// Counted tokens of the chosen sequence.
+    /// Counted tokens of the chosen sequences, in the mean.
     pub tokens_chosen: f64,
-    /// Counted tokens of the rejected sequence.
+    /// Counted tokens of the rejected sequences, in the mean.
     pub tokens_rejected: f64,
 }
 

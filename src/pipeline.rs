@@ -1,5 +1,7 @@
 //! The stages in order: a loss of weighted terms, and its gradient by the logits.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::backend::Backend;
 use crate::batch::{Batch, Logits, LogitsMut};
 use crate::element::DType;
@@ -10,7 +12,7 @@ use crate::stages::{
     MaskedRows, Objective, ObjectiveOutputs, SequenceSums, Target, TokenGrads, TokenUpstream,
     Tokens, Totals, TotalsMut, UnitScale, same_length,
 };
-use crate::term::{Resolved, Term};
+use crate::term::{Resolved, Term, check_inputs};
 use crate::token_log_probs::{RowOptions, TokenLogProbs};
 
 /// A loss of weighted terms over one batch, from logits to the gradient by the logits.
@@ -38,12 +40,15 @@ use crate::token_log_probs::{RowOptions, TokenLogProbs};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Loss<'a> {
+    /// Shared by copies, and carried by their forward results.
+    id: u64,
     batch: Batch<'a>,
     terms: Vec<Resolved>,
     rows: RowOptions,
 }
 
 /// The gradient of the caller's own loss by what a forward call returned.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug)]
 pub enum Upstream<'a> {
     /// By the loss: 1 for the gradient of the loss itself.
@@ -54,8 +59,9 @@ pub enum Upstream<'a> {
 }
 
 /// What [`Loss::forward`] computed, and what the gradient needs again: O(tokens) numbers.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Forward {
+    loss_id: u64,
     tokens: TokenLogProbs,
     policy: [Buffer; 3],
     reference: Option<Buffer>,
@@ -64,6 +70,7 @@ pub struct Forward {
 }
 
 /// What one term came to.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub struct TermValue {
     /// The losses of its units under the term's reduction, times the term's weight.
@@ -79,8 +86,8 @@ impl<'a> Loss<'a> {
     /// A loss of at least one term.
     ///
     /// # Errors
-    /// No terms; a parameter, weight or divisor outside its domain; an input that the batch lacks,
-    /// or that it has and the objective does not use.
+    /// No terms; a parameter, weight or divisor outside its domain; an input that the batch lacks; or
+    /// a number given for each pair that no term over pairs uses.
     pub fn new(batch: Batch<'a>, terms: impl IntoIterator<Item = Term>) -> Result<Self> {
         batch.check()?;
         let terms =
@@ -88,7 +95,12 @@ impl<'a> Loss<'a> {
         if terms.is_empty() {
             return Err(Error::NoTerms);
         }
-        Ok(Self { batch, terms, rows: RowOptions::default() })
+        if let Some(pairs) = batch.pairs() {
+            check_inputs(&terms, pairs)?;
+        }
+        static LOSSES: AtomicU64 = AtomicU64::new(0);
+        let id = LOSSES.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { id, batch, terms, rows: RowOptions::default() })
     }
 
     /// What to compute from each row of logits: temperature, entropies, argmax.
@@ -105,7 +117,8 @@ impl<'a> Loss<'a> {
 
     /// A copy that owns its data.
     pub fn into_owned(self) -> Loss<'static> {
-        Loss { batch: self.batch.into_owned(), terms: self.terms, rows: self.rows }
+        let Self { id, batch, terms, rows } = self;
+        Loss { id, batch: batch.into_owned(), terms, rows }
     }
 
     /// Stages 1 to 3: one read of the logits.
@@ -117,7 +130,8 @@ impl<'a> Loss<'a> {
         let tokens = TokenLogProbs::compute(backend, logits, Tokens::of(&self.batch), self.rows)?;
         let policy = self.sequence_sums(backend, tokens.log_probs())?;
         let reference = self.reference_sums(backend)?;
-        let mut forward = Forward { tokens, policy, reference, terms: vec![], metrics: None };
+        let (loss_id, terms) = (self.id, vec![]);
+        let mut forward = Forward { loss_id, tokens, policy, reference, terms, metrics: None };
         for term in &self.terms {
             let value = self.objective(backend, &forward, term, None)?;
             forward.terms.push(value);
@@ -129,7 +143,8 @@ impl<'a> Loss<'a> {
     /// Stage 4, into another buffer. `logits` are those of the forward call.
     ///
     /// # Errors
-    /// Shapes or types that do not fit, or an upstream gradient that is not finite.
+    /// A result of another loss, shapes or types that do not fit, or an upstream gradient beyond the
+    /// range of f32, in which the gradient by the log-probs is kept.
     pub fn logit_grads(
         &self,
         backend: &dyn Backend,
@@ -144,7 +159,8 @@ impl<'a> Loss<'a> {
     /// Stage 4, over the logits of the forward call.
     ///
     /// # Errors
-    /// Shapes or types that do not fit, or an upstream gradient that is not finite.
+    /// A result of another loss, shapes or types that do not fit, or an upstream gradient beyond the
+    /// range of f32, in which the gradient by the log-probs is kept.
     pub fn logit_grads_in_place(
         &self,
         backend: &dyn Backend,
@@ -164,6 +180,9 @@ impl<'a> Loss<'a> {
         upstream: Upstream<'_>,
         masked: MaskedRows,
     ) -> Result<()> {
+        if forward.loss_id != self.id {
+            return Err(Error::OtherLoss);
+        }
         let grads = self.token_grads(backend, forward, upstream)?;
         let (tokens, upstream) =
             (Tokens::of(&self.batch), TokenUpstream { log_probs: grads.slice(), entropy: None });
@@ -190,21 +209,18 @@ impl<'a> Loss<'a> {
     }
 
     fn scales<'u>(&self, upstream: Upstream<'u>) -> Result<Vec<UnitScale<'u>>> {
-        let finite = |got: f64| match got.is_finite() {
-            true => Ok(()),
-            false => {
-                Err(Error::Scalar { what: "upstream gradient", expected: "a finite number", got })
-            }
-        };
         match upstream {
             Upstream::Loss(upstream) => {
-                finite(upstream)?;
+                check_upstream(upstream)?;
                 Ok(vec![UnitScale::Reduced(upstream); self.terms.len()])
             }
             Upstream::Units(terms) => {
                 same_length("upstream terms", self.terms.len(), terms.len())?;
-                terms.iter().flat_map(|term| term.iter()).try_for_each(|&got| finite(got))?;
-                Ok(terms.iter().map(|term| UnitScale::Given(term)).collect())
+                terms
+                    .iter()
+                    .flat_map(|term| term.iter())
+                    .try_for_each(|&got| check_upstream(got))?;
+                Ok(terms.iter().map(|term| UnitScale::Given(Slice::new(term))).collect())
             }
         }
     }
@@ -257,10 +273,10 @@ impl<'a> Loss<'a> {
         let sums = (forward.totals(), forward.reference.as_ref().map(Buffer::slice));
         let scratch = scratch.slice_mut();
         backend.objective(Objective::new(backend, &self.batch, term, sums, outputs, scratch)?)?;
-        let rewards = rewards.slice().to_f64();
+        let rewards = rewards.slice().to_vec()?;
         Ok(TermValue {
             value: value.slice().get(0),
-            losses: losses.slice().to_f64(),
+            losses: losses.slice().to_vec()?,
             rewards: rewards.as_chunks().0.to_vec(),
         })
     }
@@ -302,5 +318,14 @@ impl Forward {
     /// `[sequences]` f64 sums of weight times reference log-prob, if the batch has a reference.
     pub fn reference_sums(&self) -> Option<Slice<'_>> {
         self.reference.as_ref().map(Buffer::slice)
+    }
+}
+
+fn check_upstream(got: f64) -> Result<()> {
+    if got.abs() <= f64::from(f32::MAX) {
+        Ok(())
+    } else {
+        let (what, expected) = ("upstream gradient", "a finite number in the range of f32");
+        Err(Error::Scalar { what, expected, got })
     }
 }

@@ -22,6 +22,7 @@ pub(crate) enum Over {
 }
 
 /// Which sequences a term looks at.
+#[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Sequences {
     /// Every sequence of the pack.
@@ -69,17 +70,24 @@ impl Term {
         self
     }
 
-    fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match &self.over {
             Over::Pairs(objective) => objective.name(),
             Over::Sequences(objective, _) => objective.name(),
         }
     }
 
+    fn inputs(&self) -> Inputs {
+        match &self.over {
+            Over::Pairs(objective) => objective.inputs(),
+            Over::Sequences(objective, _) => objective.inputs(),
+        }
+    }
+
     fn check(&self, batch: &Batch<'_>) -> Result<()> {
-        let (checked, inputs) = match &self.over {
-            Over::Pairs(objective) => (objective.check(), objective.inputs()),
-            Over::Sequences(objective, _) => (objective.check(), objective.inputs()),
+        let checked = match &self.over {
+            Over::Pairs(objective) => objective.check(),
+            Over::Sequences(objective, _) => objective.check(),
         };
         let objective = self.name();
         checked.and_then(|()| self.reduction.check()).map_err(|error| {
@@ -90,16 +98,15 @@ impl Term {
             let (what, expected) = ("term weight", "a finite number");
             return Err(Error::Scalar { what, expected, got: self.weight });
         }
-        if inputs.reference && batch.reference().is_none() {
+        if self.inputs().reference && batch.reference().is_none() {
             return Err(Error::MissingReference { objective });
         }
-        match (&self.over, batch.pairs()) {
-            (Over::Pairs(_), Some(pairs)) => check_inputs(objective, inputs, pairs),
-            (Over::Pairs(_) | Over::Sequences(_, Sequences::Chosen), None) => {
-                Err(Error::MissingPairs { objective })
-            }
-            _ => Ok(()),
+        let over_pairs =
+            matches!(self.over, Over::Pairs(_) | Over::Sequences(_, Sequences::Chosen));
+        if over_pairs && batch.pairs().is_none() {
+            return Err(Error::MissingPairs { objective });
         }
+        Ok(())
     }
 
     /// Checks the term against a batch and lists its units.
@@ -122,7 +129,12 @@ impl Term {
             return Err(Error::NoUnits { objective: self.name() });
         }
         if let Some(position) = members.iter().position(|&sequence| sequence >= sequences) {
-            return Err(Error::SequenceIndex { position, sequences, got: members[position] });
+            return Err(Error::SequenceIndex {
+                what: "selection",
+                position,
+                sequences,
+                got: members[position],
+            });
         }
         Ok(Resolved { term: self.clone(), members, responses })
     }
@@ -154,18 +166,47 @@ impl Resolved {
         &self.members[unit * self.responses..(unit + 1) * self.responses]
     }
 
-    pub(crate) fn factor(&self, tokens: f64) -> f64 {
-        self.term.weight * self.term.reduction.factor(self.units(), tokens)
+    pub(crate) fn name(&self) -> &'static str {
+        self.term.name()
+    }
+
+    pub(crate) fn uses_reference(&self) -> bool {
+        self.term.inputs().reference
+    }
+
+    pub(crate) fn weight(&self) -> f64 {
+        self.term.weight
+    }
+
+    pub(crate) fn divisor(&self, tokens: f64) -> f64 {
+        self.term.reduction.divisor(self.units(), tokens)
+    }
+
+    /// Whether the units are those of a batch with so many sequences and pairs.
+    pub(crate) fn fits(&self, sequences: usize, pairs: Option<usize>) -> bool {
+        let pairs = !self.is_over_pairs() || pairs == Some(self.units());
+        pairs && self.members.iter().all(|&sequence| sequence < sequences)
     }
 }
 
-/// A number that the dataset gives and the objective does not look at would be lost in silence.
-fn check_inputs(objective: &'static str, inputs: Inputs, pairs: &Pairs<'_>) -> Result<()> {
+/// A number that the dataset gives for a pair and that no term looks at would be lost in silence.
+///
+/// # Errors
+/// The first such number.
+pub(crate) fn check_inputs(terms: &[Resolved], pairs: &Pairs<'_>) -> Result<()> {
+    let Some(objective) = terms.first().map(|term| term.term.name()) else { return Ok(()) };
+    let over_pairs = || terms.iter().filter(|term| term.is_over_pairs());
+    let used = |used: fn(Inputs) -> bool| over_pairs().any(|term| used(term.term.inputs()));
+    let beta = used(|inputs| inputs.beta);
+    let margin = used(|inputs| inputs.margin);
+    let soft_label = used(|inputs| inputs.soft_label);
+    let weight = over_pairs().next().is_some();
     for pair in 0..pairs.len() {
         for (input, used, neutral, got) in [
-            ("beta", inputs.beta, 1.0, pairs.beta(pair)),
-            ("margin", inputs.margin, 0.0, pairs.margin(pair)),
-            ("soft_label", inputs.soft_label, 1.0, pairs.soft_label(pair)),
+            ("beta", beta, 1.0, pairs.beta(pair)),
+            ("margin", margin, 0.0, pairs.margin(pair)),
+            ("soft_label", soft_label, 1.0, pairs.soft_label(pair)),
+            ("weight", weight, 1.0, pairs.weight(pair)),
         ] {
             if !used && got != neutral {
                 return Err(Error::UnusedInput { objective, input, pair, neutral, got });

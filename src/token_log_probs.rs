@@ -47,7 +47,7 @@ impl RowOptions {
 }
 
 /// `[tokens]` log-probs of labels, and what the gradient needs again.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct TokenLogProbs {
     size: [usize; 2],
     temperature: f64,
@@ -55,7 +55,7 @@ pub struct TokenLogProbs {
     maximum: Buffer,
     log_sum: Buffer,
     entropy: Option<Buffer>,
-    argmax: Option<Vec<i64>>,
+    argmax: Option<Buffer>,
 }
 
 /// Log-probs of the labels under `[tokens, vocab]` logits: one read of the logits.
@@ -91,14 +91,17 @@ impl TokenLogProbs {
             maximum: allocate()?,
             log_sum: allocate()?,
             entropy: if options.entropy { Some(allocate()?) } else { None },
-            argmax: options.argmax.then(|| vec![-1; count]),
+            argmax: match options.argmax {
+                true => Some(backend.allocate(DType::I64, count)?),
+                false => None,
+            },
         };
         let outputs = TokenOutputs {
             log_probs: result.log_probs.slice_mut(),
             maximum: result.maximum.slice_mut(),
             log_sum: result.log_sum.slice_mut(),
             entropy: result.entropy.as_mut().map(Buffer::slice_mut),
-            argmax: result.argmax.as_deref_mut(),
+            argmax: result.argmax.as_mut().map(Buffer::slice_mut),
         };
         let (temperature, scratch) = (options.temperature, scratch.slice_mut());
         let stage = LogProbs::new(backend, logits, tokens, temperature, outputs, scratch)?;
@@ -112,7 +115,8 @@ impl TokenLogProbs {
     }
 
     /// Maxima of the rows and logarithms of the sums of `exp((x - maximum) / temperature)`; the
-    /// log-sum-exp of the scaled logits is `maximum / temperature + log_sum`.
+    /// log-sum-exp of the scaled logits is `maximum / temperature + log_sum`. NaN for tokens that do
+    /// not count, so that a gradient that counts them after all cannot pass for one.
     pub fn statistics(&self) -> RowStatistics<'_> {
         RowStatistics { maximum: self.maximum.slice(), log_sum: self.log_sum.slice() }
     }
@@ -122,9 +126,9 @@ impl TokenLogProbs {
         self.entropy.as_ref().map(Buffer::slice)
     }
 
-    /// Lowest indices of the maxima, if asked for; -1 for tokens that do not count.
-    pub fn argmax(&self) -> Option<&[i64]> {
-        self.argmax.as_deref()
+    /// Lowest indices of the maxima, i64, if asked for; -1 for tokens that do not count.
+    pub fn argmax(&self) -> Option<Slice<'_>> {
+        self.argmax.as_ref().map(Buffer::slice)
     }
 
     /// Writes the gradient by the logits of any loss, given its gradient by the log-probs (and by
@@ -132,7 +136,8 @@ impl TokenLogProbs {
     /// `target`'s logits, `labels` and `weights` are those of the forward call.
     ///
     /// # Errors
-    /// Shapes or types that do not fit, or entropy gradients without entropies.
+    /// Shapes or types that do not fit, entropy gradients without entropies, or a label outside the
+    /// vocabulary.
     pub fn logit_grads(
         &self,
         backend: &dyn Backend,

@@ -6,14 +6,14 @@ use prefuse::batch::{
 };
 use prefuse::objectives::{Dpo, Hinge, Ipo, Nll, Reduction, Robust, SimPo};
 use prefuse::{
-    Backend, Cpu, DType, Error, Loss, MaskedRows, RowOptions, Sequences, Slice, Target, Term,
-    Upstream, token_log_probs,
+    Cpu, Error, Loss, MaskedRows, RowOptions, Sequences, Slice, Target, Term, Upstream,
+    token_log_probs,
 };
 
 use crate::common::backends;
 
 #[track_caller]
-fn refused<T>(result: Result<T, Error>, message: &str) {
+pub fn refused<T>(result: Result<T, Error>, message: &str) {
     match result {
         Ok(_) => panic!("accepted, expected: {message}"),
         Err(error) => assert_eq!(error.to_string(), message),
@@ -56,6 +56,24 @@ fn packing() {
         "cu_seqlens[2]: expected at least 3, the entry before it, got 2",
     );
     refused(Packing::padded(0, 5), "tokens: expected at least 1, got 0");
+    let most = usize::MAX;
+    refused(
+        Packing::padded(most, 1),
+        &format!("sequences: expected a number that fits in memory, got {most}"),
+    );
+    refused(
+        Pairs::halves(most),
+        &format!("pairs: expected a number that fits in memory, got {most}"),
+    );
+    refused(
+        Weights::mask_dpo(
+            &Packing::new(&[0, 5, i64::MAX]).unwrap(),
+            &Pairs::halves(1).unwrap(),
+            &[],
+            Unlabelled::Keep,
+        ),
+        &format!("tokens: expected a number that fits in memory, got {}", i64::MAX),
+    );
     refused(
         batch(&[0; 3], &[0, 2]),
         "cu_seqlens: expected to end at the number of tokens 3, got 2",
@@ -65,7 +83,7 @@ fn packing() {
     refused(shift_labels(&[1, 2, 3], &packing, -100), "ids: expected length 2, got 3");
 }
 
-fn batch(labels: &[i64], cu_seqlens: &[i64]) -> Result<Batch<'static>, Error> {
+pub fn batch(labels: &[i64], cu_seqlens: &[i64]) -> Result<Batch<'static>, Error> {
     Batch::new(Labels::new(labels.to_vec()), Packing::new(cu_seqlens)?)
 }
 
@@ -133,7 +151,7 @@ fn pairs() {
     for beta in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         refused(
             pairs().with_beta(vec![1.0, beta]),
-            &format!("beta of pair 1: expected a finite number above 0, got {beta}"),
+            &format!("beta of pair 1: expected a number from 1e-30 to 1e30, got {beta}"),
         );
     }
     refused(
@@ -150,7 +168,7 @@ fn pairs() {
     );
 }
 
-fn ready() -> Batch<'static> {
+pub fn ready() -> Batch<'static> {
     batch(&[0; 4], &[0, 2, 4])
         .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&[-1.0_f32; 4])))
         .and_then(|batch| batch.with_pairs(Pairs::halves(1).unwrap()))
@@ -163,7 +181,7 @@ fn parameters() {
     for beta in [0.0, -0.1, f64::NAN, f64::INFINITY] {
         refused(
             make(Term::pairs(Dpo::new(beta))),
-            &format!("beta of Dpo: expected a finite number above 0, got {beta}"),
+            &format!("beta of Dpo: expected a number from 1e-30 to 1e30, got {beta}"),
         );
         assert!(make(Term::pairs(Ipo::new(beta))).is_err());
         assert!(make(Term::pairs(Hinge::new(beta))).is_err());
@@ -195,7 +213,7 @@ fn parameters() {
     );
     refused(
         make(Term::pairs(Dpo::new(0.1)).with_reduction(Reduction::Divisor(0.0))),
-        "divisor of Dpo: expected a finite number above 0, got 0",
+        "divisor of Dpo: expected a number from 1e-30 to 1e30, got 0",
     );
 }
 
@@ -214,7 +232,7 @@ fn terms() {
     );
     refused(
         Loss::new(bare.clone(), [nll(Sequences::Indices(vec![1, 2]))]),
-        "selected sequence 1: expected below 2, got 2",
+        "sequence of selection 1: expected below 2, got 2",
     );
     refused(
         Loss::new(bare.clone(), [Term::pairs(SimPo::new(2.0, 0.5))]),
@@ -238,6 +256,17 @@ fn terms() {
         ),
         "soft_label of pair 0: Hinge does not use it, expected the neutral 1, got 0.5",
     );
+    // One term that uses it is enough; terms over sequences use none.
+    let margin = || with(pairs().with_margin(&[0.5][..]).unwrap());
+    assert!(Loss::new(margin(), [Term::pairs(Ipo::new(0.1)), Term::pairs(Dpo::new(0.1))]).is_ok());
+    refused(
+        Loss::new(margin(), [nll(Sequences::Chosen)]),
+        "margin of pair 0: Nll does not use it, expected the neutral 0, got 0.5",
+    );
+    refused(
+        Loss::new(with(pairs().with_weight(&[0.0][..]).unwrap()), [nll(Sequences::Chosen)]),
+        "weight of pair 0: Nll does not use it, expected the neutral 1, got 0",
+    );
     let neutral = with(pairs().with_margin(&[0.0][..]).unwrap());
     assert!(Loss::new(neutral, [Term::pairs(Ipo::new(0.1))]).is_ok());
 }
@@ -249,7 +278,7 @@ fn sentences() {
         |sentences: &[Sentence]| Weights::mask_dpo(&packing, &pairs, sentences, Unlabelled::Keep);
     refused(
         weights(&[Sentence::new(2, 0..1, true)]),
-        "selected sequence 0: expected below 2, got 2",
+        "sequence of sentence 0: expected below 2, got 2",
     );
     refused(
         weights(&[Sentence::new(0, 0..1, true), Sentence::new(0, 3..5, true)]),
@@ -257,6 +286,10 @@ fn sentences() {
     );
     #[allow(clippy::reversed_empty_ranges)]
     let reversed = Sentence::new(1, 3..2, true);
+    refused(
+        weights(&[Sentence::from_ids(0, 2..5, true)]),
+        "sentence 0: expected a range within the 4 tokens of sequence 0, got 2..5",
+    );
     refused(
         weights(&[reversed]),
         "sentence 0: expected a range within the 5 tokens of sequence 1, got 3..2",
@@ -341,8 +374,10 @@ fn gradients() {
         let one = Upstream::Loss(1.0);
         refused(run(3, 3, one), "logits gradient: expected shape [4, 3], got [3, 3]");
         refused(run(3, 4, one), "logits gradient: expected shape [4, 3], got [3, 4]");
-        for got in [f64::NAN, f64::INFINITY] {
-            let message = format!("upstream gradient: expected a finite number, got {got}");
+        for got in [f64::NAN, f64::INFINITY, 1e300] {
+            let message = format!(
+                "upstream gradient: expected a finite number in the range of f32, got {got}"
+            );
             refused(run(4, 3, Upstream::Loss(got)), &message);
             refused(run(4, 3, Upstream::Units(&[&[got]])), &message);
         }
@@ -408,39 +443,4 @@ fn token_gradients() {
         );
         assert_eq!(grads, [7.0; 12]);
     }
-}
-
-/// Shapes of the stages themselves, for callers that own the memory.
-#[test]
-fn stages() {
-    use prefuse::SliceMut;
-    use prefuse::stages::{LogProbs, TokenOutputs, Tokens};
-    let backend = Cpu::new();
-    let data = [0.5_f32; 12];
-    let logits = Logits::new(&data, 4, 3).unwrap();
-    let labels = Labels::new(&[0; 4][..]);
-    let scratch = backend.log_probs_scratch(4, 3);
-    let run = |lengths: [usize; 4], dtype: DType, scratch: usize| {
-        let mut buffers: Vec<_> =
-            lengths[..3].iter().map(|&len| backend.allocate(dtype, len).unwrap()).collect();
-        let mut scratch = backend.allocate(DType::F64, scratch).unwrap();
-        let mut argmax = vec![0; lengths[3]];
-        let [log_probs, maximum, log_sum] = &mut buffers[..] else { panic!() };
-        let [log_probs, maximum, log_sum]: [SliceMut<'_>; 3] =
-            [log_probs.slice_mut(), maximum.slice_mut(), log_sum.slice_mut()];
-        let argmax = Some(&mut argmax[..]);
-        let outputs = TokenOutputs { log_probs, maximum, log_sum, entropy: None, argmax };
-        let tokens = Tokens::new(&labels, None)?;
-        LogProbs::new(&backend, logits, tokens, 1.0, outputs, scratch.slice_mut()).map(|_| ())
-    };
-    assert!(run([4; 4], DType::F32, scratch).is_ok());
-    refused(run([3, 4, 4, 4], DType::F32, scratch), "log_probs: expected length 4, got 3");
-    refused(run([4, 5, 4, 4], DType::F32, scratch), "maximum: expected length 4, got 5");
-    refused(run([4, 4, 0, 4], DType::F32, scratch), "log_sum: expected length 4, got 0");
-    refused(run([4, 4, 4, 1], DType::F32, scratch), "argmax: expected length 4, got 1");
-    refused(run([4; 4], DType::F16, scratch), "log_probs: expected f32, got f16");
-    refused(
-        run([4; 4], DType::F32, scratch - 1),
-        &format!("scratch of log_probs: expected length {scratch}, got {}", scratch - 1),
-    );
 }

@@ -105,13 +105,22 @@ pub fn truth<T: Element>(
     prefuse::token_log_probs(&Reference::new(), logits, labels, weights, options).unwrap()
 }
 
+/// Every number of a result, as it is.
+pub fn bits(result: &TokenLogProbs) -> Vec<u64> {
+    let statistics = result.statistics();
+    let parts = [Some(result.log_probs()), Some(statistics.maximum), Some(statistics.log_sum)];
+    let parts = parts.into_iter().chain([result.entropy(), result.argmax()]).flatten();
+    parts.flat_map(|part| part.to_vec().unwrap()).map(f64::to_bits).collect()
+}
+
 /// Half a unit in the last place of a stored number, relative, and the same at its smallest.
 pub fn rounding<T: Element>() -> (f64, f64) {
     match T::DTYPE {
-        prefuse::DType::F64 => (f64::EPSILON, 0.0),
-        prefuse::DType::F32 => (2f64.powi(-24), 2f64.powi(-149)),
+        prefuse::DType::F64 => (f64::EPSILON / 2.0, 0.0),
+        prefuse::DType::F32 => (2f64.powi(-24), 2f64.powi(-150)),
         prefuse::DType::F16 => (2f64.powi(-11), 2f64.powi(-25)),
-        prefuse::DType::BF16 => (2f64.powi(-8), 2f64.powi(-126)),
+        prefuse::DType::BF16 => (2f64.powi(-8), 2f64.powi(-134)),
+        other => panic!("{other} is not rounded"),
     }
 }
 
@@ -125,6 +134,7 @@ macro_rules! each_dtype {
                 prefuse::DType::F32 => $body::<f32>($backend $(, $argument)*),
                 prefuse::DType::F16 => $body::<half::f16>($backend $(, $argument)*),
                 prefuse::DType::BF16 => $body::<half::bf16>($backend $(, $argument)*),
+                other => panic!("{other} logits"),
             }
         }
     };

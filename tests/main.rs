@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod bad_input;
+mod bad_stage;
 mod common;
 mod golden;
 mod layout;

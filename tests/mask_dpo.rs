@@ -40,16 +40,22 @@ fn weights_follow_roles() {
     assert_eq!(swapped.as_slice(), [0., 0., 1., 1., 1., 1., 1., 1., 1., 0., 0., 1.]);
 }
 
-/// A sentence given by its ids covers the labels that are those ids.
+/// A sentence given by its ids covers the labels that are those ids; nothing predicts the first id.
 #[test]
 fn sentences_shift_with_the_labels() {
     let ids: Vec<i64> = (10..22).collect();
     let labels = shift_labels(&ids, &packing(), -100).unwrap();
-    let sentence = Sentence::from_ids(1, 2..4, true);
-    let start = packing().range(1).start;
-    let covered = &labels[start + sentence.labels.start..start + sentence.labels.end];
-    assert_eq!(covered, &ids[start + 2..start + 4]);
-    assert_eq!(Sentence::from_ids(0, 0..2, true).labels, 0..1, "nothing predicts the first id");
+    let pairs = Pairs::halves(1).unwrap();
+    let masked = |start: usize, end: usize| -> Vec<i64> {
+        let sentence = [Sentence::from_ids(1, start..end, true)];
+        let weights = Weights::mask_dpo(&packing(), &pairs, &sentence, Unlabelled::Keep).unwrap();
+        let masked = weights.as_slice().iter().zip(&labels).filter(|(weight, _)| **weight == 0.0);
+        masked.map(|(_, &label)| label).collect()
+    };
+    assert_eq!(masked(2, 4), ids[8..10]);
+    assert_eq!(masked(0, 2), ids[7..8]);
+    assert_eq!(masked(0, 1), [0_i64; 0]);
+    assert_eq!(masked(5, 6), ids[11..12]);
 }
 
 fn run(backend: &dyn Backend, weights: Weights<'_>) -> (f64, Vec<f32>) {

@@ -1,11 +1,16 @@
 //! Stage 3: every objective of the list, and the loop that runs it.
 
+use std::sync::Arc;
+
+use prefuse::batch::{Batch, Labels, Packing, Pairs, ReferenceLogProbs};
 use prefuse::objectives::{
     Objective, Pair, Response, Sequence, pair_objectives, sequence_objectives,
 };
+use prefuse::stages::{Objective as Stage, ObjectiveOutputs, Totals, UnitScale};
+use prefuse::{Backend, Reference, Slice, SliceMut, Term};
 use rand::RngExt;
 
-use crate::common::rng;
+use crate::common::{backends, rng};
 
 /// `f`'s derivative by central differences, and how wrong they may be: `step^2 / 6` times the third
 /// derivative, which for a logistic loss of slope 6 (SimPO's beta 2 times a pair's 3) is at most
@@ -19,22 +24,17 @@ fn derivative(f: impl Fn(f64) -> f64, x: f64) -> (f64, f64) {
 
 pub fn random_pair(seed: u64, objective: &dyn Objective<Pair>) -> Pair {
     let mut rng = rng(seed);
-    let mut response = || Response {
-        policy: -40.0 * rng.random::<f64>(),
-        reference: -40.0 * rng.random::<f64>(),
-        tokens: rng.random_range(0..30) as f64,
-        weights: 1.0,
+    let mut response = || {
+        let (policy, reference) = (-40.0 * rng.random::<f64>(), -40.0 * rng.random::<f64>());
+        Response::new(policy, rng.random_range(0..30) as f64).with_reference(reference)
     };
     let (chosen, rejected) = (response(), response());
     let inputs = objective.inputs();
     let or = |used: bool, value: f64, neutral: f64| if used { value } else { neutral };
-    Pair {
-        chosen,
-        rejected,
-        beta: or(inputs.beta, rng.random_range(0.3..3.0), 1.0),
-        margin: or(inputs.margin, rng.random_range(-1.0..1.0), 0.0),
-        soft_label: or(inputs.soft_label, rng.random(), 1.0),
-    }
+    Pair::new(chosen, rejected)
+        .with_beta(or(inputs.beta, rng.random_range(0.3..3.0), 1.0))
+        .with_margin(or(inputs.margin, rng.random_range(-1.0..1.0), 0.0))
+        .with_soft_label(or(inputs.soft_label, rng.random(), 1.0))
 }
 
 #[test]
@@ -50,9 +50,16 @@ fn pair_gradients_are_finite_differences() {
             if near_kink {
                 continue;
             }
-            let with_chosen = |policy| Pair { chosen: Response { policy, ..pair.chosen }, ..pair };
-            let with_rejected =
-                |policy| Pair { rejected: Response { policy, ..pair.rejected }, ..pair };
+            let with_chosen = |policy| {
+                let mut pair = pair;
+                pair.chosen.policy = policy;
+                pair
+            };
+            let with_rejected = |policy| {
+                let mut pair = pair;
+                pair.rejected.policy = policy;
+                pair
+            };
             let (chosen, bound) = derivative(|x| loss(&with_chosen(x)), pair.chosen.policy);
             assert!((evaluation.grad.chosen - chosen).abs() <= bound, "{objective:?} {pair:?}");
             let (rejected, bound) = derivative(|x| loss(&with_rejected(x)), pair.rejected.policy);
@@ -65,9 +72,7 @@ fn pair_gradients_are_finite_differences() {
 fn sequence_gradients_are_finite_differences() {
     for objective in sequence_objectives() {
         for tokens in [0.0, 1.0, 17.0] {
-            let at = |policy| Sequence {
-                response: Response { policy, reference: 0.0, tokens, weights: tokens },
-            };
+            let at = |policy| Sequence::new(Response::new(policy, tokens));
             let (expected, bound) = derivative(|x| objective.evaluate(&at(x)).loss, -7.5);
             let got = objective.evaluate(&at(-7.5)).grad.response;
             assert!((got - expected).abs() <= bound, "{objective:?}");
@@ -86,14 +91,9 @@ fn extremes_are_finite() {
             for rejected in values {
                 for tokens in [0.0, 3.0] {
                     for &soft_label in soft_labels {
-                        let response = |policy| Response { policy, tokens, ..Response::default() };
-                        let pair = Pair {
-                            chosen: response(chosen),
-                            rejected: response(rejected),
-                            beta: 1.0,
-                            margin: 0.0,
-                            soft_label,
-                        };
+                        let response = |policy| Response::new(policy, tokens);
+                        let pair = Pair::new(response(chosen), response(rejected))
+                            .with_soft_label(soft_label);
                         let got = objective.evaluate(&pair);
                         let all = [got.loss, got.grad.chosen, got.grad.rejected];
                         assert!(all.iter().all(|x| x.is_finite()), "{objective:?} {pair:?}");
@@ -108,11 +108,61 @@ fn extremes_are_finite() {
 #[test]
 fn hinge_at_its_kink() {
     let objective = prefuse::objectives::Hinge::new(1.0);
-    let response = |policy| Response { policy, tokens: 1.0, weights: 1.0, reference: 0.0 };
-    let (chosen, rejected) = (response(0.0), response(-1.0));
-    let pair = Pair { chosen, rejected, beta: 1.0, margin: 0.0, soft_label: 1.0 };
+    let pair = Pair::new(Response::new(0.0, 1.0), Response::new(-1.0, 1.0));
     let got = objective.evaluate(&pair);
     assert_eq!((got.loss, got.grad.chosen, got.grad.rejected), (0.0, 0.0, 0.0));
+}
+
+/// The stage on every backend has the bits of the reference, gradients included, for more units than
+/// one task takes, sequences that stand in several pairs, and any number of threads.
+#[test]
+fn the_stage_has_the_same_bits_on_every_backend() {
+    for objective in pair_objectives() {
+        let expected = run_stage(&Reference::new(), objective.clone());
+        assert!(expected.iter().all(|x| f64::from_bits(*x).is_finite()));
+        for backend in backends() {
+            for threads in [1, 2, 5] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let got = pool.install(|| run_stage(&*backend, objective.clone()));
+                assert_eq!(got, expected, "{objective:?} {} {threads}", backend.name());
+            }
+        }
+    }
+}
+
+fn run_stage(backend: &dyn Backend, objective: Arc<dyn Objective<Pair>>) -> Vec<u64> {
+    let (sequences, count) = (40, 2500);
+    let mut rng = rng(3);
+    let mut random = |scale: f64| (0..sequences).map(|_| scale * rng.random::<f64>()).collect();
+    let [sums, reference, tokens]: [Vec<f64>; 3] = [random(-40.0), random(-40.0), random(30.0)];
+    let pairs = (0..count).map(|pair| (pair % sequences, (pair * 7 + 1 + pair / 40) % sequences));
+    let pairs: Vec<_> =
+        pairs.map(|(c, r)| if c == r { (c, (r + 1) % 40) } else { (c, r) }).collect();
+    let labels = Labels::new(vec![0; sequences]);
+    let batch = Batch::new(labels, Packing::padded(sequences, 1).unwrap())
+        .and_then(|batch| batch.with_pairs(Pairs::new(pairs).unwrap()))
+        .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_sequence(&reference)))
+        .unwrap();
+    let term = Term::shared_pairs(objective).with_weight(0.7).resolve(&batch).unwrap();
+    let (mut losses, mut rewards) = (vec![f64::NAN; count], vec![f64::NAN; 2 * count]);
+    let (mut value, mut grads) = ([f64::NAN], vec![0.25; sequences]);
+    let mut scratch = vec![f64::NAN; backend.objective_scratch(count)];
+    let outputs = ObjectiveOutputs {
+        losses: SliceMut::new(&mut losses),
+        rewards: SliceMut::new(&mut rewards),
+        value: SliceMut::new(&mut value),
+        grads: Some((SliceMut::new(&mut grads), UnitScale::Reduced(-1.5))),
+    };
+    let totals = Totals {
+        sums: Slice::new(&sums),
+        tokens: Slice::new(&tokens),
+        weights: Slice::new(&tokens),
+    };
+    let inputs = (totals, Some(Slice::new(&reference)));
+    let scratch = SliceMut::new(&mut scratch);
+    let stage = Stage::new(backend, &batch, &term, inputs, outputs, scratch).unwrap();
+    backend.objective(stage).unwrap();
+    [losses, rewards, value.to_vec(), grads].concat().into_iter().map(f64::to_bits).collect()
 }
 
 /// The objectives of the list check themselves, and have names, parameters and a text.

@@ -101,8 +101,8 @@ fn bodies_are_also_cpp() {
         }
     }
     for objective in sequence_objectives() {
-        let response = Response { policy: -7.5, reference: -3.0, tokens: 17.0, weights: 17.0 };
-        let got = objective.evaluate(&Sequence { response });
+        let response = Response::new(-7.5, 17.0);
+        let got = objective.evaluate(&Sequence::new(response));
         let expected = [got.loss, got.grad.response, got.reward.response];
         program.add(&*objective, &fields(response), &expected);
     }

@@ -65,7 +65,7 @@ fn sums_are_f64() {
         let ours = sums(&*backend, &log_probs, (&labels, None), &packing);
         for (sequence, got) in ours.sums.iter().enumerate() {
             let (mut sum, mut lost) = (0.0, 0.0);
-            for &x in &log_probs[packing.range(sequence)] {
+            for &x in &log_probs[packing.get(sequence).unwrap()] {
                 let y = f64::from(x) - lost;
                 let next = sum + y;
                 lost = (next - sum) - y;

@@ -79,7 +79,7 @@ struct TokenOperation {
 impl TokenOperation {
     fn stacked<T: Element>(&self) -> (Vec<T>, Shape) {
         let values = [Some(self.values.log_probs()), self.values.entropy()];
-        let values: Vec<&[T]> = values.into_iter().flatten().filter_map(Slice::typed).collect();
+        let values: Vec<&[T]> = values.into_iter().flatten().filter_map(|values| values.host().ok()).collect();
         (values.concat(), Shape::from((values.len(), self.labels.len())))
     }
 

@@ -41,10 +41,10 @@ impl<'a> Labels<'a> {
         self.ids.is_empty()
     }
 
-    /// The label of a token, or `None` where it is ignored.
-    pub fn get(&self, token: usize) -> Option<usize> {
+    /// The label of a token, or `None` where it is ignored; for labels that passed `check`, so that
+    /// they are not negative.
+    pub(crate) fn get(&self, token: usize) -> Option<usize> {
         let label = self.ids[token];
-        // A checked label is not negative.
         (label != self.ignore).then_some(label as usize)
     }
 

@@ -20,6 +20,16 @@ pub use weights::Weights;
 use crate::error::{Error, Result};
 use crate::stages::same_length;
 
+/// An empty vector for `len` elements.
+///
+/// # Errors
+/// A length from the caller that no memory holds.
+fn with_capacity<T>(what: &'static str, len: usize) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { what, got: len })?;
+    Ok(list)
+}
+
 /// Everything about a batch but its logits: labels, sequences, and what is known about them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch<'a> {

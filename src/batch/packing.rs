@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::with_capacity;
 use crate::error::{Error, Result};
 
 /// Sequences laid one after another: sequence `s` is tokens `cu_seqlens[s]..cu_seqlens[s + 1]`.
@@ -49,7 +50,9 @@ impl Packing {
         if tokens == 0 {
             return Err(Error::NoTokens);
         }
-        Ok(Self { offsets: (0..=tokens).step_by(length).collect() })
+        let mut offsets = with_capacity("sequences", sequences.saturating_add(1))?;
+        offsets.extend((0..=sequences).map(|sequence| sequence * length));
+        Ok(Self { offsets })
     }
 
     /// The number of sequences.
@@ -62,8 +65,12 @@ impl Packing {
         self.offsets[self.sequences()]
     }
 
-    /// The tokens of a sequence.
-    pub fn range(&self, sequence: usize) -> Range<usize> {
+    /// The tokens of a sequence, if there is one of this index.
+    pub fn get(&self, sequence: usize) -> Option<Range<usize>> {
+        (sequence < self.sequences()).then(|| self.range(sequence))
+    }
+
+    pub(crate) fn range(&self, sequence: usize) -> Range<usize> {
         self.offsets[sequence]..self.offsets[sequence + 1]
     }
 }

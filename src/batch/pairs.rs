@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
+use super::with_capacity;
 use crate::error::{Error, Result};
+use crate::objectives::POSITIVE;
 
 /// Pairs of a preferred and a dispreferred sequence, and numbers that a dataset may give for each.
 ///
@@ -37,26 +39,30 @@ impl<'a> Pairs<'a> {
     /// (TRL, Liger, OpenRLHF, LLaMA-Factory).
     ///
     /// # Errors
-    /// No pairs.
+    /// No pairs, or more than fit in memory.
     pub fn halves(pairs: usize) -> Result<Pairs<'static>> {
-        Pairs::new((0..pairs).map(|pair| (pair, pairs + pair)).collect::<Vec<_>>())
+        let mut indices = with_capacity("pairs", pairs)?;
+        indices.extend((0..pairs).map(|pair| (pair, pairs + pair)));
+        Pairs::new(indices)
     }
 
     /// Chosen and rejected in turn: pair `i` is `(2 i, 2 i + 1)` (NeMo-RL, packed NeMo-Aligner).
     ///
     /// # Errors
-    /// No pairs.
+    /// No pairs, or more than fit in memory.
     pub fn interleaved(pairs: usize) -> Result<Pairs<'static>> {
-        Pairs::new((0..pairs).map(|pair| (2 * pair, 2 * pair + 1)).collect::<Vec<_>>())
+        let mut indices = with_capacity("pairs", pairs)?;
+        indices.extend((0..pairs).map(|pair| (2 * pair, 2 * pair + 1)));
+        Pairs::new(indices)
     }
 
     /// `[pairs]` factors of the objective's beta; neutral 1.
     ///
     /// # Errors
-    /// Another length, or a factor that is not finite and above 0.
+    /// Another length, or a factor outside 1e-30 to 1e30.
     pub fn with_beta(mut self, beta: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
-        let positive = |value: f64| value.is_finite() && value > 0.0;
-        self.beta = Some(self.checked("beta", "a finite number above 0", beta.into(), positive)?);
+        self.beta =
+            Some(self.checked("beta", POSITIVE.expected, beta.into(), POSITIVE.contains)?);
         Ok(self)
     }
 
@@ -111,22 +117,22 @@ impl<'a> Pairs<'a> {
     }
 
     /// The factor of the objective's beta.
-    pub fn beta(&self, pair: usize) -> f64 {
+    pub(crate) fn beta(&self, pair: usize) -> f64 {
         self.beta.as_ref().map_or(1.0, |beta| beta[pair])
     }
 
     /// The margin.
-    pub fn margin(&self, pair: usize) -> f64 {
+    pub(crate) fn margin(&self, pair: usize) -> f64 {
         self.margin.as_ref().map_or(0.0, |margin| margin[pair])
     }
 
     /// The probability that the label is right.
-    pub fn soft_label(&self, pair: usize) -> f64 {
+    pub(crate) fn soft_label(&self, pair: usize) -> f64 {
         self.soft_label.as_ref().map_or(1.0, |soft_label| soft_label[pair])
     }
 
     /// The factor of the loss.
-    pub fn weight(&self, pair: usize) -> f64 {
+    pub(crate) fn weight(&self, pair: usize) -> f64 {
         self.weight.as_ref().map_or(1.0, |weight| weight[pair])
     }
 

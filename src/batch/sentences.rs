@@ -2,35 +2,35 @@
 //!
 //! Mask-DPO: Generalizable Fine-grained Factuality Alignment of LLMs (Gu et al., ICLR 2025). In the
 //! chosen answer only factual sentences count, in the rejected answer only non-factual ones, and
-//! the reference is summed under the same mask. Written from the released code, whose alignment of
-//! sentences with tokens and whose treatment of token id 0 (dropped by mistake) are not copied.
+//! the reference is summed under the same mask. Two habits of the released code are not copied: it
+//! aligns sentences with tokens by tokenising them apart, and it drops tokens of id 0.
 
 use std::ops::Range;
 
+use super::with_capacity;
 use crate::batch::{Packing, Pairs, Weights};
 use crate::error::{Error, Result};
 
 /// A sentence of an answer, and whether it is true.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sentence {
-    /// The sequence that it stands in.
-    pub sequence: usize,
-    /// Its tokens: positions of their labels, counted from the sequence's first token.
-    pub labels: Range<usize>,
-    /// Whether what it says is true.
-    pub factual: bool,
+    sequence: usize,
+    tokens: Range<usize>,
+    /// Whether `tokens` are positions of ids, which are labels one position earlier.
+    ids: bool,
+    factual: bool,
 }
 
 impl Sentence {
-    /// From positions of labels: `labels[t]` of the batch is a token of the sentence.
+    /// From positions of labels, counted from the first token of the sequence.
     pub fn new(sequence: usize, labels: Range<usize>, factual: bool) -> Self {
-        Self { sequence, labels, factual }
+        Self { sequence, tokens: labels, ids: false, factual }
     }
 
     /// From positions of token ids, for labels made by [`shift_labels`](crate::batch::shift_labels):
     /// the id at `t` is the label at `t - 1`, and the id at 0 is predicted by nothing.
     pub fn from_ids(sequence: usize, ids: Range<usize>, factual: bool) -> Self {
-        Self::new(sequence, ids.start.saturating_sub(1)..ids.end.saturating_sub(1), factual)
+        Self { sequence, tokens: ids, ids: true, factual }
     }
 }
 
@@ -63,13 +63,15 @@ impl Weights<'static> {
     ) -> Result<Self> {
         pairs.check(packing.sequences())?;
         let roles = roles(packing.sequences(), pairs)?;
-        let mut weights = vec![1.0; packing.tokens()];
+        let mut weights = with_capacity("tokens", packing.tokens())?;
+        weights.resize(packing.tokens(), 1.0);
         if unlabelled == Unlabelled::Drop {
             for sequence in (0..packing.sequences()).filter(|&sequence| roles[sequence].is_some()) {
                 weights[packing.range(sequence)].fill(0.0);
             }
         }
-        let mut seen = vec![false; packing.tokens()];
+        let mut seen = with_capacity("tokens", packing.tokens())?;
+        seen.resize(packing.tokens(), false);
         for (index, sentence) in sentences.iter().enumerate() {
             let range = checked_range(packing, index, sentence)?;
             if let Some(token) = range.clone().find(|&token| seen[token]) {
@@ -107,20 +109,23 @@ fn roles(sequences: usize, pairs: &Pairs<'_>) -> Result<Vec<Option<Role>>> {
 }
 
 fn checked_range(packing: &Packing, index: usize, sentence: &Sentence) -> Result<Range<usize>> {
-    let Sentence { sequence, ref labels, .. } = *sentence;
+    let Sentence { sequence, ref tokens, ids, .. } = *sentence;
     let sequences = packing.sequences();
     if sequence >= sequences {
-        return Err(Error::SequenceIndex { position: index, sequences, got: sequence });
+        let what = "sentence";
+        return Err(Error::SequenceIndex { what, position: index, sequences, got: sequence });
     }
     let whole = packing.range(sequence);
-    if labels.start > labels.end || labels.end > whole.len() {
+    if tokens.start > tokens.end || tokens.end > whole.len() {
         return Err(Error::SentenceRange {
             sentence: index,
             sequence,
             tokens: whole.len(),
-            start: labels.start,
-            end: labels.end,
+            start: tokens.start,
+            end: tokens.end,
         });
     }
-    Ok(whole.start + labels.start..whole.start + labels.end)
+    let earlier = usize::from(ids);
+    let label = |token: usize| whole.start + token.saturating_sub(earlier);
+    Ok(label(tokens.start)..label(tokens.end))
 }

@@ -5,10 +5,10 @@ use crate::cpu::exp::EXP_CUTOFF;
 use crate::cpu::rows::{LANES, exp, fused, padded};
 use crate::cpu::simd::Isa;
 
-/// dx_v = (a p_v + b [v = label] + c p_v (ln p_v + H)) / T, with ln p_v = (x_v - m)/T - `log_sum`.
+/// dx_v = (a (p_v - [v = label]) + c p_v (ln p_v + H)) / T, with ln p_v = (x_v - m)/T - `log_sum`.
 ///
 /// For a loss with derivative g with respect to the log-prob of the label and h with respect to the
-/// entropy: a = -g, b = g, c = -h.
+/// entropy: a = -g, c = -h.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowGradient {
     pub maximum: f32,
@@ -17,22 +17,21 @@ pub(crate) struct RowGradient {
     pub entropy: f32,
     pub inverse_temperature: f64,
     pub a: f32,
-    pub b: f32,
     pub c: f32,
 }
 
 impl RowGradient {
-    /// The label's column, in f64. a p + b cancels when p is near 1, so it is (a + b) + a (p - 1),
-    /// with p - 1 from expm1.
+    /// The label's column, in f64, with p - 1 from expm1: as a difference it would cancel when p is
+    /// near 1.
     pub(crate) fn at_label(&self, logit: f32) -> f64 {
         let log_p = (f64::from(logit) - f64::from(self.maximum)) * self.inverse_temperature
             - f64::from(self.log_sum);
-        let (a, b, c) = (f64::from(self.a), f64::from(self.b), f64::from(self.c));
+        let (a, c) = (f64::from(self.a), f64::from(self.c));
         let p = log_p.exp();
         // p = 0 would meet ln p = -inf.
         let entropy_term =
             if c == 0.0 || p == 0.0 { 0.0 } else { c * p * (log_p + f64::from(self.entropy)) };
-        ((a + b) + a * log_p.exp_m1() + entropy_term) * self.inverse_temperature
+        (a * log_p.exp_m1() + entropy_term) * self.inverse_temperature
     }
 
     pub(crate) fn has_entropy_term(&self) -> bool {
@@ -40,7 +39,8 @@ impl RowGradient {
     }
 }
 
-/// The row's factors as the lanes use them, 1/T multiplied in.
+/// The row's factors as the lanes use them. 1/T is multiplied in last: folded into a and c it could
+/// overflow where their product with p does not.
 #[derive(Clone, Copy)]
 struct Factors {
     maximum: f32,
@@ -59,8 +59,8 @@ impl Factors {
             log_sum: canonical(row.log_sum),
             entropy: canonical(row.entropy),
             inverse_temperature: row.inverse_temperature as f32,
-            a: canonical((f64::from(row.a) * row.inverse_temperature) as f32),
-            c: canonical((f64::from(row.c) * row.inverse_temperature) as f32),
+            a: canonical(row.a),
+            c: canonical(row.c),
         }
     }
 }
@@ -84,13 +84,14 @@ fn lanes<E: Lanes, I: Isa, const ENTROPY: bool>(
     for value in &mut values {
         let log_p = fused::<I>(*value - row.maximum, row.inverse_temperature, -row.log_sum);
         let p = exp::<I>(log_p);
-        *value = if ENTROPY {
+        let scaled = if ENTROPY {
             // 0 * -inf would be NaN.
             let finite = if log_p < EXP_CUTOFF { 0.0 } else { log_p };
             p * fused::<I>(row.c, finite + row.entropy, row.a)
         } else {
             p * row.a
         };
+        *value = scaled * row.inverse_temperature;
     }
     values
 }

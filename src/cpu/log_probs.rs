@@ -14,12 +14,12 @@ use super::state::{BlockState, RowState};
 use super::{FEW_ROWS, rows_per_task};
 use crate::batch::Logits;
 use crate::element::{DType, Element};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::stages::{LogProbs, Tokens};
 
 /// log-prob, maximum, log-sum, entropy, argmax.
 const RESULTS: usize = 5;
-const NOT_COUNTED: [f64; RESULTS] = [0.0, 0.0, 0.0, 0.0, -1.0];
+const NOT_COUNTED: [f64; RESULTS] = [0.0, f64::NAN, f64::NAN, 0.0, -1.0];
 
 /// maximum, excess, weighted.
 const STATE: usize = 3;
@@ -33,7 +33,7 @@ pub(super) fn log_probs(simd: Simd, mut stage: LogProbs<'_>) -> Result<()> {
     let logits = stage.logits;
     stage.tokens.labels.check(logits.tokens(), logits.vocab())?;
     let needed = scratch(logits.tokens(), logits.vocab());
-    let scratch = &mut stage.scratch.typed::<f64>().unwrap_or_default()[..needed];
+    let scratch = &mut stage.scratch.host::<f64>()?[..needed];
     let (results, states) = scratch.split_at_mut(logits.tokens() * RESULTS);
     let results = results.as_chunks_mut::<RESULTS>().0;
     let rows = Rows {
@@ -45,10 +45,10 @@ pub(super) fn log_probs(simd: Simd, mut stage: LogProbs<'_>) -> Result<()> {
         argmax: stage.outputs.argmax.is_some(),
     };
     match logits.dtype() {
-        DType::F32 => rows.run::<f32>(results, states),
-        DType::F16 => rows.run::<f16>(results, states),
-        DType::BF16 => rows.run::<bf16>(results, states),
-        DType::F64 => unreachable!("not among the backend's types"),
+        DType::F32 => rows.run::<f32>(results, states)?,
+        DType::F16 => rows.run::<f16>(results, states)?,
+        DType::BF16 => rows.run::<bf16>(results, states)?,
+        got => return Err(Error::LogitsType { backend: stage.backend, got }),
     }
     for (token, &[log_prob, maximum, log_sum, entropy, argmax]) in results.iter().enumerate() {
         stage.outputs.log_probs.set(token, log_prob);
@@ -58,7 +58,7 @@ pub(super) fn log_probs(simd: Simd, mut stage: LogProbs<'_>) -> Result<()> {
             entropies.set(token, entropy);
         }
         if let Some(indices) = &mut stage.outputs.argmax {
-            indices[token] = argmax as i64;
+            indices.set(token, argmax);
         }
     }
     Ok(())
@@ -74,8 +74,12 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    fn run<E: Element + Lanes>(&self, results: &mut [[f64; RESULTS]], states: &mut [f64]) {
-        let data = self.logits.data().typed::<E>().unwrap_or_default();
+    fn run<E: Element + Lanes>(
+        &self,
+        results: &mut [[f64; RESULTS]],
+        states: &mut [f64],
+    ) -> Result<()> {
+        let data = self.logits.data().host::<E>()?;
         let vocab = self.logits.vocab();
         let row = |token: usize| &data[token * self.logits.shape().stride..][..vocab];
         if states.is_empty() {
@@ -87,7 +91,7 @@ impl Rows<'_> {
                     self.result(row, label, &state)
                 });
             });
-            return;
+            return Ok(());
         }
         let blocks = vocab.div_ceil(BLOCK);
         states.par_chunks_mut(STATE).enumerate().for_each(|(index, state)| {
@@ -110,6 +114,7 @@ impl Rows<'_> {
                 self.result(row(token), label, &state)
             });
         });
+        Ok(())
     }
 
     fn result<E: Element + Lanes>(

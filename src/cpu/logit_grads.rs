@@ -10,14 +10,14 @@ use super::simd::Simd;
 use super::{FEW_ROWS, rows_per_task};
 use crate::batch::Shape;
 use crate::element::{DType, Element};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::stages::{LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstream, Tokens};
 
 /// Columns that one task takes where a row is split.
 const PART: usize = 4 * BLOCK;
 
 pub(super) fn logit_grads(simd: Simd, stage: LogitGrads<'_>) -> Result<()> {
-    let LogitGrads { target, tokens, temperature, statistics, upstream, masked } = stage;
+    let LogitGrads { backend, target, tokens, temperature, statistics, upstream, masked } = stage;
     let [count, vocab] = target.logits().shape().size();
     tokens.labels.check(count, vocab)?;
     let rows =
@@ -26,9 +26,8 @@ pub(super) fn logit_grads(simd: Simd, stage: LogitGrads<'_>) -> Result<()> {
         DType::F32 => rows.run::<f32>(target),
         DType::F16 => rows.run::<f16>(target),
         DType::BF16 => rows.run::<bf16>(target),
-        DType::F64 => unreachable!("not among the backend's types"),
+        got => Err(Error::LogitsType { backend, got }),
     }
-    Ok(())
 }
 
 struct Rows<'a> {
@@ -48,11 +47,11 @@ enum Row {
 }
 
 impl Rows<'_> {
-    fn run<E: Element + Lanes>(&self, target: Target<'_>) {
+    fn run<E: Element + Lanes>(&self, target: Target<'_>) -> Result<()> {
         match target {
             Target::InPlace(mut logits) => {
                 let shape = logits.shape();
-                let data = logits.data_mut().typed::<E>().unwrap_or_default();
+                let data = logits.data_mut().host::<E>()?;
                 rows_mut(data, shape).for_each(|(token, dx)| match self.row(token) {
                     Row::Keep => {}
                     Row::Zero => dx.fill(E::zeroed()),
@@ -64,8 +63,8 @@ impl Rows<'_> {
             }
             Target::OutOfPlace { logits, mut grads } => {
                 let (from, shape) = (logits.shape(), grads.shape());
-                let x = logits.data().typed::<E>().unwrap_or_default();
-                let data = grads.data_mut().typed::<E>().unwrap_or_default();
+                let x = logits.data().host::<E>()?;
+                let data = grads.data_mut().host::<E>()?;
                 rows_mut(data, shape).for_each(|(token, dx)| match self.row(token) {
                     Row::Keep => {}
                     Row::Zero => dx.fill(E::zeroed()),
@@ -77,6 +76,7 @@ impl Rows<'_> {
                 });
             }
         }
+        Ok(())
     }
 
     fn row(&self, token: usize) -> Row {
@@ -100,7 +100,6 @@ impl Rows<'_> {
             entropy,
             inverse_temperature: self.inverse_temperature,
             a: -by_log_prob,
-            b: by_log_prob,
             c: -by_entropy,
         };
         Row::Gradient(row, label)

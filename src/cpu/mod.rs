@@ -21,7 +21,7 @@ use crate::backend::{Backend, sealed};
 use crate::element::DType;
 use crate::error::Result;
 use crate::memory::Buffer;
-use crate::stages::{LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads};
+use crate::stages::{LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads, check_backend};
 use simd::Simd;
 
 /// Batches of fewer rows are split inside the rows too, so that no thread waits for the last row.
@@ -78,12 +78,12 @@ impl Backend for Cpu {
     }
 
     fn log_probs(&self, stage: LogProbs<'_>) -> Result<()> {
+        check_backend(self.name(), stage.backend)?;
         log_probs::log_probs(self.simd, stage)
     }
 
     fn sequence_sums(&self, stage: SequenceSums<'_>) -> Result<()> {
-        sequence_sums::sequence_sums(stage);
-        Ok(())
+        sequence_sums::sequence_sums(stage)
     }
 
     fn token_grads(&self, stage: TokenGrads<'_>) -> Result<()> {
@@ -96,11 +96,12 @@ impl Backend for Cpu {
     }
 
     fn objective(&self, stage: Objective<'_>) -> Result<()> {
-        objective::objective(stage);
-        Ok(())
+        check_backend(self.name(), stage.backend)?;
+        objective::objective(stage)
     }
 
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()> {
+        check_backend(self.name(), stage.backend)?;
         logit_grads::logit_grads(self.simd, stage)
     }
 }

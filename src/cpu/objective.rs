@@ -4,6 +4,7 @@
 
 use rayon::prelude::*;
 
+use crate::error::Result;
 use crate::stages::Objective;
 
 /// Units that one task takes at least; an evaluation is tens of nanoseconds.
@@ -13,12 +14,12 @@ pub(super) fn scratch(units: usize) -> usize {
     2 * units
 }
 
-pub(super) fn objective(mut stage: Objective<'_>) {
+pub(super) fn objective(mut stage: Objective<'_>) -> Result<()> {
     let inputs = stage.inputs();
     let units = inputs.units();
-    let losses = stage.outputs.losses.typed::<f64>().unwrap_or_default();
-    let rewards = stage.outputs.rewards.typed::<f64>().unwrap_or_default();
-    let unit_grads = &mut stage.scratch.typed::<f64>().unwrap_or_default()[..scratch(units)];
+    let losses = stage.outputs.losses.host::<f64>()?;
+    let rewards = stage.outputs.rewards.host::<f64>()?;
+    let unit_grads = &mut stage.scratch.host::<f64>()?[..scratch(units)];
     let rewards = rewards.par_chunks_mut(2);
     losses
         .par_iter_mut()
@@ -32,13 +33,15 @@ pub(super) fn objective(mut stage: Objective<'_>) {
             rewards.copy_from_slice(&result.rewards);
             grads.copy_from_slice(&result.grads);
         });
-    let factor = inputs.factor();
-    stage.outputs.value.set(0, factor * losses.iter().sum::<f64>());
+    let divisor = inputs.divisor();
+    stage.outputs.value.set(0, inputs.value(losses.iter().copied(), divisor));
     if let Some((grads, scale)) = &mut stage.outputs.grads {
         for (unit, unit_grads) in unit_grads.as_chunks::<2>().0.iter().enumerate() {
-            for (&sequence, grad) in inputs.members(unit).iter().zip(unit_grads) {
-                grads.set(sequence, grads.get(sequence) + scale.of(unit, factor) * grad);
+            for (&sequence, &grad) in inputs.members(unit).iter().zip(unit_grads) {
+                let grad = inputs.scaled(*scale, unit, divisor, grad);
+                grads.set(sequence, grads.get(sequence) + grad);
             }
         }
     }
+    Ok(())
 }

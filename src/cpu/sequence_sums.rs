@@ -2,13 +2,14 @@
 
 use rayon::prelude::*;
 
+use crate::error::Result;
 use crate::stages::{SequenceSums, TokenGrads};
 
-pub(super) fn sequence_sums(stage: SequenceSums<'_>) {
+pub(super) fn sequence_sums(stage: SequenceSums<'_>) -> Result<()> {
     let SequenceSums { log_probs, tokens, packing, mut totals } = stage;
-    let sums = totals.sums.typed::<f64>().unwrap_or_default().par_iter_mut();
-    let counts = totals.tokens.typed::<f64>().unwrap_or_default();
-    let weights = totals.weights.typed::<f64>().unwrap_or_default();
+    let sums = totals.sums.host::<f64>()?.par_iter_mut();
+    let counts = totals.tokens.host::<f64>()?;
+    let weights = totals.weights.host::<f64>()?;
     sums.zip(counts).zip(weights).enumerate().for_each(|(sequence, ((sum, count), weights))| {
         let counted = packing.range(sequence).filter(|&t| tokens.counted_label(t).is_some());
         (*sum, *count, *weights) = counted.fold((0.0, 0.0, 0.0), |(sum, count, weights), token| {
@@ -16,6 +17,7 @@ pub(super) fn sequence_sums(stage: SequenceSums<'_>) {
             (sum + weight * log_probs.get(token), count + 1.0, weights + weight)
         });
     });
+    Ok(())
 }
 
 pub(super) fn token_grads(stage: TokenGrads<'_>) {

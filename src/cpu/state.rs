@@ -90,13 +90,15 @@ impl RowState {
         self.peak_block
     }
 
-    /// ln sum_v exp(z_v) >= 0. NaN for a row with NaN or +inf, -inf for a row of -inf.
+    /// ln sum_v exp(z_v) >= 0. NaN for a row with NaN or +inf, or of -inf alone.
     pub fn log_sum(&self) -> f64 {
+        if self.merged.maximum == f32::NEG_INFINITY {
+            return f64::NAN;
+        }
         self.merged.excess.ln_1p()
     }
 
-    /// Log-prob of the column with this logit. A row of -inf gives -inf - -inf = NaN, as torch
-    /// does.
+    /// Log-prob of the column with this logit. A row of -inf gives NaN, as torch does.
     pub fn log_prob(&self, logit: f32) -> f64 {
         (f64::from(logit) - f64::from(self.merged.maximum)) * self.inverse_temperature
             - self.log_sum()

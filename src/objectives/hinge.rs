@@ -17,7 +17,10 @@ crate::objective! {
         reward.rejected = beta * (pair.rejected.policy - pair.rejected.reference);
         let slack = 1.0 - (reward.chosen - reward.rejected - pair.margin);
         loss = max(slack, 0.0);
-        if (slack > 0.0) {
+        if (slack <= 0.0) {
+            grad.chosen = 0.0;
+            grad.rejected = 0.0;
+        } else {
             grad.chosen = -beta;
             grad.rejected = beta;
         }

@@ -23,7 +23,7 @@ pub use objective::{
     BELOW_HALF, Domain, Evaluation, FINITE, Inputs, Objective, POSITIVE, Parameter, ParameterError,
     SWITCH, Source, UP_TO_HALF,
 };
-pub use reduction::Reduction;
+pub use reduction::{LossSum, Reduction};
 pub use robust::Robust;
 pub use sim_po::SimPo;
 pub use units::{Pair, PerPair, PerSequence, Response, Sequence, Unit};

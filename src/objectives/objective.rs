@@ -115,10 +115,10 @@ impl Domain {
     }
 }
 
-/// Finite numbers above 0.
+/// Numbers above 0 whose products with each other, squares and inverses are finite.
 pub const POSITIVE: Domain = Domain {
-    expected: "a finite number above 0",
-    contains: |value| value.is_finite() && value > 0.0,
+    expected: "a number from 1e-30 to 1e30",
+    contains: |value| (1e-30..=1e30).contains(&value),
 };
 
 /// Finite numbers.
@@ -161,7 +161,9 @@ impl Parameter for bool {
 /// Rules of the body, so that both languages read it alike: statements only (`let name = value;`,
 /// assignments, `if (condition) { .. } else { .. }`); `let mut` and `let x = if ..` read
 /// differently in C++; numbers have a decimal point; functions come from
-/// [`scalar`](crate::objectives::scalar). `loss`, `grad` and `reward` start at 0.
+/// [`scalar`](crate::objectives::scalar). `loss`, `grad` and `reward` start at 0. The domain of a
+/// parameter is any [`Domain`](crate::objectives::Domain), your own or one of
+/// [`objectives`](crate::objectives).
 ///
 /// ```
 /// use prefuse::objectives::{Dpo, Objective, Pair};
@@ -192,9 +194,9 @@ macro_rules! objective {
     (
         $(#[$meta:meta])*
         pub struct $Name:ident {
-            required { $($(#[$required_doc:meta])* $required:ident: $RequiredType:ident in $required_domain:ident,)* }
+            required { $($(#[$required_doc:meta])* $required:ident: $RequiredType:ident in $required_domain:expr,)* }
             optional { $($(#[$optional_doc:meta])* $optional:ident: $OptionalType:ident = $default:expr,
-                in $optional_domain:ident, set by $with:ident;)* }
+                in $optional_domain:expr, set by $with:ident;)* }
         }
         uses($($input:ident),*)
         fn evaluate($this:ident, $unit:ident: $Unit:ident) -> ($loss:ident, $grad:ident, $reward:ident) {
@@ -242,9 +244,11 @@ macro_rules! objective {
 
             fn check(&self) -> Result<(), $crate::objectives::ParameterError> {
                 #[allow(unused_imports)]
-                use $crate::objectives::Parameter;
-                $($crate::objectives::$required_domain.check(stringify!($required), self.$required.value())?;)*
-                $($crate::objectives::$optional_domain.check(stringify!($optional), self.$optional.value())?;)*
+                use $crate::objectives::{
+                    BELOW_HALF, Domain, FINITE, POSITIVE, Parameter, SWITCH, UP_TO_HALF,
+                };
+                $(Domain::check($required_domain, stringify!($required), self.$required.value())?;)*
+                $(Domain::check($optional_domain, stringify!($optional), self.$optional.value())?;)*
                 Ok(())
             }
 

@@ -2,7 +2,34 @@
 
 use super::ParameterError;
 
-/// The factor between the sum of a term's losses and the term's value.
+/// A sum that keeps what its additions round away (Knuth's two-sum, 1969), so that the mean of `n`
+/// equal losses is that loss to the last bit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LossSum {
+    sum: f64,
+    rest: f64,
+}
+
+impl LossSum {
+    /// Adds a loss; the order of additions is part of the result.
+    pub fn add(&mut self, loss: f64) {
+        let sum = self.sum + loss;
+        let added = sum - self.sum;
+        self.rest += (self.sum - (sum - added)) + (loss - added);
+        self.sum = sum;
+    }
+
+    /// The sum over a divisor, rounded once but for its last bit.
+    pub fn over(self, divisor: f64) -> f64 {
+        let quotient = self.sum / divisor;
+        let remainder = (-quotient).mul_add(divisor, self.sum) + self.rest;
+        // An infinite or NaN sum has no remainder.
+        if remainder.is_finite() { quotient + remainder / divisor } else { quotient }
+    }
+}
+
+/// What divides the sum of a term's losses in the term's value.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Reduction {
     /// Mean over the units, as all pair losses are published.
@@ -19,13 +46,13 @@ pub enum Reduction {
 }
 
 impl Reduction {
-    /// What multiplies the sum of the losses.
-    pub fn factor(self, units: usize, tokens: f64) -> f64 {
+    /// What divides the sum of the losses, for `units` units of `tokens` counted tokens.
+    pub fn divisor(self, units: usize, tokens: f64) -> f64 {
         match self {
-            Self::Mean => 1.0 / units as f64,
+            Self::Mean => units as f64,
             Self::Sum => 1.0,
-            Self::TokenMean => 1.0 / tokens.max(1.0),
-            Self::Divisor(divisor) => 1.0 / divisor,
+            Self::TokenMean => tokens.max(1.0),
+            Self::Divisor(divisor) => divisor,
         }
     }
 

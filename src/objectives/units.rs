@@ -10,6 +10,7 @@ pub trait Unit: Copy + Send + Sync + 'static {
 
 /// What is known about one response.
 #[repr(C)]
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Response {
     /// Sum of token weight times log-prob under the policy.
@@ -22,8 +23,28 @@ pub struct Response {
     pub weights: f64,
 }
 
+impl Response {
+    /// A response of `tokens` counted tokens of weight 1, without a reference.
+    pub fn new(policy: f64, tokens: f64) -> Self {
+        Self { policy, reference: 0.0, tokens, weights: tokens }
+    }
+
+    /// The sum under the reference.
+    #[must_use]
+    pub fn with_reference(self, reference: f64) -> Self {
+        Self { reference, ..self }
+    }
+
+    /// The sum of the tokens' weights.
+    #[must_use]
+    pub fn with_weights(self, weights: f64) -> Self {
+        Self { weights, ..self }
+    }
+}
+
 /// A preferred and a dispreferred response, and what the dataset says about the pair.
 #[repr(C)]
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pair {
     /// The preferred response.
@@ -36,6 +57,31 @@ pub struct Pair {
     pub margin: f64,
     /// Probability that the label is right; neutral 1.
     pub soft_label: f64,
+}
+
+impl Pair {
+    /// A pair about which the dataset says nothing more.
+    pub fn new(chosen: Response, rejected: Response) -> Self {
+        Self { chosen, rejected, beta: 1.0, margin: 0.0, soft_label: 1.0 }
+    }
+
+    /// A factor of the objective's beta.
+    #[must_use]
+    pub fn with_beta(self, beta: f64) -> Self {
+        Self { beta, ..self }
+    }
+
+    /// A margin.
+    #[must_use]
+    pub fn with_margin(self, margin: f64) -> Self {
+        Self { margin, ..self }
+    }
+
+    /// A probability that the label is right.
+    #[must_use]
+    pub fn with_soft_label(self, soft_label: f64) -> Self {
+        Self { soft_label, ..self }
+    }
 }
 
 /// One number for each response of a pair.
@@ -55,10 +101,18 @@ impl Unit for Pair {
 
 /// One response by itself.
 #[repr(C)]
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sequence {
     /// The response.
     pub response: Response,
+}
+
+impl Sequence {
+    /// The unit of a response.
+    pub fn new(response: Response) -> Self {
+        Self { response }
+    }
 }
 
 /// One number for a sequence.

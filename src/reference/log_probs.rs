@@ -18,7 +18,7 @@ pub(super) fn log_probs(stage: LogProbs<'_>) -> Result<()> {
             entropy.set(token, row.entropy);
         }
         if let Some(argmax) = &mut outputs.argmax {
-            argmax[token] = row.argmax;
+            argmax.set(token, row.argmax);
         }
     }
     Ok(())
@@ -34,12 +34,12 @@ struct Row {
     maximum: f64,
     log_sum: f64,
     entropy: f64,
-    argmax: i64,
+    argmax: f64,
 }
 
 impl Row {
     const NOT_COUNTED: Self =
-        Self { log_prob: 0.0, maximum: 0.0, log_sum: 0.0, entropy: 0.0, argmax: -1 };
+        Self { log_prob: 0.0, maximum: f64::NAN, log_sum: f64::NAN, entropy: 0.0, argmax: -1.0 };
 
     fn new(scores: &[f64], label: usize, temperature: f64) -> Self {
         let maximum = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -53,10 +53,10 @@ impl Row {
         let nan = scores.iter().position(|x| x.is_nan());
         Self {
             log_prob: scaled(scores[label]) - log_sum,
-            maximum,
+            maximum: if nan.is_some() { f64::NAN } else { maximum },
             log_sum,
             entropy,
-            argmax: nan.unwrap_or(first) as i64,
+            argmax: nan.unwrap_or(first) as f64,
         }
     }
 }

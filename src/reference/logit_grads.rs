@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::stages::{LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstream};
 
 pub(super) fn logit_grads(stage: LogitGrads<'_>) -> Result<()> {
-    let LogitGrads { mut target, tokens, temperature, statistics, upstream, masked } = stage;
+    let LogitGrads { mut target, tokens, temperature, statistics, upstream, masked, .. } = stage;
     let [count, vocab] = target.logits().shape().size();
     tokens.labels.check(count, vocab)?;
     for token in 0..count {

@@ -9,7 +9,7 @@ use crate::backend::{Backend, sealed};
 use crate::element::DType;
 use crate::error::Result;
 use crate::memory::Buffer;
-use crate::stages::{LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads};
+use crate::stages::{LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads, check_backend};
 
 /// The plain backend: slow, for every element type, and easy to check by eye. With f64 logits all
 /// per-token numbers are f64 too.
@@ -43,6 +43,7 @@ impl Backend for Reference {
     }
 
     fn log_probs(&self, stage: LogProbs<'_>) -> Result<()> {
+        check_backend(self.name(), stage.backend)?;
         log_probs::log_probs(stage)
     }
 
@@ -61,11 +62,13 @@ impl Backend for Reference {
     }
 
     fn objective(&self, stage: Objective<'_>) -> Result<()> {
+        check_backend(self.name(), stage.backend)?;
         objective::objective(stage);
         Ok(())
     }
 
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()> {
+        check_backend(self.name(), stage.backend)?;
         logit_grads::logit_grads(stage)
     }
 }

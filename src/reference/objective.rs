@@ -5,19 +5,19 @@ use crate::stages::Objective;
 pub(super) fn objective(stage: Objective<'_>) {
     let inputs = stage.inputs();
     let mut outputs = stage.outputs;
-    let factor = inputs.factor();
-    let mut sum = 0.0;
+    let divisor = inputs.divisor();
     for unit in 0..inputs.units() {
         let result = inputs.evaluate(unit);
-        sum += result.loss;
         outputs.losses.set(unit, result.loss);
         outputs.rewards.set(2 * unit, result.rewards[0]);
         outputs.rewards.set(2 * unit + 1, result.rewards[1]);
         if let Some((grads, scale)) = &mut outputs.grads {
             for (&sequence, grad) in inputs.members(unit).iter().zip(result.grads) {
-                grads.set(sequence, grads.get(sequence) + scale.of(unit, factor) * grad);
+                let grad = inputs.scaled(*scale, unit, divisor, grad);
+                grads.set(sequence, grads.get(sequence) + grad);
             }
         }
     }
-    outputs.value.set(0, factor * sum);
+    let losses = (0..inputs.units()).map(|unit| outputs.losses.get(unit));
+    outputs.value.set(0, inputs.value(losses, divisor));
 }

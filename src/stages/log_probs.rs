@@ -1,12 +1,14 @@
-use super::{Tokens, check_logits, check_temperature, least_length, same_length, same_values};
+use super::{Tokens, check_logits, check_scratch, check_temperature, same_values};
 use crate::backend::Backend;
 use crate::batch::Logits;
+use crate::element::DType;
 use crate::error::Result;
 use crate::memory::SliceMut;
 
 /// The inputs and outputs of stage 1.
 #[derive(Debug)]
 pub struct LogProbs<'a> {
+    pub(crate) backend: &'static str,
     pub(crate) logits: Logits<'a>,
     pub(crate) tokens: Tokens<'a>,
     pub(crate) temperature: f64,
@@ -25,8 +27,8 @@ pub struct TokenOutputs<'a> {
     pub log_sum: SliceMut<'a>,
     /// `[tokens]` entropies, in nats.
     pub entropy: Option<SliceMut<'a>>,
-    /// `[tokens]` lowest indices of the maxima; of the first NaN where a row has one.
-    pub argmax: Option<&'a mut [i64]>,
+    /// `[tokens]` i64 lowest indices of the maxima; of the first NaN where a row has one.
+    pub argmax: Option<SliceMut<'a>>,
 }
 
 impl<'a> LogProbs<'a> {
@@ -53,10 +55,11 @@ impl<'a> LogProbs<'a> {
             same_values("entropy", entropy.as_slice(), dtype, count)?;
         }
         if let Some(argmax) = &outputs.argmax {
-            same_length("argmax", count, argmax.len())?;
+            same_values("argmax", argmax.as_slice(), DType::I64, count)?;
         }
         let needed = backend.log_probs_scratch(logits.tokens(), logits.vocab());
-        least_length("scratch of log_probs", needed, scratch.len())?;
-        Ok(Self { logits, tokens, temperature, outputs, scratch })
+        check_scratch("scratch of log_probs", needed, &scratch)?;
+        let backend = backend.name();
+        Ok(Self { backend, logits, tokens, temperature, outputs, scratch })
     }
 }

@@ -7,6 +7,7 @@ use crate::memory::Slice;
 /// The inputs and outputs of stage 4.
 #[derive(Debug)]
 pub struct LogitGrads<'a> {
+    pub(crate) backend: &'static str,
     pub(crate) target: Target<'a>,
     pub(crate) tokens: Tokens<'a>,
     pub(crate) temperature: f64,
@@ -16,6 +17,7 @@ pub struct LogitGrads<'a> {
 }
 
 /// Where the logits are, and where their gradient goes.
+#[non_exhaustive]
 #[derive(Debug)]
 pub enum Target<'a> {
     /// The gradient replaces the logits.
@@ -49,12 +51,14 @@ pub struct TokenUpstream<'a> {
 }
 
 /// What becomes of the gradient rows of tokens that do not count.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MaskedRows {
     /// They are set to 0.
     #[default]
     Zero,
-    /// They are left alone: the caller says that they hold 0 already.
+    /// They are left alone: the caller says that they hold 0 already. In place, that means that the
+    /// logits of those rows were 0; others would be taken for a gradient.
     AlreadyZero,
 }
 
@@ -86,7 +90,8 @@ impl<'a> LogitGrads<'a> {
         if let Target::OutOfPlace { logits, grads } = &target {
             check_grads(*logits, grads.view())?;
         }
-        Ok(Self { target, tokens, temperature, statistics, upstream, masked })
+        let backend = backend.name();
+        Ok(Self { backend, target, tokens, temperature, statistics, upstream, masked })
     }
 }
 

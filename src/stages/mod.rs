@@ -14,7 +14,7 @@ use crate::backend::Backend;
 use crate::batch::{Batch, Labels, Logits, Weights};
 use crate::element::DType;
 use crate::error::{Error, Result};
-use crate::memory::Slice;
+use crate::memory::{Slice, SliceMut};
 
 /// Which tokens count, and how much.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +63,17 @@ pub(crate) fn same_length(what: &'static str, expected: usize, got: usize) -> Re
     if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
 }
 
-fn least_length(what: &'static str, expected: usize, got: usize) -> Result<()> {
+fn check_scratch(what: &'static str, expected: usize, scratch: &SliceMut<'_>) -> Result<()> {
+    if scratch.dtype() != DType::F64 {
+        return Err(Error::DataType { what, expected: "f64", got: scratch.dtype() });
+    }
+    let got = scratch.len();
     if got >= expected { Ok(()) } else { Err(Error::Length { what, expected, got }) }
+}
+
+/// A stage was checked, and its scratch was sized, for one backend.
+pub(crate) fn check_backend(expected: &'static str, got: &'static str) -> Result<()> {
+    if expected == got { Ok(()) } else { Err(Error::OtherBackend { expected, got }) }
 }
 
 fn same_values(what: &'static str, values: Slice<'_>, dtype: DType, len: usize) -> Result<()> {

@@ -1,15 +1,17 @@
-use super::{Totals, least_length, same_length, same_values};
+use super::{Totals, check_scratch, same_values};
 use crate::backend::Backend;
 use crate::batch::{Batch, Pairs};
 use crate::element::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{Slice, SliceMut};
-use crate::objectives::{Pair, Response, Sequence};
+use crate::objectives::scalar::product;
+use crate::objectives::{LossSum, Pair, Response, Sequence};
 use crate::term::{Over, Resolved};
 
 /// The inputs and outputs of stage 3, for one term.
 #[derive(Debug)]
 pub struct Objective<'a> {
+    pub(crate) backend: &'static str,
     term: &'a Resolved,
     pairs: Option<&'a Pairs<'a>>,
     policy: Totals<'a>,
@@ -33,12 +35,13 @@ pub struct ObjectiveOutputs<'a> {
 }
 
 /// How much each unit's loss weighs in the gradient.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug)]
 pub enum UnitScale<'a> {
     /// As in the term's value, times this upstream gradient.
     Reduced(f64),
     /// `[units]` upstream gradients by the losses themselves.
-    Given(&'a [f64]),
+    Given(Slice<'a>),
 }
 
 /// What an objective said about one unit. A sequence has one response, the second is 0.
@@ -66,7 +69,13 @@ impl<'a> Objective<'a> {
         scratch: SliceMut<'a>,
     ) -> Result<Self> {
         let (sequences, units) = (batch.packing().sequences(), term.units());
+        if !term.fits(sequences, batch.pairs().map(Pairs::len)) {
+            return Err(Error::OtherBatch);
+        }
         policy.check(sequences)?;
+        if term.uses_reference() && reference.is_none() {
+            return Err(Error::MissingReference { objective: term.name() });
+        }
         if let Some(sums) = reference {
             same_values("reference sums", sums, DType::F64, sequences)?;
         }
@@ -76,11 +85,12 @@ impl<'a> Objective<'a> {
         if let Some((grads, scale)) = &outputs.grads {
             same_values("sequence grads", grads.as_slice(), DType::F64, sequences)?;
             if let UnitScale::Given(scale) = scale {
-                same_length("upstream gradient", units, scale.len())?;
+                same_values("upstream gradient", *scale, DType::F64, units)?;
             }
         }
-        least_length("scratch of objective", backend.objective_scratch(units), scratch.len())?;
-        Ok(Self { term, pairs: batch.pairs(), policy, reference, outputs, scratch })
+        check_scratch("scratch of objective", backend.objective_scratch(units), &scratch)?;
+        let backend = backend.name();
+        Ok(Self { backend, term, pairs: batch.pairs(), policy, reference, outputs, scratch })
     }
 
     pub(crate) fn inputs(&self) -> UnitInputs<'a> {
@@ -111,23 +121,21 @@ impl UnitInputs<'_> {
     pub(crate) fn evaluate(&self, unit: usize) -> UnitResult {
         match (self.term.over(), self.term.members(unit), self.pairs) {
             (Over::Pairs(objective), &[chosen, rejected], Some(pairs)) => {
-                let evaluation = objective.evaluate(&Pair {
-                    chosen: self.response(chosen),
-                    rejected: self.response(rejected),
-                    beta: pairs.beta(unit),
-                    margin: pairs.margin(unit),
-                    soft_label: pairs.soft_label(unit),
-                });
+                let pair = Pair::new(self.response(chosen), self.response(rejected))
+                    .with_beta(pairs.beta(unit))
+                    .with_margin(pairs.margin(unit))
+                    .with_soft_label(pairs.soft_label(unit));
+                let evaluation = objective.evaluate(&pair);
                 let (weight, grad) = (pairs.weight(unit), evaluation.grad);
+                // A weight of 0 takes a pair out of the batch, whatever its loss is.
                 UnitResult {
-                    loss: weighted(weight, evaluation.loss),
-                    grads: [weighted(weight, grad.chosen), weighted(weight, grad.rejected)],
+                    loss: product(weight, evaluation.loss),
+                    grads: [product(weight, grad.chosen), product(weight, grad.rejected)],
                     rewards: [evaluation.reward.chosen, evaluation.reward.rejected],
                 }
             }
             (Over::Sequences(objective, _), &[sequence], _) => {
-                let response = self.response(sequence);
-                let evaluation = objective.evaluate(&Sequence { response });
+                let evaluation = objective.evaluate(&Sequence::new(self.response(sequence)));
                 UnitResult {
                     loss: evaluation.loss,
                     grads: [evaluation.grad.response, 0.0],
@@ -138,34 +146,32 @@ impl UnitInputs<'_> {
         }
     }
 
-    /// What the sum of the losses is multiplied with in the term's value.
-    pub(crate) fn factor(&self) -> f64 {
+    /// What divides the sum of the losses in the term's value.
+    pub(crate) fn divisor(&self) -> f64 {
         let members = (0..self.units()).flat_map(|unit| self.members(unit));
         let tokens = members.map(|&sequence| self.policy.tokens.get(sequence)).sum();
-        self.term.factor(tokens)
+        self.term.divisor(tokens)
+    }
+
+    /// The term's value: its weight times the losses, added in unit order, over `divisor`.
+    pub(crate) fn value(&self, losses: impl Iterator<Item = f64>, divisor: f64) -> f64 {
+        let mut sum = LossSum::default();
+        losses.for_each(|loss| sum.add(loss));
+        product(self.term.weight(), sum.over(divisor))
+    }
+
+    /// A unit's part of the gradient by the sum of one of its responses.
+    pub(crate) fn scaled(&self, scale: UnitScale<'_>, unit: usize, divisor: f64, grad: f64) -> f64 {
+        let scale = match scale {
+            UnitScale::Reduced(upstream) => upstream * self.term.weight() / divisor,
+            UnitScale::Given(upstream) => upstream.get(unit),
+        };
+        product(scale, grad)
     }
 
     fn response(&self, sequence: usize) -> Response {
-        Response {
-            policy: self.policy.sums.get(sequence),
-            reference: self.reference.map_or(0.0, |sums| sums.get(sequence)),
-            tokens: self.policy.tokens.get(sequence),
-            weights: self.policy.weights.get(sequence),
-        }
+        Response::new(self.policy.sums.get(sequence), self.policy.tokens.get(sequence))
+            .with_reference(self.reference.map_or(0.0, |sums| sums.get(sequence)))
+            .with_weights(self.policy.weights.get(sequence))
     }
-}
-
-impl UnitScale<'_> {
-    /// The factor of a unit's gradient, where `factor` is that of its loss in the term's value.
-    pub(crate) fn of(self, unit: usize, factor: f64) -> f64 {
-        match self {
-            Self::Reduced(upstream) => upstream * factor,
-            Self::Given(upstream) => upstream[unit],
-        }
-    }
-}
-
-/// A weight of 0 takes a unit out of the batch, whatever its loss is.
-fn weighted(weight: f64, value: f64) -> f64 {
-    if weight == 0.0 { 0.0 } else { weight * value }
 }

@@ -11,14 +11,10 @@ use serde_json::Value;
 use super::{TIGHT, close, integers, load, number, numbers, shape};
 
 fn pair(chosen: [f64; 3], rejected: [f64; 3]) -> Pair {
-    let response = |[policy, reference, tokens]: [f64; 3]| Response {
-        policy,
-        reference,
-        tokens,
-        weights: tokens,
+    let response = |[policy, reference, tokens]: [f64; 3]| {
+        Response::new(policy, tokens).with_reference(reference)
     };
-    let (chosen, rejected) = (response(chosen), response(rejected));
-    Pair { chosen, rejected, beta: 1.0, margin: 0.0, soft_label: 1.0 }
+    Pair::new(response(chosen), response(rejected))
 }
 
 fn check_pairs(case: &Value, pairs: &[Pair], objective: &dyn Objective<Pair>) {
@@ -155,7 +151,7 @@ fn dpo_end_to_end_of_trl() {
         let logits = Logits::new(&data, sequences * length, vocab).unwrap();
         let forward = loss.forward(&Reference::new(), logits).unwrap();
         assert_relative_eq!(forward.loss(), number(&expected["loss"]), max_relative = 1e-9);
-        let sums = forward.totals().sums.to_f64();
+        let sums = forward.totals().sums.to_vec().unwrap();
         close(&sums, &numbers(&expected["logps"]), TIGHT, id);
         let mut grads = vec![f64::NAN; data.len()];
         let target = (logits, LogitsMut::new(&mut grads, sequences * length, vocab).unwrap());

@@ -33,11 +33,11 @@ impl Exact {
     }
 
     fn gradient(&self, row: &RowGradient, label: usize) -> Vec<f64> {
-        let (a, b, c) = (f64::from(row.a), f64::from(row.b), f64::from(row.c));
+        let (a, c) = (f64::from(row.a), f64::from(row.c));
         let term = |(v, log_p): (usize, &f64)| {
             let p = log_p.exp();
             let entropy = if p == 0.0 { 0.0 } else { c * p * (log_p + self.entropy) };
-            let value = if v == label { (a + b) + a * log_p.exp_m1() } else { a * p };
+            let value = if v == label { a * log_p.exp_m1() } else { a * p };
             (value + entropy) * self.inverse_temperature
         };
         self.log_p.iter().enumerate().map(term).collect()
@@ -123,14 +123,13 @@ fn compare<E: Lanes>(simd: Simd, kind: Kind, columns: usize, temperature: f64, w
     let first = x.iter().position(|v| v.load() == state.maximum()).expect("a maximum");
     assert_eq!(simd.argmax(&x, &state), first);
 
-    for (a, b, c) in [(-0.5, 0.5, 0.0), (0.3, -0.1, 0.7)] {
+    for (a, c) in [(-0.5, 0.0), (0.3, 0.7)] {
         let row = RowGradient {
             maximum: state.maximum(),
             log_sum: state.log_sum() as f32,
             entropy: state.entropy() as f32,
             inverse_temperature: 1.0 / temperature,
             a,
-            b,
             c,
         };
         let mut dx = vec![E::store(9.0); columns];
@@ -244,7 +243,6 @@ fn gradient_of<E: Lanes>(simd: Simd, x: &[E], state: &RowState, c: f32, label: u
         entropy: state.entropy() as f32,
         inverse_temperature: 1.0 / 0.7,
         a: -0.5,
-        b: 0.5,
         c,
     };
     let mut dx = vec![E::store(7.0); x.len()];
@@ -321,7 +319,6 @@ fn vector_conversions_agree_with_scalar_ones() {
             entropy: 0.0,
             inverse_temperature: 1.0,
             a: 1.0,
-            b: 0.0,
             c: 0.0,
         };
         let halves: Vec<f16> =
@@ -425,7 +422,6 @@ fn nan_of_any_payload_survives_the_gradient() {
         entropy: 1.0,
         inverse_temperature: 1.0,
         a: 1.0,
-        b: 1.0,
         c: 1.0,
     };
     let rows = [

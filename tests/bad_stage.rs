@@ -1,0 +1,95 @@
+//! Stages called by hand, for callers that own the memory: what does not fit is refused.
+
+use prefuse::batch::{Labels, Logits};
+use prefuse::objectives::Dpo;
+use prefuse::stages::{LogProbs, Objective, ObjectiveOutputs, TokenOutputs, Tokens, Totals};
+use prefuse::{Backend, Cpu, DType, Reference, Slice, SliceMut, Term};
+
+use crate::bad_input::{batch, ready, refused};
+
+/// Shapes of the stages themselves, for callers that own the memory.
+#[test]
+fn stages() {
+    let backend = Cpu::new();
+    let data = [0.5_f32; 12];
+    let logits = Logits::new(&data, 4, 3).unwrap();
+    let labels = Labels::new(&[0; 4][..]);
+    let scratch = backend.log_probs_scratch(4, 3);
+    let run = |lengths: [usize; 4], dtype: DType, scratch: usize| {
+        let mut buffers: Vec<_> =
+            lengths[..3].iter().map(|&len| backend.allocate(dtype, len).unwrap()).collect();
+        let mut scratch = backend.allocate(DType::F64, scratch).unwrap();
+        let mut argmax = vec![0_i64; lengths[3]];
+        let [log_probs, maximum, log_sum] = &mut buffers[..] else { panic!() };
+        let [log_probs, maximum, log_sum]: [SliceMut<'_>; 3] =
+            [log_probs.slice_mut(), maximum.slice_mut(), log_sum.slice_mut()];
+        let argmax = Some(SliceMut::new(&mut argmax));
+        let outputs = TokenOutputs { log_probs, maximum, log_sum, entropy: None, argmax };
+        let tokens = Tokens::new(&labels, None)?;
+        LogProbs::new(&backend, logits, tokens, 1.0, outputs, scratch.slice_mut()).map(|_| ())
+    };
+    assert!(run([4; 4], DType::F32, scratch).is_ok());
+    refused(run([3, 4, 4, 4], DType::F32, scratch), "log_probs: expected length 4, got 3");
+    refused(run([4, 5, 4, 4], DType::F32, scratch), "maximum: expected length 4, got 5");
+    refused(run([4, 4, 0, 4], DType::F32, scratch), "log_sum: expected length 4, got 0");
+    refused(run([4, 4, 4, 1], DType::F32, scratch), "argmax: expected length 4, got 1");
+    refused(run([4; 4], DType::F16, scratch), "log_probs: expected f32, got f16");
+    refused(
+        run([4; 4], DType::F32, scratch - 1),
+        &format!("scratch of log_probs: expected length {scratch}, got {}", scratch - 1),
+    );
+}
+
+/// A stage runs on the backend that it was made for.
+#[test]
+fn stages_of_another_backend() {
+    let data = [0.5_f64; 12];
+    let labels = Labels::new(&[0; 4][..]);
+    let mut outputs = [[7.0_f64; 4]; 3];
+    let [log_probs, maximum, log_sum] = outputs.each_mut().map(|output| SliceMut::new(output));
+    let outputs = TokenOutputs { log_probs, maximum, log_sum, entropy: None, argmax: None };
+    let (logits, tokens) = (Logits::new(&data, 4, 3).unwrap(), Tokens::new(&labels, None).unwrap());
+    let mut single = [0.0_f32; 64];
+    let wrong = SliceMut::new(&mut single);
+    let mut other = [[7.0_f64; 4]; 3];
+    let [a, b, c] = other.each_mut().map(|output| SliceMut::new(output));
+    let again = TokenOutputs { log_probs: a, maximum: b, log_sum: c, entropy: None, argmax: None };
+    refused(
+        LogProbs::new(&Reference::new(), logits, tokens, 1.0, again, wrong),
+        "scratch of log_probs: expected f64, got f32",
+    );
+    let mut scratch = [0.0_f64; 0];
+    let scratch = SliceMut::new(&mut scratch);
+    let stage = LogProbs::new(&Reference::new(), logits, tokens, 1.0, outputs, scratch).unwrap();
+    refused(
+        Cpu::new().log_probs(stage),
+        "stage: expected one made for the cpu backend, got one for reference",
+    );
+}
+
+/// A term resolved against one batch does not run on another.
+#[test]
+fn terms_of_another_batch() {
+    let term = Term::pairs(Dpo::new(0.1)).resolve(&ready()).unwrap();
+    let bare = batch(&[0; 4], &[0, 4]).unwrap();
+    let zeros = [0.0_f64; 1];
+    let totals = Totals {
+        sums: Slice::new(&zeros),
+        tokens: Slice::new(&zeros),
+        weights: Slice::new(&zeros),
+    };
+    let (mut losses, mut rewards, mut value) = ([0.0_f64], [0.0_f64; 2], [0.0_f64]);
+    let outputs = ObjectiveOutputs {
+        losses: SliceMut::new(&mut losses),
+        rewards: SliceMut::new(&mut rewards),
+        value: SliceMut::new(&mut value),
+        grads: None,
+    };
+    let mut scratch = [0.0_f64; 0];
+    let scratch = SliceMut::new(&mut scratch);
+    let inputs = (totals, Some(Slice::new(&zeros)));
+    refused(
+        Objective::new(&Reference::new(), &bare, &term, inputs, outputs, scratch),
+        "term: expected one resolved against this batch, got one of another",
+    );
+}
