@@ -56,7 +56,8 @@ pub fn token_log_probs(
         let backend = rows::backend(rows.dtype());
         prefuse::token_log_probs(backend.as_ref(), rows, labels, weights, options)
     })?;
-    let argmax = values.argmax().map(<[i64]>::to_vec);
+    let argmax = values.argmax().map(Slice::host::<i64>).transpose().map_err(Error::wrap)?;
+    let argmax = argmax.map(<[i64]>::to_vec);
     let has_entropies = values.entropy().is_some();
     let operation = TokenOperation {
         labels: labels.clone().into_owned(),
@@ -77,10 +78,11 @@ struct TokenOperation {
 }
 
 impl TokenOperation {
-    fn stacked<T: Element>(&self) -> (Vec<T>, Shape) {
-        let values = [Some(self.values.log_probs()), self.values.entropy()];
-        let values: Vec<&[T]> = values.into_iter().flatten().filter_map(|values| values.host().ok()).collect();
-        (values.concat(), Shape::from((values.len(), self.labels.len())))
+    fn stacked<T: Element>(&self) -> Result<(Vec<T>, Shape)> {
+        let values = [Some(self.values.log_probs()), self.values.entropy()].into_iter().flatten();
+        let values = values.map(Slice::host).collect::<prefuse::Result<Vec<&[T]>>>();
+        let values = values.map_err(Error::wrap)?;
+        Ok((values.concat(), Shape::from((values.len(), self.labels.len()))))
     }
 
     fn write<T: Element>(
@@ -108,11 +110,11 @@ impl Operation for TokenOperation {
     fn output(&self) -> Result<(CpuStorage, Shape)> {
         Ok(match self.values.log_probs().dtype() {
             prefuse::DType::F64 => {
-                let (values, shape) = self.stacked();
+                let (values, shape) = self.stacked()?;
                 (CpuStorage::F64(values), shape)
             }
             _ => {
-                let (values, shape) = self.stacked();
+                let (values, shape) = self.stacked()?;
                 (CpuStorage::F32(values), shape)
             }
         })
