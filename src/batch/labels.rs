@@ -87,8 +87,7 @@ pub fn shift_labels(ids: &[i64], packing: &Packing, ignore: i64) -> Result<Vec<i
         return Err(Error::Length { what: "ids", expected: packing.tokens(), got: ids.len() });
     }
     let mut labels = Vec::with_capacity(ids.len());
-    for sequence in 0..packing.sequences() {
-        let range = packing.range(sequence);
+    for range in packing.ranges() {
         if !range.is_empty() {
             labels.extend_from_slice(&ids[range.start + 1..range.end]);
             labels.push(ignore);

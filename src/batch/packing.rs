@@ -70,6 +70,11 @@ impl Packing {
         (sequence < self.sequences()).then(|| self.range(sequence))
     }
 
+    /// The tokens of each sequence, in order.
+    pub fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> {
+        (0..self.sequences()).map(|sequence| self.range(sequence))
+    }
+
     pub(crate) fn range(&self, sequence: usize) -> Range<usize> {
         self.offsets[sequence]..self.offsets[sequence + 1]
     }
