@@ -140,6 +140,34 @@ macro_rules! each_dtype {
     };
 }
 
+/// Two tests that run `check(backend, tokens, vocab, temperature)`: over every backend, type and
+/// vocabulary, and over large vocabularies on the backends that are fast.
+#[macro_export]
+macro_rules! row_sweep {
+    ($check:ident, $tokens:expr) => {
+        #[test]
+        fn every_backend_dtype_and_vocabulary() {
+            for backend in $crate::common::backends() {
+                let backend = &*backend;
+                for vocab in $crate::common::VOCABS {
+                    $crate::each_dtype!(backend, $check, $tokens, vocab, 1.0);
+                }
+                $crate::each_dtype!(backend, $check, $tokens, 1000, 0.7);
+                $crate::each_dtype!(backend, $check, $tokens, 1000, 2.0);
+            }
+        }
+
+        #[test]
+        fn large_vocabularies() {
+            for cpu in $crate::common::cpus() {
+                for vocab in $crate::common::LARGE_VOCABS {
+                    $crate::each_dtype!(&cpu as &dyn Backend, $check, 6, vocab, 1.0);
+                }
+            }
+        }
+    };
+}
+
 /// f16 cannot hold an offset of 1e4 and distinguish logits around it, but it can hold it.
 #[test]
 fn inputs_are_what_they_say() {

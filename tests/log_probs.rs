@@ -4,10 +4,8 @@ use approx::assert_relative_eq;
 use prefuse::batch::{Labels, Logits, Weights};
 use prefuse::{Backend, DType, Element, RowOptions, Slice, TokenLogProbs, token_log_probs};
 
-use crate::common::{
-    LARGE_VOCABS, VOCABS, backends, bits, cpus, exact, labels, logits, truth, weights,
-};
-use crate::each_dtype;
+use crate::common::{backends, bits, exact, labels, logits, truth, weights};
+use crate::{each_dtype, row_sweep};
 
 /// What the additions do to a row's sum, relative: a block of 4096 columns is summed by 64 lanes of
 /// f32, so 64 additions of positive numbers and 6 in the lanes' tree, each half an ulp, and an
@@ -94,26 +92,7 @@ fn check<T: Element>(backend: &dyn Backend, tokens: usize, vocab: usize, tempera
     }
 }
 
-#[test]
-fn every_backend_dtype_and_vocabulary() {
-    for backend in backends() {
-        let backend = &*backend;
-        for vocab in VOCABS {
-            each_dtype!(backend, check, 24, vocab, 1.0);
-        }
-        each_dtype!(backend, check, 24, 1000, 0.7);
-        each_dtype!(backend, check, 24, 1000, 2.0);
-    }
-}
-
-#[test]
-fn large_vocabularies() {
-    for cpu in cpus() {
-        for vocab in LARGE_VOCABS {
-            each_dtype!(&cpu as &dyn Backend, check, 6, vocab, 1.0);
-        }
-    }
-}
+row_sweep!(check, 24);
 
 /// Two logits far apart under a temperature, so that nothing is exact: every rounding of `z` shows.
 #[test]

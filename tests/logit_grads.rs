@@ -7,11 +7,8 @@ use prefuse::{
 };
 use rand::RngExt;
 
-use crate::common::{
-    LARGE_VOCABS, VOCABS, backends, cpus, exact, labels, logits, normal, rng, rounding, truth,
-    weights,
-};
-use crate::each_dtype;
+use crate::common::{backends, exact, labels, logits, normal, rng, rounding, truth, weights};
+use crate::{each_dtype, row_sweep};
 
 /// Runs forward and backward; `grads` has the type of the log-probs.
 struct Case<'a, T: Element> {
@@ -24,7 +21,12 @@ struct Case<'a, T: Element> {
     entropy_grads: Option<&'a [f64]>,
 }
 
-impl<T: Element> Case<'_, T> {
+impl<'a, T: Element> Case<'a, T> {
+    fn new(data: &'a [T], vocab: usize, labels: &'a Labels<'a>, log_prob_grads: &'a [f64]) -> Self {
+        let options = RowOptions::default();
+        Self { data, vocab, labels, weights: None, options, log_prob_grads, entropy_grads: None }
+    }
+
     fn forward(&self, backend: &dyn Backend) -> TokenLogProbs {
         let logits = Logits::new(self.data, self.labels.len(), self.vocab).unwrap();
         token_log_probs(backend, logits, self.labels, self.weights, self.options).unwrap()
@@ -156,26 +158,7 @@ fn compare<T: Element>(
     }
 }
 
-#[test]
-fn every_backend_dtype_and_vocabulary() {
-    for backend in backends() {
-        let backend = &*backend;
-        for vocab in VOCABS {
-            each_dtype!(backend, check, 18, vocab, 1.0);
-        }
-        each_dtype!(backend, check, 18, 1000, 0.7);
-        each_dtype!(backend, check, 18, 1000, 2.0);
-    }
-}
-
-#[test]
-fn large_vocabularies() {
-    for cpu in cpus() {
-        for vocab in LARGE_VOCABS {
-            each_dtype!(&cpu as &dyn Backend, check, 6, vocab, 1.0);
-        }
-    }
-}
+row_sweep!(check, 18);
 
 /// In place and out of place are the same bits, in any stride, and what lies between rows is kept.
 #[test]
@@ -185,15 +168,7 @@ fn in_place_is_out_of_place() {
         let data = logits::<T>(3, tokens, vocab);
         let ids = labels(3, &data, vocab);
         let (labels, grads) = (Labels::new(&ids[..]), upstream(4, tokens));
-        let case = Case {
-            data: &data,
-            vocab,
-            labels: &labels,
-            weights: None,
-            options: RowOptions::default(),
-            log_prob_grads: &grads,
-            entropy_grads: None,
-        };
+        let case = Case::new(&data, vocab, &labels, &grads);
         let expected = case.grads(backend);
         let gap = T::from_f64(-7.0);
         let mut strided = vec![gap; (tokens - 1) * stride + vocab];
@@ -221,16 +196,7 @@ fn out_of_place_strides() {
         let data = logits::<T>(3, tokens, vocab);
         let ids = labels(3, &data, vocab);
         let (labels, upstream) = (Labels::new(&ids[..]), upstream(4, tokens));
-        let options = RowOptions::default();
-        let case = Case {
-            data: &data,
-            vocab,
-            labels: &labels,
-            weights: None,
-            options,
-            log_prob_grads: &upstream,
-            entropy_grads: None,
-        };
+        let case = Case::new(&data, vocab, &labels, &upstream);
         let expected = case.grads(backend);
         let mut strided = vec![T::from_f64(f64::NAN); tokens * from];
         for token in 0..tokens {
@@ -314,15 +280,7 @@ fn impossible_labels() {
     for backend in backends() {
         let data = [0.0_f32, f32::NEG_INFINITY, 0.0];
         let labels = Labels::new(&[1][..]);
-        let case = Case {
-            data: &data,
-            vocab: 3,
-            labels: &labels,
-            weights: None,
-            options: RowOptions::default(),
-            log_prob_grads: &[1.0],
-            entropy_grads: None,
-        };
+        let case = Case::new(&data, 3, &labels, &[1.0]);
         let grads = case.grads(&*backend);
         approx::assert_relative_eq!(grads[..], [-0.5, 1.0, -0.5][..], max_relative = 1e-6);
     }
@@ -335,15 +293,7 @@ fn confident_labels_keep_their_digits() {
         let mut row = vec![0.0_f32; 1000];
         row[17] = 30.0;
         let labels = Labels::new(&[17][..]);
-        let case = Case {
-            data: &row,
-            vocab: 1000,
-            labels: &labels,
-            weights: None,
-            options: RowOptions::default(),
-            log_prob_grads: &[1.0],
-            entropy_grads: None,
-        };
+        let case = Case::new(&row, 1000, &labels, &[1.0]);
         let expected = -(-(999.0 * (-30f64).exp()).ln_1p()).exp_m1();
         let got = f64::from(case.grads(&*backend)[17]);
         approx::assert_relative_eq!(got, expected, max_relative = 1e-5);
@@ -358,15 +308,7 @@ fn rows_sum_to_zero() {
         let data = logits::<T>(rng(5).random(), tokens, vocab);
         let ids = labels(3, &data, vocab);
         let (labels, grads) = (Labels::new(&ids[..]), vec![1.0; tokens]);
-        let case = Case {
-            data: &data,
-            vocab,
-            labels: &labels,
-            weights: None,
-            options: RowOptions::default(),
-            log_prob_grads: &grads,
-            entropy_grads: None,
-        };
+        let case = Case::new(&data, vocab, &labels, &grads);
         let (relative, absolute) = rounding::<T>();
         for row in case.grads(backend).chunks(vocab) {
             let sum: f64 = row.iter().map(|x| x.to_f64()).sum();

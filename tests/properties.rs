@@ -372,6 +372,48 @@ fn zero_factors_win() {
     }
 }
 
+/// Reference log-probs per token and their sums per sequence are the same input, with the batch's
+/// weights and without.
+#[test]
+fn reference_per_token_is_per_sequence() {
+    for backend in backends() {
+        let data: Vec<f32> = logits(1, 8, 9);
+        let ids = labels(1, &data, 9);
+        let tokens: Vec<f32> = (0..8).map(|token| -0.5 * token as f32).collect();
+        let factors = [1.0, 0.5, 0.0, -1.0, 2.0, 1.0, 0.25, 3.0_f32];
+        let sum = |weights: [f32; 8]| -> Vec<f64> {
+            let counted = |t: &usize| ids[*t] != -100 && weights[*t] != 0.0;
+            let term = |t: usize| f64::from(weights[t]) * f64::from(tokens[t]);
+            (0..4).map(|s| (2 * s..2 * s + 2).filter(counted).map(term).sum()).collect()
+        };
+        let run = |weighted: bool, reference| {
+            let packing = Packing::padded(4, 2).unwrap();
+            let mut batch = Batch::new(Labels::new(&ids[..]), packing).unwrap();
+            if weighted {
+                batch = batch.with_weights(Weights::new(&factors[..]).unwrap()).unwrap();
+            }
+            let batch = batch
+                .with_reference(reference)
+                .and_then(|batch| batch.with_pairs(Pairs::halves(2).unwrap()))
+                .unwrap();
+            let loss = Loss::new(batch, [Term::pairs(Dpo::new(0.1))]).unwrap();
+            loss.forward(&*backend, Logits::new(&data, 8, 9).unwrap()).unwrap().loss()
+        };
+        let per_token = || ReferenceLogProbs::per_token(&tokens);
+        let sums = ReferenceLogProbs::per_sequence(sum([1.0; 8]));
+        assert_eq!(run(false, per_token()), run(false, sums));
+        let sums = ReferenceLogProbs::per_sequence_weighted(sum(factors));
+        assert_eq!(run(true, per_token()), run(true, sums));
+    }
+}
+
+/// The two usual layouts name the pairs that they say.
+#[test]
+fn layouts_of_pairs() {
+    assert_eq!(Pairs::halves(3).unwrap().indices(), [(0, 3), (1, 4), (2, 5)]);
+    assert_eq!(Pairs::interleaved(3).unwrap().indices(), [(0, 1), (2, 3), (4, 5)]);
+}
+
 /// Terms over sequences look at those that they name, in that order.
 #[test]
 fn selected_sequences() {

@@ -27,6 +27,8 @@ const TEST: &[Step] = &[
     // profile of the example, so that candle is compiled once.
     step("tests of the core", &["test"]),
     step("tests of the core without default features", &["test", "--no-default-features"]),
+    // Every f32 through the exponential and the conversions.
+    step("exhaustive tests", &["test", "--release", "-p", "prefuse", "--lib", "--", "--ignored"]),
     step("tests of the members", &["test", "--release", "--workspace", "--exclude", "prefuse"]),
     step("the example", &["run", "--release", "-p", "align", "--", "--quick"]),
     step("the packaged crate", &["package", "-p", "prefuse", "--allow-dirty"]),
@@ -42,11 +44,25 @@ const CANDLE_CUDA: &[Step] = &[Step {
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
-        Some("test") => run(TEST),
+        Some("test") => {
+            install_components();
+            run(TEST)
+        }
         Some("candle-cuda") => run(CANDLE_CUDA),
         _ => {
             eprintln!("usage: cargo xtask test | candle-cuda");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Toolchains come without them where rustup's minimal profile was chosen. If that fails, the step
+/// that needs one says so.
+fn install_components() {
+    for (component, tool) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
+        let found = Command::new(env!("CARGO")).args([tool, "--version"]).output();
+        if !found.is_ok_and(|output| output.status.success()) {
+            let _ = Command::new("rustup").args(["component", "add", component]).status();
         }
     }
 }

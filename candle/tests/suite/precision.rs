@@ -74,7 +74,7 @@ fn forward_holds_the_values_behind_the_loss() -> Outcome {
     assert!(forward.metrics().is_some());
     let expected = values(&composed::log_probs(&logits)?)?;
     let mask = Kind::SimPoNll.mask();
-    for (token, got) in forward.tokens().log_probs().to_vec().unwrap().into_iter().enumerate() {
+    for (token, got) in forward.tokens().log_probs().to_vec()?.into_iter().enumerate() {
         assert!((got - expected[token] * mask[token]).abs() < 1e-13);
     }
     Ok(())
