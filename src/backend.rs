@@ -12,8 +12,8 @@ pub(crate) mod sealed {
 /// Something that runs the stages: [`Cpu`](crate::Cpu) or [`Reference`](crate::Reference).
 ///
 /// The inputs of each stage are a struct of [`stages`](crate::stages), checked when it was made.
-/// Each stage publishes its scratch size, allocates nothing, and has written nothing when it
-/// returns an error.
+/// Each stage publishes its scratch size and allocates nothing of its own (the reference holds one
+/// row), so that the caller can own all memory; buffers are as they were when it returns an error.
 pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
     /// The backend's name, for messages.
     fn name(&self) -> &'static str;

@@ -27,8 +27,8 @@
 //!
 //! - Row kernels do not know the loss; objectives do not know element types, devices or
 //!   vocabularies.
-//! - Only constructors return shape errors; stages assume shapes. A stage that returns an error
-//!   (a label outside the vocabulary) has written nothing.
+//! - Only constructors return shape errors; stages assume shapes. After an error (a label
+//!   outside the vocabulary) every buffer of the caller is as it was.
 //! - `objectives` depends on nothing else in the crate; `unsafe` lives in one file, the SIMD
 //!   dispatch of the CPU backend.
 //! - The same bits on every run, for any number of threads, and for a row whatever batch it sits in.

@@ -3,14 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::Backend;
-use crate::batch::{Batch, Logits, LogitsMut};
+use crate::batch::{Batch, Logits, LogitsMut, same_length};
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Slice};
 use crate::metrics::PairMetrics;
 use crate::stages::{
     MaskedRows, Objective, ObjectiveOutputs, SequenceSums, Target, TokenGrads, TokenUpstream,
-    Tokens, Totals, TotalsMut, UnitScale, same_length,
+    Tokens, Totals, TotalsMut, UnitScale,
 };
 use crate::term::{Resolved, Term, check_inputs};
 use crate::token_log_probs::{RowOptions, TokenLogProbs};

@@ -18,7 +18,6 @@ pub use sentences::{Sentence, Unlabelled};
 pub use weights::Weights;
 
 use crate::error::{Error, Result};
-use crate::stages::same_length;
 
 /// An empty vector for `len` elements.
 ///
@@ -146,4 +145,8 @@ impl<'a> Batch<'a> {
             _ => Ok(()),
         }
     }
+}
+
+pub(crate) fn same_length(what: &'static str, expected: usize, got: usize) -> Result<()> {
+    if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
 }

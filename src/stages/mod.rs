@@ -11,7 +11,7 @@ pub use objective::{Objective, ObjectiveOutputs, UnitResult, UnitScale};
 pub use sequence_sums::{SequenceSums, TokenGrads, Totals, TotalsMut};
 
 use crate::backend::Backend;
-use crate::batch::{Batch, Labels, Logits, Weights};
+use crate::batch::{Batch, Labels, Logits, Weights, same_length};
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Slice, SliceMut};
@@ -57,10 +57,6 @@ impl<'a> Tokens<'a> {
     pub(crate) fn counted_label(self, token: usize) -> Option<usize> {
         self.labels.get(token).filter(|_| self.weight(token) != 0.0)
     }
-}
-
-pub(crate) fn same_length(what: &'static str, expected: usize, got: usize) -> Result<()> {
-    if expected == got { Ok(()) } else { Err(Error::Length { what, expected, got }) }
 }
 
 fn check_scratch(what: &'static str, expected: usize, scratch: &SliceMut<'_>) -> Result<()> {

@@ -1,5 +1,5 @@
-use super::{Tokens, same_length, same_values};
-use crate::batch::Packing;
+use super::{Tokens, same_values};
+use crate::batch::{Packing, same_length};
 use crate::element::DType;
 use crate::error::Result;
 use crate::memory::{Slice, SliceMut};
