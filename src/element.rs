@@ -5,7 +5,7 @@ use half::{bf16, f16};
 
 /// The type of one element, as a run-time fact.
 #[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DType {
     /// IEEE binary64; logits of this type are for the [`Reference`](crate::Reference) backend.
     F64,
@@ -43,6 +43,12 @@ impl DType {
             Self::BF16 => "bf16",
             Self::I64 => "i64",
         }
+    }
+}
+
+impl std::fmt::Debug for DType {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.name())
     }
 }
 

@@ -54,10 +54,12 @@ pub enum Error {
         stride: usize,
     },
     /// Logits of an element type that the backend does not take.
-    #[error("logits: expected a type that the {backend} backend takes, got {got}")]
+    #[error("logits: the {backend} backend takes {expected:?}, got {got}")]
     LogitsType {
         /// The backend's name.
         backend: &'static str,
+        /// The types that it takes.
+        expected: &'static [DType],
         /// The type found.
         got: DType,
     },

@@ -1,6 +1,6 @@
 //! The stages in order: a loss of weighted terms, and its gradient by the logits.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::backend::Backend;
 use crate::batch::{Batch, Logits, LogitsMut, same_length};
@@ -41,7 +41,7 @@ use crate::token_log_probs::{RowOptions, TokenLogProbs};
 #[derive(Clone, Debug)]
 pub struct Loss<'a> {
     /// Shared by copies, and carried by their forward results.
-    id: u64,
+    id: usize,
     batch: Batch<'a>,
     terms: Vec<Resolved>,
     rows: RowOptions,
@@ -61,7 +61,7 @@ pub enum Upstream<'a> {
 /// What [`Loss::forward`] computed, and what the gradient needs again: O(tokens) numbers.
 #[derive(Debug)]
 pub struct Forward {
-    loss_id: u64,
+    loss_id: usize,
     tokens: TokenLogProbs,
     policy: [Buffer; 3],
     reference: Option<Buffer>,
@@ -87,7 +87,8 @@ impl<'a> Loss<'a> {
     ///
     /// # Errors
     /// No terms; a parameter, weight or divisor outside its domain; an input that the batch lacks; or
-    /// a number given for each pair that no term over pairs uses.
+    /// a number given for each pair that a term over pairs does not use, or that no term is there to
+    /// use.
     pub fn new(batch: Batch<'a>, terms: impl IntoIterator<Item = Term>) -> Result<Self> {
         batch.check()?;
         let terms =
@@ -98,7 +99,7 @@ impl<'a> Loss<'a> {
         if let Some(pairs) = batch.pairs() {
             check_inputs(&terms, pairs)?;
         }
-        static LOSSES: AtomicU64 = AtomicU64::new(0);
+        static LOSSES: AtomicUsize = AtomicUsize::new(0);
         let id = LOSSES.fetch_add(1, Ordering::Relaxed);
         Ok(Self { id, batch, terms, rows: RowOptions::default() })
     }

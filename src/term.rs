@@ -29,6 +29,7 @@ pub enum Sequences {
     #[default]
     All,
     /// The chosen sequence of each pair, in pair order; one that stands in two pairs counts twice.
+    /// The weights of the pairs are for terms over pairs and do not enter.
     Chosen,
     /// These, in this order.
     Indices(Vec<usize>),
@@ -94,8 +95,8 @@ impl Term {
             let ParameterError { parameter, expected, got } = error;
             Error::Parameter { objective, parameter, expected, got }
         })?;
-        if !self.weight.is_finite() {
-            let (what, expected) = ("term weight", "a finite number");
+        if self.weight.is_nan() || self.weight.abs() > 1e30 {
+            let (what, expected) = ("term weight", "a number from -1e30 to 1e30");
             return Err(Error::Scalar { what, expected, got: self.weight });
         }
         if self.inputs().reference && batch.reference().is_none() {
@@ -109,22 +110,28 @@ impl Term {
         Ok(())
     }
 
+    /// The sequences of all units, unit by unit.
+    fn members(&self, batch: &Batch<'_>) -> Vec<usize> {
+        let pairs = batch.pairs().map_or(&[][..], Pairs::indices);
+        match &self.over {
+            Over::Pairs(_) => {
+                pairs.iter().flat_map(|&(chosen, rejected)| [chosen, rejected]).collect()
+            }
+            Over::Sequences(_, Sequences::All) => (0..batch.packing().sequences()).collect(),
+            Over::Sequences(_, Sequences::Chosen) => pairs.iter().map(|pair| pair.0).collect(),
+            Over::Sequences(_, Sequences::Indices(indices)) => indices.clone(),
+        }
+    }
+
     /// Checks the term against a batch and lists its units.
     ///
     /// # Errors
-    /// A parameter outside its domain, or an input that the batch lacks or the objective does not
-    /// use.
+    /// A parameter outside its domain, an input that the batch lacks, or no units.
     pub fn resolve(&self, batch: &Batch<'_>) -> Result<Resolved> {
         self.check(batch)?;
         let sequences = batch.packing().sequences();
-        let pairs = batch.pairs().map_or(&[][..], Pairs::indices);
-        let (members, responses) = match &self.over {
-            Over::Pairs(_) => (pairs.iter().flat_map(|&(c, r)| [c, r]).collect(), 2),
-            Over::Sequences(_, Sequences::All) => ((0..sequences).collect(), 1),
-            Over::Sequences(_, Sequences::Chosen) => (pairs.iter().map(|pair| pair.0).collect(), 1),
-            Over::Sequences(_, Sequences::Indices(indices)) => (indices.clone(), 1),
-        };
-        let members: Vec<usize> = members;
+        let responses = if matches!(self.over, Over::Pairs(_)) { 2 } else { 1 };
+        let members = self.members(batch);
         if members.is_empty() {
             return Err(Error::NoUnits { objective: self.name() });
         }
@@ -182,34 +189,36 @@ impl Resolved {
         self.term.reduction.divisor(self.units(), tokens)
     }
 
-    /// Whether the units are those of a batch with so many sequences and pairs.
-    pub(crate) fn fits(&self, sequences: usize, pairs: Option<usize>) -> bool {
-        let pairs = !self.is_over_pairs() || pairs == Some(self.units());
-        pairs && self.members.iter().all(|&sequence| sequence < sequences)
+    /// Whether the units are those of this batch.
+    pub(crate) fn fits(&self, batch: &Batch<'_>) -> bool {
+        self.term.members(batch) == self.members
+            && self.members.iter().all(|&sequence| sequence < batch.packing().sequences())
     }
 }
 
-/// A number that the dataset gives for a pair and that no term looks at would be lost in silence.
+/// A number that the dataset gives for a pair and that an objective does not look at would be lost
+/// in silence: each term over pairs has to use it, and there has to be one.
 ///
 /// # Errors
 /// The first such number.
 pub(crate) fn check_inputs(terms: &[Resolved], pairs: &Pairs<'_>) -> Result<()> {
-    let Some(objective) = terms.first().map(|term| term.term.name()) else { return Ok(()) };
-    let over_pairs = || terms.iter().filter(|term| term.is_over_pairs());
-    let used = |used: fn(Inputs) -> bool| over_pairs().any(|term| used(term.term.inputs()));
-    let beta = used(|inputs| inputs.beta);
-    let margin = used(|inputs| inputs.margin);
-    let soft_label = used(|inputs| inputs.soft_label);
-    let weight = over_pairs().next().is_some();
-    for pair in 0..pairs.len() {
-        for (input, used, neutral, got) in [
-            ("beta", beta, 1.0, pairs.beta(pair)),
-            ("margin", margin, 0.0, pairs.margin(pair)),
-            ("soft_label", soft_label, 1.0, pairs.soft_label(pair)),
-            ("weight", weight, 1.0, pairs.weight(pair)),
-        ] {
-            if !used && got != neutral {
-                return Err(Error::UnusedInput { objective, input, pair, neutral, got });
+    let over_pairs = terms.iter().filter(|term| term.is_over_pairs());
+    let mut checked: Vec<_> =
+        over_pairs.map(|term| (term.name(), term.term.inputs(), true)).collect();
+    if checked.is_empty() {
+        checked.extend(terms.first().map(|term| (term.name(), Inputs::NONE, false)));
+    }
+    for (objective, inputs, weight) in checked {
+        for pair in 0..pairs.len() {
+            for (input, used, neutral, got) in [
+                ("beta", inputs.beta, 1.0, pairs.beta(pair)),
+                ("margin", inputs.margin, 0.0, pairs.margin(pair)),
+                ("soft_label", inputs.soft_label, 1.0, pairs.soft_label(pair)),
+                ("weight", weight, 1.0, pairs.weight(pair)),
+            ] {
+                if !used && got != neutral {
+                    return Err(Error::UnusedInput { objective, input, pair, neutral, got });
+                }
             }
         }
     }

@@ -105,7 +105,7 @@ fn what_joins_a_batch() {
         "reference log-probs: expected length 4, got 3",
     );
     refused(
-        batch().with_reference(ReferenceLogProbs::per_sequence(&[0.0; 3][..])),
+        batch().with_reference(ReferenceLogProbs::per_sequence(&[0.0_f32; 3])),
         "reference sums: expected length 2, got 3",
     );
     let explained = "; per_sequence is for batches without token weights, per_sequence_weighted \
@@ -209,7 +209,7 @@ fn parameters() {
     );
     refused(
         make(Term::pairs(Dpo::new(0.1)).with_weight(f64::NAN)),
-        "term weight: expected a finite number, got NaN",
+        "term weight: expected a number from -1e30 to 1e30, got NaN",
     );
     refused(
         make(Term::pairs(Dpo::new(0.1)).with_reduction(Reduction::Divisor(0.0))),
@@ -256,9 +256,13 @@ fn terms() {
         ),
         "soft_label of pair 0: Hinge does not use it, expected the neutral 1, got 0.5",
     );
-    // One term that uses it is enough; terms over sequences use none.
+    // Every term over pairs has to use it, and terms over sequences use none.
     let margin = || with(pairs().with_margin(&[0.5][..]).unwrap());
-    assert!(Loss::new(margin(), [Term::pairs(Ipo::new(0.1)), Term::pairs(Dpo::new(0.1))]).is_ok());
+    refused(
+        Loss::new(margin(), [Term::pairs(Dpo::new(0.1)), Term::pairs(Ipo::new(0.1))]),
+        "margin of pair 0: Ipo does not use it, expected the neutral 0, got 0.5",
+    );
+    assert!(Loss::new(margin(), [Term::pairs(Dpo::new(0.1)), nll(Sequences::Chosen)]).is_ok());
     refused(
         Loss::new(margin(), [nll(Sequences::Chosen)]),
         "margin of pair 0: Nll does not use it, expected the neutral 0, got 0.5",
@@ -354,7 +358,7 @@ fn options() {
     let labels = Labels::new(&[0; 4][..]);
     refused(
         token_log_probs(&Cpu::new(), logits, &labels, None, RowOptions::default()),
-        "logits: expected a type that the cpu backend takes, got f64",
+        "logits: the cpu backend takes [f32, f16, bf16], got f64",
     );
 }
 

@@ -6,6 +6,7 @@ use prefuse::stages::{LogProbs, Objective, ObjectiveOutputs, TokenOutputs, Token
 use prefuse::{Backend, Cpu, DType, Reference, Slice, SliceMut, Term};
 
 use crate::bad_input::{batch, ready, refused};
+use crate::common::backends;
 
 /// Shapes of the stages themselves, for callers that own the memory.
 #[test]
@@ -45,8 +46,8 @@ fn stages() {
 fn stages_of_another_backend() {
     let data = [0.5_f64; 12];
     let labels = Labels::new(&[0; 4][..]);
-    let mut outputs = [[7.0_f64; 4]; 3];
-    let [log_probs, maximum, log_sum] = outputs.each_mut().map(|output| SliceMut::new(output));
+    let mut buffers = [[7.0_f64; 4]; 3];
+    let [log_probs, maximum, log_sum] = buffers.each_mut().map(|output| SliceMut::new(output));
     let outputs = TokenOutputs { log_probs, maximum, log_sum, entropy: None, argmax: None };
     let (logits, tokens) = (Logits::new(&data, 4, 3).unwrap(), Tokens::new(&labels, None).unwrap());
     let mut single = [0.0_f32; 64];
@@ -65,6 +66,7 @@ fn stages_of_another_backend() {
         Cpu::new().log_probs(stage),
         "stage: expected one made for the cpu backend, got one for reference",
     );
+    assert_eq!(buffers, [[7.0; 4]; 3]);
 }
 
 /// A term resolved against one batch does not run on another.
@@ -92,4 +94,28 @@ fn terms_of_another_batch() {
         Objective::new(&Reference::new(), &bare, &term, inputs, outputs, scratch),
         "term: expected one resolved against this batch, got one of another",
     );
+}
+
+/// A label outside the vocabulary is found before anything is written.
+#[test]
+fn a_bad_label_leaves_the_outputs() {
+    for backend in backends() {
+        let data = [0.5_f32; 12];
+        let labels = Labels::new(&[0, 1, 2, 3]);
+        let mut buffers = [[7.0_f32; 4]; 4];
+        let [log_probs, maximum, log_sum, entropy] =
+            buffers.each_mut().map(|buffer| SliceMut::new(buffer));
+        let outputs =
+            TokenOutputs { log_probs, maximum, log_sum, entropy: Some(entropy), argmax: None };
+        let mut scratch = vec![0.0_f64; backend.log_probs_scratch(4, 3)];
+        let scratch = SliceMut::new(&mut scratch);
+        let logits = Logits::new(&data, 4, 3).unwrap();
+        let tokens = Tokens::new(&labels, None).unwrap();
+        let stage = LogProbs::new(&*backend, logits, tokens, 1.0, outputs, scratch).unwrap();
+        refused(
+            backend.log_probs(stage),
+            "label of token 3: expected 0 to 2 or the ignore value -100, got 3",
+        );
+        assert_eq!(buffers, [[7.0; 4]; 4]);
+    }
 }

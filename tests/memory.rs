@@ -2,11 +2,14 @@
 //! own because it counts every allocation.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::sync::Mutex;
+
 use half::bf16;
 use peak_alloc::PeakAlloc;
-use prefuse::batch::{Batch, Labels, LogitsMut, Packing, Pairs, ReferenceLogProbs};
+use prefuse::batch::{Batch, Labels, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs};
 use prefuse::objectives::Dpo;
-use prefuse::{Cpu, Loss, MaskedRows, Term, Upstream};
+use prefuse::stages::{LogProbs, TokenOutputs, Tokens};
+use prefuse::{Backend, Cpu, Loss, MaskedRows, SliceMut, Term, Upstream};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -15,12 +18,17 @@ static MEMORY: PeakAlloc = PeakAlloc;
 /// a row before they are rounded.
 const PER_TOKEN: usize = 4 * 4 + 5 * 8;
 
-/// Bytes for each pair and sequence, rayon's queues, and vectors of a few entries.
+/// Bytes for each pair and sequence, rayon's queues, vectors of a few entries, and the scratch of
+/// fewer than 32 rows that are split over threads: three f64 numbers for each 4096 columns.
 const FIXED: usize = 64 * 1024;
+
+/// The counts are of the whole process, so the tests take turns.
+static TURN: Mutex<()> = Mutex::new(());
 
 #[test]
 fn beyond_inputs_and_gradient_it_is_per_token() {
-    for (tokens, vocab) in [(64, 32_000), (512, 32_000), (8192, 1000)] {
+    let _turn = TURN.lock();
+    for (tokens, vocab) in [(8, 262_144), (64, 32_000), (512, 32_000), (8192, 1000)] {
         let mut data = vec![bf16::ONE; tokens * vocab];
         let (labels, reference) = (vec![5_i64; tokens], vec![-1.0_f32; tokens]);
         let batch = Batch::new(Labels::new(&labels[..]), Packing::padded(2, tokens / 2).unwrap())
@@ -43,4 +51,32 @@ fn beyond_inputs_and_gradient_it_is_per_token() {
         let bound = PER_TOKEN * tokens + FIXED;
         assert!(used <= bound, "{used} bytes for {tokens} tokens, expected at most {bound}");
     }
+}
+
+/// The stages themselves allocate nothing but what rayon needs to hand out its tasks.
+#[test]
+fn stages_allocate_nothing() {
+    let _turn = TURN.lock();
+    let (tokens, vocab) = (512, 4099);
+    let data = vec![bf16::ONE; tokens * vocab];
+    let ids = vec![5_i64; tokens];
+    let labels = Labels::new(&ids);
+    let cpu = Cpu::new();
+    let mut buffers = [vec![0.0_f32; tokens], vec![0.0_f32; tokens], vec![0.0_f32; tokens]];
+    let mut scratch = vec![0.0_f64; cpu.log_probs_scratch(tokens, vocab)];
+    let mut run = || {
+        let [log_probs, maximum, log_sum] = buffers.each_mut().map(|buffer| SliceMut::new(buffer));
+        let outputs = TokenOutputs { log_probs, maximum, log_sum, entropy: None, argmax: None };
+        let (logits, counted) = (Logits::new(&data, tokens, vocab), Tokens::new(&labels, None));
+        let (logits, counted) = (logits.unwrap(), counted.unwrap());
+        let scratch = SliceMut::new(&mut scratch);
+        let stage = LogProbs::new(&cpu, logits, counted, 1.0, outputs, scratch).unwrap();
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        cpu.log_probs(stage).unwrap();
+        MEMORY.peak_usage() - before
+    };
+    run();
+    let used = run();
+    assert!(used <= 4096, "{used} bytes");
 }

@@ -155,7 +155,7 @@ fn policy_equal_to_reference() {
     }
 }
 
-/// Packed and padded layouts of the same sequences have the same per-token and per-sequence bits.
+/// Packed and padded layouts of the same sequences have the same bits, gradient included.
 #[test]
 fn packed_is_padded() {
     for backend in backends() {
@@ -178,10 +178,15 @@ fn packed_is_padded() {
             let loss = Loss::new(batch, [Term::pairs(SimPo::new(2.0, 0.5))]).unwrap();
             let logits = Logits::new(data, ids.len(), vocab).unwrap();
             let forward = loss.forward(&*backend, logits).unwrap();
+            let mut grads = vec![f32::NAN; data.len()];
+            let target = (logits, LogitsMut::new(&mut grads, ids.len(), vocab).unwrap());
+            let upstream = Upstream::Loss(1.0);
+            loss.logit_grads(&*backend, &forward, target, upstream, MaskedRows::Zero).unwrap();
+            let counted = grads.chunks(vocab).zip(ids).filter(|(_, id)| **id != -100);
             (
                 forward.totals().sums.to_vec().unwrap(),
                 forward.terms()[0].losses.clone(),
-                forward.loss(),
+                counted.flat_map(|(row, _)| row.to_vec()).collect::<Vec<_>>(),
             )
         };
         let padding = Packing::padded(4, longest).unwrap();
@@ -400,9 +405,9 @@ fn reference_per_token_is_per_sequence() {
             loss.forward(&*backend, Logits::new(&data, 8, 9).unwrap()).unwrap().loss()
         };
         let per_token = || ReferenceLogProbs::per_token(&tokens);
-        let sums = ReferenceLogProbs::per_sequence(sum([1.0; 8]));
+        let sums = ReferenceLogProbs::per_sequence(&sum([1.0; 8]));
         assert_eq!(run(false, per_token()), run(false, sums));
-        let sums = ReferenceLogProbs::per_sequence_weighted(sum(factors));
+        let sums = ReferenceLogProbs::per_sequence_weighted(&sum(factors));
         assert_eq!(run(true, per_token()), run(true, sums));
     }
 }

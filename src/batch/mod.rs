@@ -11,7 +11,7 @@ mod weights;
 pub use labels::{Labels, shift_labels};
 pub(crate) use logits::Shape;
 pub use logits::{Logits, LogitsMut};
-pub use packing::Packing;
+pub use packing::{Offset, Packing};
 pub use pairs::Pairs;
 pub use reference::ReferenceLogProbs;
 pub use sentences::{Sentence, Unlabelled};
@@ -35,7 +35,7 @@ pub struct Batch<'a> {
     labels: Labels<'a>,
     packing: Packing,
     weights: Option<Weights<'a>>,
-    reference: Option<ReferenceLogProbs<'a>>,
+    reference: Option<ReferenceLogProbs>,
     pairs: Option<Pairs<'a>>,
 }
 
@@ -68,7 +68,7 @@ impl<'a> Batch<'a> {
     ///
     /// # Errors
     /// Another length than the labels (per token) or the sequences (per sequence).
-    pub fn with_reference(mut self, reference: ReferenceLogProbs<'a>) -> Result<Self> {
+    pub fn with_reference(mut self, reference: ReferenceLogProbs) -> Result<Self> {
         if let Some(log_probs) = reference.tokens() {
             same_length("reference log-probs", self.tokens(), log_probs.len())?;
         }
@@ -110,7 +110,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The reference log-probs, if any.
-    pub fn reference(&self) -> Option<&ReferenceLogProbs<'a>> {
+    pub fn reference(&self) -> Option<&ReferenceLogProbs> {
         self.reference.as_ref()
     }
 
@@ -125,7 +125,7 @@ impl<'a> Batch<'a> {
             labels: self.labels.into_owned(),
             packing: self.packing,
             weights: self.weights.map(Weights::into_owned),
-            reference: self.reference.map(ReferenceLogProbs::into_owned),
+            reference: self.reference,
             pairs: self.pairs.map(Pairs::into_owned),
         }
     }

@@ -13,23 +13,23 @@ pub struct Packing {
 }
 
 impl Packing {
-    /// From `cu_seqlens`, `[sequences + 1]`, of i32 or i64.
+    /// From `cu_seqlens`, `[sequences + 1]`, of i32, i64, u32 or usize.
     ///
     /// # Errors
     /// Fewer than 2 entries, not starting at 0, or decreasing. That it ends at the number of
     /// tokens is checked by [`Batch::new`](crate::batch::Batch::new).
-    pub fn new<T: Copy + Into<i64>>(cu_seqlens: &[T]) -> Result<Self> {
+    pub fn new<T: Offset>(cu_seqlens: &[T]) -> Result<Self> {
         if cu_seqlens.len() < 2 {
             return Err(Error::CuSeqlensLength { got: cu_seqlens.len() });
         }
-        let first = cu_seqlens[0].into();
+        let first = cu_seqlens[0].offset();
         if first != 0 {
             return Err(Error::CuSeqlensStart { got: first });
         }
         let mut offsets = Vec::with_capacity(cu_seqlens.len());
         let mut previous = 0;
         for (index, &entry) in cu_seqlens.iter().enumerate() {
-            let got = entry.into();
+            let got = entry.offset();
             if got < previous {
                 return Err(Error::CuSeqlensDecrease { index, previous, got });
             }
@@ -79,3 +79,21 @@ impl Packing {
         self.offsets[sequence]..self.offsets[sequence + 1]
     }
 }
+
+/// An integer type of `cu_seqlens`.
+pub trait Offset: Copy {
+    /// The number; beyond the range of i64 the largest.
+    fn offset(self) -> i64;
+}
+
+macro_rules! offset {
+    ($($Type:ty)*) => {$(
+        impl Offset for $Type {
+            fn offset(self) -> i64 {
+                i64::try_from(self).unwrap_or(i64::MAX)
+            }
+        }
+    )*};
+}
+
+offset!(i32 i64 u32 usize);

@@ -76,7 +76,8 @@ impl Weights<'static> {
             let range = checked_range(packing, index, sentence)?;
             if let Some(token) = range.clone().find(|&token| seen[token]) {
                 let sequence = sentence.sequence;
-                let token = token - packing.range(sequence).start;
+                let first = packing.range(sequence).start;
+                let token = token - first + usize::from(sentence.ids);
                 return Err(Error::SentenceOverlap { sentence: index, sequence, token });
             }
             seen[range.clone()].fill(true);

@@ -38,6 +38,13 @@ pub(crate) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 /// [`EXP_CUTOFF`, 0]: 0.866 ulp with FMA, 0.960 ulp without.
 #[inline(always)]
 pub(crate) fn exp_nonpositive<const FMA: bool>(x: f32) -> f32 {
+    exp_above::<FMA>(x, EXP_CUTOFF)
+}
+
+/// The same with another cutoff, at least [`EXP_CUTOFF`], for results that a small factor would make
+/// subnormal.
+#[inline(always)]
+pub(crate) fn exp_above<const FMA: bool>(x: f32, cutoff: f32) -> f32 {
     let shifted = multiply_add::<FMA>(x, LOG2_E, ROUND);
     let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
     let k = shifted - ROUND;
@@ -57,7 +64,7 @@ pub(crate) fn exp_nonpositive<const FMA: bool>(x: f32) -> f32 {
     };
     // `scale` is a multiplication, not an addition to the exponent bits of p: those would turn some
     // NaNs into numbers. Written so that NaN takes the product.
-    if x < EXP_CUTOFF { 0.0 } else { p * scale }
+    if x < cutoff { 0.0 } else { p * scale }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::convert::Lanes;
 use super::rows::BLOCK;
 use super::simd::Simd;
 use super::state::{BlockState, RowState};
-use super::{FEW_ROWS, rows_per_task};
+use super::{DTYPES, FEW_ROWS, rows_per_task};
 use crate::batch::Logits;
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
@@ -48,7 +48,10 @@ pub(super) fn log_probs(simd: Simd, mut stage: LogProbs<'_>) -> Result<()> {
         DType::F32 => rows.run::<f32>(results, states)?,
         DType::F16 => rows.run::<f16>(results, states)?,
         DType::BF16 => rows.run::<bf16>(results, states)?,
-        got => return Err(Error::LogitsType { backend: stage.backend, got }),
+        got => {
+            let backend = stage.backend;
+            return Err(Error::LogitsType { backend, expected: DTYPES, got });
+        }
     }
     for (token, &[log_prob, maximum, log_sum, entropy, argmax]) in results.iter().enumerate() {
         stage.outputs.log_probs.set(token, log_prob);

@@ -7,7 +7,7 @@ use super::convert::Lanes;
 use super::gradient::RowGradient;
 use super::rows::BLOCK;
 use super::simd::Simd;
-use super::{FEW_ROWS, rows_per_task};
+use super::{DTYPES, FEW_ROWS, rows_per_task};
 use crate::batch::Shape;
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ pub(super) fn logit_grads(simd: Simd, stage: LogitGrads<'_>) -> Result<()> {
         DType::F32 => rows.run::<f32>(target),
         DType::F16 => rows.run::<f16>(target),
         DType::BF16 => rows.run::<bf16>(target),
-        got => Err(Error::LogitsType { backend, got }),
+        got => Err(Error::LogitsType { backend, expected: DTYPES, got }),
     }
 }
 

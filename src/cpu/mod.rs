@@ -29,6 +29,8 @@ use simd::Simd;
 /// shape alone.
 const FEW_ROWS: usize = 32;
 
+const DTYPES: &[DType] = &[DType::F32, DType::F16, DType::BF16];
+
 /// The CPU backend, for f32, f16 and bf16 logits. It runs in rayon's current thread pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu {
@@ -66,7 +68,7 @@ impl Backend for Cpu {
     }
 
     fn dtypes(&self) -> &'static [DType] {
-        &[DType::F32, DType::F16, DType::BF16]
+        DTYPES
     }
 
     fn allocate(&self, dtype: DType, len: usize) -> Result<Buffer> {

@@ -15,7 +15,7 @@
 )]
 
 use crate::cpu::convert::Lanes;
-use crate::cpu::exp::{EXP_CUTOFF, exp_nonpositive, multiply_add};
+use crate::cpu::exp::{EXP_CUTOFF, exp_above, exp_nonpositive, multiply_add};
 use crate::cpu::simd::Isa;
 use crate::cpu::state::BlockState;
 
@@ -33,6 +33,11 @@ const PEAKED: f32 = 1.5;
 #[inline(always)]
 pub(crate) fn exp<I: Isa>(x: f32) -> f32 {
     if I::FMA { exp_nonpositive::<true>(x) } else { exp_nonpositive::<false>(x) }
+}
+
+#[inline(always)]
+pub(crate) fn exp_to<I: Isa>(x: f32, cutoff: f32) -> f32 {
+    if I::FMA { exp_above::<true>(x, cutoff) } else { exp_above::<false>(x, cutoff) }
 }
 
 #[inline(always)]

@@ -6,6 +6,9 @@ use super::units::Unit;
 ///
 /// Those of this crate are written with [`objective!`](crate::objective); a loss of your own may
 /// use the macro too, or implement the trait by hand.
+#[diagnostic::on_unimplemented(
+    note = "objectives on pairs go in `Term::pairs`, those on sequences in `Term::sequences`"
+)]
 pub trait Objective<U: Unit>: std::fmt::Debug + Send + Sync {
     /// The objective's name.
     fn name(&self) -> &'static str;
@@ -163,7 +166,8 @@ impl Parameter for bool {
 /// differently in C++; numbers have a decimal point; functions come from
 /// [`scalar`](crate::objectives::scalar). `loss`, `grad` and `reward` start at 0. The domain of a
 /// parameter is any [`Domain`](crate::objectives::Domain), your own or one of
-/// [`objectives`](crate::objectives).
+/// [`objectives`](crate::objectives). Every optional input that the body reads has to stand in `uses`:
+/// others are checked to be neutral, and an undeclared reference is NaN.
 ///
 /// ```
 /// use prefuse::objectives::{Dpo, Objective, Pair};

@@ -3,7 +3,7 @@
 use super::ParameterError;
 
 /// A sum that keeps what its additions round away (Knuth's two-sum, 1969), so that the mean of `n`
-/// equal losses is that loss to the last bit.
+/// equal losses is that loss to the last bit, as long as their sum is finite.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LossSum {
     sum: f64,
@@ -63,5 +63,33 @@ impl Reduction {
             Self::Divisor(got) => super::POSITIVE.check("divisor", got),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LossSum;
+
+    fn mean(losses: &[f64]) -> f64 {
+        let mut sum = LossSum::default();
+        losses.iter().for_each(|&loss| sum.add(loss));
+        sum.over(losses.len() as f64)
+    }
+
+    #[test]
+    fn what_additions_round_away_is_kept() {
+        assert_eq!(mean(&[0.1; 1000]), 0.1);
+        assert_eq!(mean(&[1e100, 1.0, -1e100, 1.0]), 0.5);
+        assert_eq!(mean(&[5e-324; 3]), 5e-324);
+    }
+
+    #[test]
+    fn infinities_and_nan_stay_what_they_are() {
+        let inf = f64::INFINITY;
+        assert_eq!(mean(&[1.0, inf]), inf);
+        assert_eq!(mean(&[-inf, 1.0]), -inf);
+        assert_eq!(mean(&[f64::MAX, f64::MAX]), inf);
+        assert!(mean(&[inf, -inf]).is_nan());
+        assert!(mean(&[f64::NAN, 1.0]).is_nan());
     }
 }

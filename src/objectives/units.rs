@@ -15,7 +15,7 @@ pub trait Unit: Copy + Send + Sync + 'static {
 pub struct Response {
     /// Sum of token weight times log-prob under the policy.
     pub policy: f64,
-    /// The same under the reference; 0 if the batch has none.
+    /// The same under the reference; NaN for an objective that does not declare that it uses it.
     pub reference: f64,
     /// Labels that are not ignored and whose weight is not 0.
     pub tokens: f64,

@@ -81,7 +81,8 @@ fn same_values(what: &'static str, values: Slice<'_>, dtype: DType, len: usize) 
 
 fn check_logits(backend: &dyn Backend, logits: Logits<'_>, tokens: Tokens<'_>) -> Result<()> {
     if !backend.dtypes().contains(&logits.dtype()) {
-        return Err(Error::LogitsType { backend: backend.name(), got: logits.dtype() });
+        let (backend, expected) = (backend.name(), backend.dtypes());
+        return Err(Error::LogitsType { backend, expected, got: logits.dtype() });
     }
     same_length("labels", logits.tokens(), tokens.count())
 }

@@ -69,7 +69,7 @@ impl<'a> Objective<'a> {
         scratch: SliceMut<'a>,
     ) -> Result<Self> {
         let (sequences, units) = (batch.packing().sequences(), term.units());
-        if !term.fits(sequences, batch.pairs().map(Pairs::len)) {
+        if !term.fits(batch) {
             return Err(Error::OtherBatch);
         }
         policy.check(sequences)?;
@@ -127,7 +127,7 @@ impl UnitInputs<'_> {
                     .with_soft_label(pairs.soft_label(unit));
                 let evaluation = objective.evaluate(&pair);
                 let (weight, grad) = (pairs.weight(unit), evaluation.grad);
-                // A weight of 0 takes a pair out of the batch, whatever its loss is.
+                // A weight of 0 takes a pair out of the term, whatever its loss is.
                 UnitResult {
                     loss: product(weight, evaluation.loss),
                     grads: [product(weight, grad.chosen), product(weight, grad.rejected)],
@@ -170,8 +170,13 @@ impl UnitInputs<'_> {
     }
 
     fn response(&self, sequence: usize) -> Response {
+        // An objective that reads a reference without saying so has to be heard.
+        let reference = match self.term.uses_reference() {
+            true => self.reference.map_or(f64::NAN, |sums| sums.get(sequence)),
+            false => f64::NAN,
+        };
         Response::new(self.policy.sums.get(sequence), self.policy.tokens.get(sequence))
-            .with_reference(self.reference.map_or(0.0, |sums| sums.get(sequence)))
+            .with_reference(reference)
             .with_weights(self.policy.weights.get(sequence))
     }
 }

@@ -144,7 +144,7 @@ fn dpo_end_to_end_of_trl() {
         };
         let reference = numbers(&expected["ref_logps"]);
         let batch = Batch::new(Labels::new(&ids[..]), packing.clone())
-            .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_sequence(reference)))
+            .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_sequence(&reference)))
             .and_then(|batch| batch.with_pairs(Pairs::halves(sequences / 2).unwrap()))
             .unwrap();
         let loss = Loss::new(batch, [term]).unwrap();

@@ -2,8 +2,9 @@
 //!
 //! Each entity gets the same number of training and held-out records. An answer mentions all four
 //! relations of its entity, or three of them, in some order; no order is used twice for an entity,
-//! so the held-out answers are combinations that training does not show. The facts in them are the
-//! trained ones.
+//! so the held-out answers are combinations that training does not show. Of the ways to say a
+//! relation each entity keeps one for its held-out records, so their sentences are new too. The facts
+//! in them are the trained ones.
 
 use crate::facts::{Entity, PHRASINGS, RELATIONS, TOPICS, Topic};
 use crate::record::{Answer, Origin, Record};
@@ -174,7 +175,11 @@ impl Maker {
                 (false, Split::Heldout) => self.heldout[relation].draw(),
             };
             let stated = &mut self.stated[relation][usize::from(factual)];
-            let phrasing = (self.serial + relation + *stated) % PHRASINGS;
+            let reserved = (self.serial + relation) % PHRASINGS;
+            let phrasing = match split {
+                Split::Train => (reserved + 1 + *stated % (PHRASINGS - 1)) % PHRASINGS,
+                Split::Heldout => reserved,
+            };
             *stated += 1;
             let phrasing = &self.topic.relations[relation].phrasings[phrasing];
             answer.push(&phrasing.say(place == 0, self.entity.name, value), factual, relation);

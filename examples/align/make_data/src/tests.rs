@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::facts::{Entity, RELATIONS, TOPICS, Topic, shapes};
 use crate::generate::{HELDOUT_PROMPTS, SPLIT_FALSE_VALUES, TRAIN_PROMPTS, generate};
-use crate::record::{Answer, Record, lines};
+use crate::record::{Answer, Origin, Record, lines};
 use crate::stats;
 
 fn table(record: &Record) -> (&'static Topic, &'static Entity) {
@@ -181,6 +181,26 @@ fn each_fact_is_trained_often_and_in_several_phrasings() {
         assert!(texts.len() >= 4, "{key:?}: {texts:?}");
         assert!(texts.iter().collect::<BTreeSet<_>>().len() >= 2, "{key:?}: {texts:?}");
     }
+}
+
+/// No sentence of a held-out answer stands in a training record of the same entity.
+#[test]
+fn heldout_sentences_are_new() {
+    let data = generate();
+    let sentences = |records: &[Record]| -> BTreeSet<(usize, usize, String)> {
+        let of = |record: &Record| {
+            let Origin { topic, entity } = record.origin;
+            let answers = [&record.chosen, &record.rejected].into_iter();
+            let texts = answers.flat_map(|answer| {
+                answer.sentences.iter().map(|s| answer.text[s.start..s.end].trim().to_owned())
+            });
+            texts.map(|text| (topic, entity, text)).collect::<Vec<_>>()
+        };
+        records.iter().flat_map(of).collect()
+    };
+    let (train, heldout) = (sentences(&data.train), sentences(&data.heldout));
+    assert!(!heldout.is_empty());
+    assert_eq!(heldout.intersection(&train).count(), 0);
 }
 
 #[test]

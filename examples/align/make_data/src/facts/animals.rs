@@ -66,6 +66,8 @@ const BORN: &str = "gives birth to live young";
 const EGGS: &str = "lays eggs";
 
 const NOT_FALSE: &[NotFalse] = &[
+    // Some beetles have scales, and some bear live young.
+    not_false("the beetle", "cover", &["scales"]),
     // Birds descend from reptiles, and insects from crustaceans.
     not_false("the eagle", "class", &["a reptile"]),
     not_false("the owl", "class", &["a reptile"]),

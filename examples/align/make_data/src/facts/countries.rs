@@ -86,7 +86,8 @@ const NOT_FALSE: &[NotFalse] = &[
     not_false("France", "continent", &["South America", "North America", "Africa", "Oceania"]),
     not_false("Spain", "continent", &["Africa"]),
     not_false("Italy", "continent", &["Africa"]),
-    not_false("Portugal", "continent", &["Africa"]),
+    not_false("Portugal", "continent", &["Africa", "North America"]),
+    not_false("Greece", "continent", &["Asia"]),
     not_false("the Netherlands", "continent", &["North America", "South America"]),
     not_false("the United States", "continent", &["Oceania"]),
     // Second languages of wide use.
