@@ -42,7 +42,7 @@ impl Kind {
             .with_pairs(Pairs::halves(2)?)?;
         match self {
             Self::Dpo => {
-                let sums = ReferenceLogProbs::per_sequence(reference_sums(self));
+                let sums = ReferenceLogProbs::per_sequence(&reference_sums(self));
                 Loss::new(batch.with_reference(sums)?, [Term::pairs(Dpo::new(0.1))])
             }
             Self::MaskDpo => {
