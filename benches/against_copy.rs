@@ -1,7 +1,8 @@
 //! The row stages against a copy of the same tensor on the same threads, in turn, minimum of N:
-//! `cargo bench --bench against_copy`. The copy's buffer is ready, so no page faults are counted.
+//! `cargo bench --bench against_copy [-- ROWS]`. The copy's buffer is ready, so no page faults are
+//! counted; each tensor was touched shortly before, so a last-level cache that holds it serves it.
 //!
-//! With `-- --serve` it runs what it reads from standard input (`copy`, `log_probs`, ..) once each
+//! With `-- --serve TYPE ROWS` it runs what it reads from standard input (`copy`, `log_probs`, ..) once each
 //! and answers in nanoseconds; `benches/against_torch.py` alternates that with torch.
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -18,6 +19,7 @@ use prefuse::{
 };
 use rayon::prelude::*;
 
+/// Rows where none are asked for.
 const TOKENS: usize = 256;
 const ROUNDS: usize = 30;
 
@@ -35,6 +37,7 @@ const WORK: [&str; 9] = [
 
 struct Bench<T> {
     cpu: Cpu,
+    tokens: usize,
     data: Vec<T>,
     buffer: Vec<T>,
     labels: Labels<'static>,
@@ -45,16 +48,16 @@ struct Bench<T> {
 }
 
 impl<T: Element> Bench<T> {
-    fn new(cpu: Cpu) -> Self {
-        let data = logits::<T>(TOKENS, VOCAB);
-        let [labels, half_labels] = [false, true].map(|half| labels(TOKENS, VOCAB, half));
+    fn new(cpu: Cpu, tokens: usize) -> Self {
+        let data = logits::<T>(tokens, VOCAB);
+        let [labels, half_labels] = [false, true].map(|half| labels(tokens, VOCAB, half));
         let options = RowOptions::default().with_entropy();
-        let view = Logits::new(&data, TOKENS, VOCAB).unwrap();
+        let view = Logits::new(&data, tokens, VOCAB).unwrap();
         let forward = token_log_probs(&cpu, view, &labels, None, options).unwrap();
         let half_forward = token_log_probs(&cpu, view, &half_labels, None, options).unwrap();
-        let upstream = (0..TOKENS).map(|token| (token + 1) as f32).collect();
+        let upstream = (0..tokens).map(|token| (token + 1) as f32).collect();
         let buffer = data.clone();
-        Self { cpu, data, buffer, labels, half_labels, forward, half_forward, upstream }
+        Self { cpu, tokens, data, buffer, labels, half_labels, forward, half_forward, upstream }
     }
 
     fn run(&mut self, work: &str) -> Duration {
@@ -81,7 +84,7 @@ impl<T: Element> Bench<T> {
     }
 
     fn log_probs(&self, labels: &Labels<'_>, options: RowOptions) {
-        let logits = Logits::new(&self.data, TOKENS, VOCAB).unwrap();
+        let logits = Logits::new(&self.data, self.tokens, VOCAB).unwrap();
         token_log_probs(&self.cpu, logits, labels, None, options).unwrap();
     }
 
@@ -95,8 +98,8 @@ impl<T: Element> Bench<T> {
             true => MaskedRows::AlreadyZero,
             false => MaskedRows::Zero,
         };
-        let out = LogitsMut::new(&mut self.buffer, TOKENS, VOCAB).unwrap();
-        let logits = Logits::new(&self.data, TOKENS, VOCAB).unwrap();
+        let out = LogitsMut::new(&mut self.buffer, self.tokens, VOCAB).unwrap();
+        let logits = Logits::new(&self.data, self.tokens, VOCAB).unwrap();
         let target = match work.contains("in place") {
             true => Target::InPlace(out),
             false => Target::OutOfPlace { logits, grads: out },
@@ -108,7 +111,7 @@ impl<T: Element> Bench<T> {
 
     fn check(&mut self) {
         self.run("logit_grads in place");
-        for row in [0, TOKENS - 1] {
+        for row in [0, self.tokens - 1] {
             let grads = &self.buffer[row * VOCAB..][..VOCAB];
             let sum: f64 = grads.iter().map(|grad| grad.to_f64()).sum();
             // bf16 rounds each of its elements by up to 2^-9, whose absolute values sum to 2.
@@ -126,8 +129,9 @@ impl<T: Element> Bench<T> {
         }
         let bytes = (self.data.len() * T::DTYPE.size()) as f64;
         println!(
-            "\n{} [{TOKENS}, {VOCAB}] {:?}, {} threads, minimum of {ROUNDS} rounds in turn; the copy moves {:.1} GB/s",
+            "\n{} [{}, {VOCAB}] {:?}, {} threads, minimum of {ROUNDS} rounds in turn; the copy moves {:.1} GB/s",
             T::DTYPE,
+            self.tokens,
             self.cpu.simd(),
             rayon::current_num_threads(),
             2.0 * bytes / best[0].as_secs_f64() / 1e9,
@@ -151,16 +155,19 @@ impl<T: Element> Bench<T> {
 }
 
 fn main() {
-    if std::env::args().any(|argument| argument == "--serve") {
-        match std::env::args().any(|argument| argument == "f32") {
-            true => Bench::<f32>::new(Cpu::new()).serve(),
-            false => Bench::<bf16>::new(Cpu::new()).serve(),
+    let arguments: Vec<String> = std::env::args().collect();
+    let given = |name: &str| arguments.iter().any(|argument| argument == name);
+    let tokens = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(TOKENS);
+    if given("--serve") {
+        match given("f32") {
+            true => Bench::<f32>::new(Cpu::new(), tokens).serve(),
+            false => Bench::<bf16>::new(Cpu::new(), tokens).serve(),
         }
         return;
     }
     for cpu in SimdLevel::ALL.into_iter().rev().filter_map(Cpu::with_simd) {
-        Bench::<bf16>::new(cpu).report();
-        Bench::<f32>::new(cpu).report();
-        Bench::<f16>::new(cpu).report();
+        Bench::<bf16>::new(cpu, tokens).report();
+        Bench::<f32>::new(cpu, tokens).report();
+        Bench::<f16>::new(cpu, tokens).report();
     }
 }

@@ -3,7 +3,7 @@
 Needs torch 2.11 and the built bench:
 
     cargo bench --no-run --bench against_copy
-    python benches/against_torch.py target/release/deps/against_copy-HASH benches/results/NAME.json
+    python benches/against_torch.py target/release/deps/against_copy-HASH benches/results/NAME.json 256
 
 Prints the minimum of N rounds of each as a ratio to the copy, and writes all of it as JSON with
 machine, commit and date. torch's best form of log-probs writes `log_softmax` into a ready buffer;
@@ -19,7 +19,7 @@ import time
 
 import torch
 
-TOKENS, VOCAB, ROUNDS = 256, 151_936, 40
+VOCAB, ROUNDS = 151_936, 40
 OURS = (
     "copy",
     "log_probs",
@@ -45,9 +45,9 @@ def timed(function) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def torch_forms(dtype: torch.dtype) -> dict:
-    logits = (torch.randn(TOKENS, VOCAB) * 3).to(dtype)
-    labels = torch.randint(VOCAB, (TOKENS, 1))
+def torch_forms(dtype: torch.dtype, tokens: int) -> dict:
+    logits = (torch.randn(tokens, VOCAB) * 3).to(dtype)
+    labels = torch.randint(VOCAB, (tokens, 1))
     ready = torch.empty_like(logits)
     return {
         "torch log_softmax into a ready buffer": lambda: torch.log_softmax(logits, -1, out=ready),
@@ -55,11 +55,11 @@ def torch_forms(dtype: torch.dtype) -> dict:
     }
 
 
-def measure(binary: str, name: str, dtype: torch.dtype) -> dict[str, float]:
+def measure(binary: str, name: str, dtype: torch.dtype, tokens: int) -> dict[str, float]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([binary, "--serve", name], **pipes)
+    process = subprocess.Popen([binary, "--serve", name, str(tokens)], **pipes)
     work = {key: lambda key=key: ask(process, key) for key in OURS}
-    for key, form in torch_forms(dtype).items():
+    for key, form in torch_forms(dtype, tokens).items():
         work[key] = lambda form=form: timed(form)
     best = dict.fromkeys(work, float("inf"))
     for _ in range(ROUNDS):
@@ -75,27 +75,31 @@ def machine() -> str:
     flags = next(line for line in lines if line.startswith("flags"))
     model = next(line for line in lines if line.startswith("model name")).split(":")[1].strip()
     simd = "AVX-512" if "avx512bw" in flags else "AVX2" if "avx2" in flags else "baseline"
-    return f"{model}, {simd}, {torch.get_num_threads()} threads"
+    cache = pathlib.Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
+    cache = cache.read_text().strip() if cache.exists() else "unknown"
+    return f"{model}, {simd}, {torch.get_num_threads()} threads, level 3 cache {cache}"
 
 
 def main() -> None:
-    binary, output = sys.argv[1:]
+    binary, output, tokens = sys.argv[1], sys.argv[2], int(sys.argv[3])
     torch.manual_seed(0)
     results = {}
     for name, dtype in (("bf16", torch.bfloat16), ("f32", torch.float32)):
-        best = measure(binary, name, dtype)
+        best = measure(binary, name, dtype, tokens)
         results[name] = {key: round(value, 3) for key, value in best.items()}
-        print(f"{name} [{TOKENS}, {VOCAB}], minimum of {ROUNDS} rounds")
+        print(f"{name} [{tokens}, {VOCAB}], minimum of {ROUNDS} rounds")
         for key, value in best.items():
             print(f"  {key:48} {value:8.2f} ms {value / best['copy']:6.2f} of the copy")
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    )
     report = {
         "date": datetime.date.today().isoformat(),
         "commit": commit.stdout.strip(),
         "machine": machine(),
         "torch": torch.__version__,
-        "command": "python benches/against_torch.py BINARY OUTPUT",
-        "shape": [TOKENS, VOCAB],
+        "command": "python benches/against_torch.py BINARY OUTPUT ROWS",
+        "shape": [tokens, VOCAB],
         "rounds": ROUNDS,
         "unit": "milliseconds, minimum over the rounds",
         "results": results,

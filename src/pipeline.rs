@@ -22,8 +22,8 @@ use crate::token_log_probs::{RowOptions, TokenLogProbs};
 /// use prefuse::objectives::{Dpo, Nll};
 /// use prefuse::{Cpu, Loss, MaskedRows, Sequences, Term, Upstream};
 ///
-/// let batch = Batch::new(Labels::new(&[1, 0, 2, 2][..]), Packing::new(&[0, 2, 4])?)?
-///     .with_reference(ReferenceLogProbs::per_sequence(&[-2.5, -1.5][..]))?
+/// let batch = Batch::new(Labels::new(&[1, 0, 2, 2]), Packing::new(&[0, 2, 4])?)?
+///     .with_reference(ReferenceLogProbs::per_sequence(&[-2.5, -1.5]))?
 ///     .with_pairs(Pairs::halves(1)?)?;
 /// let loss = Loss::new(batch, [
 ///     Term::pairs(Dpo::new(0.1)),

@@ -33,7 +33,7 @@ pub struct PreferenceLoss {
 /// use prefuse::objectives::{Nll, SimPo};
 /// use prefuse::{Loss, Sequences, Term};
 ///
-/// let batch = Batch::new(Labels::new(&[1, 0, 2, -100][..]), Packing::padded(2, 2)?)?
+/// let batch = Batch::new(Labels::new(&[1, 0, 2, -100]), Packing::padded(2, 2)?)?
 ///     .with_pairs(Pairs::halves(1)?)?;
 /// let terms = [
 ///     Term::pairs(SimPo::new(2.0, 0.5)),

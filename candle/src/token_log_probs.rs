@@ -31,7 +31,7 @@ pub struct TokenLogProbs {
 ///
 /// let logits = Var::new(&[[0.0_f32, 1.0, 2.0], [3.0, 1.0, 0.0]], &Device::Cpu)?;
 /// let options = RowOptions::default().with_temperature(0.7).with_entropy();
-/// let labels = Labels::new(&[2, 0][..]);
+/// let labels = Labels::new(&[2, 0]);
 /// let tokens = prefuse_candle::token_log_probs(&logits, &labels, None, options)?;
 ///
 /// let mut loss = tokens.log_probs.mean(0)?.neg()?;

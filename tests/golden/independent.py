@@ -20,44 +20,72 @@ from torch.nn.functional import logsigmoid
 NAME = "independent_f64.json"
 F64 = torch.float64
 NOTES = [
-    "labels are already shifted: labels[t] is what logits[t] predicts; sequence s owns tokens "
-    "cu_seqlens[s]..cu_seqlens[s+1]",
-    "a token is scored when its label is not ignore_index and its token weight (default 1) is "
-    "not 0; token_logps is 0 elsewhere; ref_token_logps holds arbitrary values where the "
-    "label is ignored, which must not be read",
-    "counts: scored tokens; weight_sums: their weights; logps / ref_logps: sums of "
-    "weight*log-prob; all per sequence of the pack, in pack order",
+    (
+        "labels are already shifted: labels[t] is what logits[t] predicts; sequence s owns tokens "
+        "cu_seqlens[s]..cu_seqlens[s+1]"
+    ),
+    (
+        "a token is scored when its label is not ignore_index and its token weight (default 1) is "
+        "not 0; token_logps is 0 elsewhere; ref_token_logps holds arbitrary values where the "
+        "label is ignored, which must not be read"
+    ),
+    (
+        "counts: scored tokens; weight_sums: their weights; logps / ref_logps: sums of "
+        "weight*log-prob; all per sequence of the pack, in pack order"
+    ),
     "params.temperature divides the logits only, never ref_token_logps",
-    "params.terms: loss = sum_k weight_k * reduction_k(term_losses[k]); mean divides by the "
-    "number of items (pairs, or selected sequences), token_mean by the number of scored "
-    "tokens of the selected sequences (at least 1), divisor by the number given",
-    "absent options of a term are neutral: weight 1, reduction mean, label_smoothing 0, "
-    "beta_scale 1, margin 0, soft_label 1, pair_weight 1, length_normalized false; absent "
-    "token_weights, upstream: 1",
-    "term_losses include the per-pair weight, not the term weight; a mean is never divided by "
-    "the sum of pair weights",
-    "params.upstream scales grad_logits only; with params.upstream_per_pair grad_logits is "
-    "that of sum_i up_i*term_losses[0][i] (no reduction, no term weight)",
-    "rewards and metrics belong to term 0 (the preference term); logps/chosen and "
-    "logps/rejected are means over pairs of the summed weighted log-probs for every "
-    "objective, also simpo and ipo",
+    (
+        "params.terms: loss = sum_k weight_k * reduction_k(term_losses[k]); mean divides by the "
+        "number of items (pairs, or selected sequences), token_mean by the number of scored "
+        "tokens of the selected sequences (at least 1), divisor by the number given"
+    ),
+    (
+        "absent options of a term are neutral: weight 1, reduction mean, label_smoothing 0, "
+        "beta_scale 1, margin 0, soft_label 1, pair_weight 1, length_normalized false; absent "
+        "token_weights, upstream: 1"
+    ),
+    (
+        "term_losses include the per-pair weight, not the term weight; a mean is never divided by "
+        "the sum of pair weights"
+    ),
+    (
+        "params.upstream scales grad_logits only; with params.upstream_per_pair grad_logits is "
+        "that of sum_i up_i*term_losses[0][i] (no reduction, no term weight)"
+    ),
+    (
+        "rewards and metrics belong to term 0 (the preference term); logps/chosen and "
+        "logps/rejected are means over pairs of the summed weighted log-probs for every "
+        "objective, also simpo and ipo"
+    ),
     "length normalisation divides by max(count, 1), not by the sum of weights",
-    "hinge, robust and ipo take no soft label, ipo takes no margin; the per-pair weight "
-    "applies to all; the gradient of hinge at its kink is 0",
-    "nll with sequences chosen takes the chosen sequence of every pair in pair order (twice "
-    "if in two pairs), all takes every sequence of the pack, also empty ones; it uses the "
-    "token weights",
+    (
+        "hinge, robust and ipo take no soft label, ipo takes no margin; the per-pair weight "
+        "applies to all; the gradient of hinge at its kink is 0"
+    ),
+    (
+        "nll with sequences chosen takes the chosen sequence of every pair in pair order (twice "
+        "if in two pairs), all takes every sequence of the pack, also empty ones; it uses the "
+        "token weights"
+    ),
     "simpo ignores ref_token_logps (ref_logps is still reported)",
-    "mask_dpo: spans are [start, end, factual], half open, from the first token of the "
-    "sequence, on label positions; token_weights is the rule alone, effective_weights has 0 "
-    "at ignored labels; a sequence without spans has weight 1 (drop_unlabelled: 0)",
-    "entropy cases: grad_logits is of sum_t grad_logp[t]*logp_t + grad_entropy[t]*H_t; "
-    "entropy and grad_logits are 0 on rows with an ignored label; *_all_rows score the "
-    "entropy of every row, ignored or not (log-probs stay 0 there)",
-    "tolerance: rtol 1e-9 with atol 1e-12; confident rows have entropies, log-probs and gradients "
-    "near 0 whose last digits torch rounds away (absolute error about 1e-16)",
-    "inputs neg_inf*: 0*log 0 = 0; neg_inf_label has one label of probability 0 (log-prob "
-    "-Infinity, its gradient is the finite limit one-hot minus softmax)",
+    (
+        "mask_dpo: spans are [start, end, factual], half open, from the first token of the "
+        "sequence, on label positions; token_weights is the rule alone, effective_weights has 0 "
+        "at ignored labels; a sequence without spans has weight 1 (drop_unlabelled: 0)"
+    ),
+    (
+        "entropy cases: grad_logits is of sum_t grad_logp[t]*logp_t + grad_entropy[t]*H_t; "
+        "entropy and grad_logits are 0 on rows with an ignored label; *_all_rows score the "
+        "entropy of every row, ignored or not (log-probs stay 0 there)"
+    ),
+    (
+        "tolerance: rtol 1e-9 with atol 1e-12; confident rows have entropies, log-probs and gradients "
+        "near 0 whose last digits torch rounds away (absolute error about 1e-16)"
+    ),
+    (
+        "inputs neg_inf*: 0*log 0 = 0; neg_inf_label has one label of probability 0 (log-prob "
+        "-Infinity, its gradient is the finite limit one-hot minus softmax)"
+    ),
 ]
 
 
@@ -353,8 +381,8 @@ def make_inputs():
 THREE = [[2, 0], [1, 4], [5, 3]]
 MANY = [[0, 1], [0, 2], [3, 1]]
 BLANK = [[0, 1], [5, 2], [3, 7], [2, 4], [1, 6]]
-PAIRS = dict.fromkeys(("pad0", "ignore7", "offset", "confident"), [[0, 1], [3, 2]])
-PAIRS |= dict.fromkeys(("one_pair", "vocab1", "vocab2", "wide", "neg_inf"), [[0, 1]])
+PAIRS = {key: [[0, 1], [3, 2]] for key in ("pad0", "ignore7", "offset", "confident")}
+PAIRS |= {key: [[0, 1]] for key in ("one_pair", "vocab1", "vocab2", "wide", "neg_inf")}
 PAIRS |= {"base": THREE, "far_reference": THREE, "shared": MANY, "empties": BLANK}
 
 DPO = {"loss": "dpo", "beta": 0.3}

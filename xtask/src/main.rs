@@ -49,8 +49,14 @@ fn main() -> ExitCode {
             run(TEST)
         }
         Some("candle-cuda") => run(CANDLE_CUDA),
-        _ => {
-            eprintln!("usage: cargo xtask test | candle-cuda");
+        other => {
+            if let Some(other) = other {
+                eprintln!("no command `{other}`");
+            }
+            eprintln!(
+                "cargo xtask test          every check that a change must pass\n\
+                 cargo xtask candle-cuda   type-checks prefuse-candle with CUDA; needs nvcc, minutes"
+            );
             ExitCode::FAILURE
         }
     }
