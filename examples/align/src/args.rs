@@ -31,19 +31,20 @@ pub struct Args {
     pub out: PathBuf,
 
     /// Steps of supervised fine-tuning before the comparison [default: 500, with --quick 100]
-    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = steps, allow_negative_numbers = true)]
     pub sft_steps: Option<u64>,
 
     /// Steps of DPO and of Mask-DPO [default: 160, with --quick 30]
-    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = steps, allow_negative_numbers = true)]
     pub steps: Option<u64>,
 
     /// How strongly the policy is held to the reference
-    #[arg(long, default_value_t = 0.1, value_parser = positive)]
+    #[arg(long, default_value_t = 0.1, value_parser = beta, allow_negative_numbers = true)]
     pub beta: f64,
 
     /// Peak learning rate of DPO and of Mask-DPO
-    #[arg(long, value_name = "RATE", default_value_t = 8e-4, value_parser = positive)]
+    #[arg(long, value_name = "RATE", default_value_t = 8e-4)]
+    #[arg(value_parser = positive, allow_negative_numbers = true)]
     pub learning_rate: f64,
 
     /// Use at most this many records of FILE for training
@@ -99,7 +100,45 @@ impl Args {
     }
 }
 
+fn steps(text: &str) -> Result<u64, String> {
+    const ERROR: &str = "must be a whole number from 1 to 10000000";
+    text.parse().ok().filter(|steps| (1..=10_000_000).contains(steps)).ok_or_else(|| ERROR.into())
+}
+
+/// In the domain of the library's objectives.
+fn beta(text: &str) -> Result<f64, String> {
+    let beta: f64 = text.parse().map_err(|_| "not a number".to_string())?;
+    let in_domain = (1e-30..=1e30).contains(&beta);
+    if in_domain { Ok(beta) } else { Err("must be a number from 1e-30 to 1e30".to_string()) }
+}
+
 fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "not a number".to_string())?;
     if number.is_finite() && number > 0.0 { Ok(number) } else { Err("must be above 0".to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_outside_their_domain_are_told_it() {
+        let beta = "must be a number from 1e-30 to 1e30";
+        let steps = "must be a whole number from 1 to 10000000";
+        for (option, value, problem) in [
+            ("--beta", "-1", beta),
+            ("--beta", "0", beta),
+            ("--beta", "1e31", beta),
+            ("--beta", "NaN", beta),
+            ("--steps", "0", steps),
+            ("--steps", "-1", steps),
+            ("--sft-steps", "10000001", steps),
+            ("--learning-rate", "-1", "must be above 0"),
+        ] {
+            let error = Args::try_parse_from(["align", option, value]).expect_err(value);
+            assert!(error.to_string().contains(problem), "{option} {value}: {error}");
+        }
+        let args = Args::parse_from(["align", "--beta", "1e-30", "--steps", "10000000"]);
+        assert_eq!((args.beta, args.steps), (1e-30, Some(10_000_000)));
+    }
 }

@@ -74,7 +74,7 @@ mod tests {
     const PROMPT_ROWS: usize = 3;
 
     fn pack(line: &str) -> (Pack, usize) {
-        let record = &parse_records("test", line.as_bytes()).expect("a record")[0];
+        let record = &parse_records("test", line.as_bytes()).expect("a record").records[0];
         let texts = ["Old?", "It is old. It is big. So.", "So."];
         let tokenizer = Tokenizer::from_texts(texts.into_iter().chain(texts));
         let pair = SequencePair::new(&tokenizer, record, 64);

@@ -7,6 +7,7 @@ mod data;
 mod loss;
 mod measure;
 mod model;
+mod notes;
 mod parallel;
 mod plot;
 mod progress;
@@ -23,7 +24,7 @@ use std::fs;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
 use crate::args::{Args, Settings};
@@ -47,6 +48,7 @@ fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     let settings = args.settings();
     let data = Data::load(args, &settings)?;
+    ensure!(!args.out.is_file(), "{} is a file, expected a folder", args.out.display());
     // A folder that cannot be written should be known before the training, not after it.
     fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot create {}", args.out.display()))?;
@@ -54,12 +56,7 @@ fn run(args: &Args) -> Result<()> {
         Some(path) => path.display().to_string(),
         None => "built-in".to_string(),
     };
-    println!(
-        "{source} records: {} to train on, {} held out; vocabulary {}",
-        data.train.len(),
-        data.held_out.len(),
-        data.vocabulary
-    );
+    announce(&source, &data);
     let runs = compare(&data, &settings)?;
     let results = Results {
         data: source,
@@ -75,6 +72,20 @@ fn run(args: &Args) -> Result<()> {
     write_files(args, &results)?;
     println!("{:.0} s", started.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// What the run works on, before it takes its time.
+fn announce(source: &str, data: &Data) {
+    println!(
+        "{source} records: {} to train on, {} held out; vocabulary of {} tokens (words, \
+         punctuation, 256 bytes and 5 marks)",
+        data.train.len(),
+        data.held_out.len(),
+        data.vocabulary
+    );
+    for note in &data.notes {
+        println!("note: {note}");
+    }
 }
 
 /// Fine-tunes once a seed and trains each method from there.

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// The results of `job(0)` to `job(count - 1)`, in order; the first error, if there is one.
+/// The results of `job(0)` to `job(count - 1)`, in order; the first error, if there is one, after
+/// which no further job begins.
 ///
 /// Candle runs most operations on one thread, so whole jobs side by side use the cores better.
 pub fn map<T: Send, E: Send>(
@@ -19,7 +20,11 @@ pub fn map<T: Send, E: Send>(
             if index >= count {
                 return results;
             }
-            results.push((index, job(index)));
+            let result = job(index);
+            if result.is_err() {
+                next.store(count, Ordering::Relaxed);
+            }
+            results.push((index, result));
         }
     };
     let mut results: Vec<_> = thread::scope(|scope| {

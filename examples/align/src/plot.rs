@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::loss::Method;
+use crate::notes::counted;
 use crate::results::{Metric, Results, Spread, course, methods};
 
 const WIDTH: f64 = 1096.0;
@@ -45,7 +46,7 @@ pub fn render(results: &Results) -> String {
          <style>{STYLE}</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n"
     );
     text(&mut svg, 20.0, 34.0, "class=\"title\"", &title);
-    let subtitle = format!("{} held-out pairs, {spread}", results.held_out_pairs);
+    let subtitle = format!("{}, {spread}", counted(results.held_out_pairs, "held-out pair"));
     text(&mut svg, 20.0, 56.0, "", &subtitle);
     legend(&mut svg, &methods(&results.runs));
     for (index, (metric, name, unit)) in PANELS.into_iter().enumerate() {

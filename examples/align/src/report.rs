@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::notes::counted;
 use crate::results::{Metric, Results, Spread, Summary, differences, methods};
 
 const LABEL: usize = 42;
@@ -16,17 +17,19 @@ pub fn render(results: &Results) -> String {
     } else {
         "one seed".to_string()
     };
-    let pairs = results.held_out_pairs;
-    line(&mut text, &format!("{pairs} held-out pairs after {steps} steps, {spread}"));
+    let pairs = counted(results.held_out_pairs, "held-out pair");
+    line(&mut text, &format!("{pairs} after {steps} steps, {spread}"));
     line(&mut text, "");
     line(&mut text, &header(results));
+    let mut headed = false;
     for metric in Metric::ALL {
         let lines: Vec<_> =
             results.summary.iter().filter(|summary| summary.metric == metric).collect();
-        if metric == Metric::FactualInRejected && !lines.is_empty() {
-            line(&mut text, "log-probability per token, and its change");
-        }
         if let Some(first) = lines.first() {
+            if metric.is_change() && !headed {
+                line(&mut text, "log-probability per token, and its change");
+                headed = true;
+            }
             line(&mut text, &row(metric, first, &lines));
         }
     }
@@ -150,6 +153,31 @@ mod tests {
     fn a_result_against_the_mask_is_said_as_well() {
         let runs = vec![run(Method::Dpo, 0, 0.5), run(Method::MaskDpo, 0, 0.25)];
         assert!(render(&results(runs, 1)).contains("less likely than after DPO,\nby 0.250"));
+    }
+
+    #[test]
+    fn the_first_sentence_figures_have_the_heading() {
+        let heading = "log-probability per token, and its change\n";
+        let mut alone = run(Method::Dpo, 0, 0.5);
+        let text = render(&results(vec![alone.clone()], 1));
+        assert!(text.contains(&format!("{heading}  true sentences in rejected")), "{text}");
+        assert_eq!(text.matches(heading).count(), 1);
+        for point in &mut alone.points {
+            point.measures.factual_in_rejected = None;
+        }
+        let text = render(&results(vec![alone.clone()], 1));
+        assert!(text.contains(&format!("{heading}  true sentences in chosen")), "{text}");
+        for point in &mut alone.points {
+            point.measures.factual_in_chosen = None;
+        }
+        assert!(!render(&results(vec![alone], 1)).contains(heading));
+    }
+
+    #[test]
+    fn a_single_pair_is_singular() {
+        let mut results = results(vec![run(Method::Dpo, 0, 0.5)], 1);
+        results.held_out_pairs = 1;
+        assert!(render(&results).starts_with("1 held-out pair after 160 steps"));
     }
 
     #[test]

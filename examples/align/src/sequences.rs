@@ -37,11 +37,30 @@ pub struct SequencePair {
 }
 
 impl SequencePair {
-    /// Encodes a record in at most `max_tokens` rows a sequence.
+    /// Encodes a record in at most `max_tokens` rows a sequence. Long answers lose their end, long
+    /// prompts their beginning; an answer has at least half.
     pub fn new(tokenizer: &Tokenizer, record: &Record, max_tokens: usize) -> Self {
         let prompt = encode_prompt(tokenizer, &record.prompt);
-        let encode = |answer| Sequence::new(tokenizer, &prompt, answer, max_tokens);
-        Self { chosen: encode(&record.chosen), rejected: encode(&record.rejected) }
+        let chosen = tokenizer.encode(&record.chosen.text);
+        let rejected = tokenizer.encode(&record.rejected.text);
+        // One part for both answers: a preference compares them under the same prompt.
+        let room = max_tokens - prompt.len().min(max_tokens / 2);
+        let kept = prompt.len().min(max_tokens - chosen.len().max(rejected.len()).min(room));
+        let encode = |tokens: &[Token], answer| {
+            let part = &prompt[prompt.len() - kept..];
+            let mut sequence = Sequence::new(part, tokens, answer, max_tokens - kept);
+            sequence.shortened |= kept < prompt.len();
+            sequence
+        };
+        Self {
+            chosen: encode(&chosen, &record.chosen),
+            rejected: encode(&rejected, &record.rejected),
+        }
+    }
+
+    /// Whether shortening has left nothing that tells the answers apart.
+    pub fn is_identical(&self) -> bool {
+        (&self.chosen.inputs, &self.chosen.labels) == (&self.rejected.inputs, &self.rejected.labels)
     }
 }
 
@@ -56,25 +75,23 @@ fn encode_prompt(tokenizer: &Tokenizer, turns: &[Turn]) -> Vec<u32> {
 }
 
 impl Sequence {
-    /// Long answers lose their end, long prompts their beginning; an answer has at least half.
-    fn new(tokenizer: &Tokenizer, prompt: &[u32], answer: &Answer, max_tokens: usize) -> Self {
-        let tokens = tokenizer.encode(&answer.text);
-        let room = max_tokens - prompt.len().min(max_tokens / 2);
+    /// A prompt, then at most `room` of an answer's tokens.
+    fn new(prompt: &[u32], tokens: &[Token], answer: &Answer, room: usize) -> Self {
         let kept = tokens.len().min(room);
-        let prompt_kept = prompt.len().min(max_tokens - kept);
-        let shortened = kept < tokens.len() || prompt_kept < prompt.len();
-        let prompt = &prompt[prompt.len() - prompt_kept..];
+        let shortened = kept < tokens.len();
 
         let mut ids = prompt.to_vec();
         ids.extend(tokens[..kept].iter().map(|token| token.id));
-        ids.push(END);
+        if !shortened {
+            ids.push(END);
+        }
         let first = prompt.len() - 1;
         let mut labels: Vec<i64> = ids[1..].iter().map(|&id| i64::from(id)).collect();
         labels[..first].fill(IGNORED);
         ids.pop();
 
         let rows = |sentence: &records::Sentence| {
-            let range = token_range(&tokens, sentence);
+            let range = token_range(tokens, sentence);
             let rows = first + range.start..first + range.end.min(kept);
             (!rows.is_empty()).then_some(SentenceRows { rows, factual: sentence.factual })
         };
@@ -147,7 +164,7 @@ mod tests {
     const TEXT: &str = "It is old. It is big. So.";
 
     fn pair(max_tokens: usize) -> SequencePair {
-        let record = &parse_records("test", LINE.as_bytes()).expect("a record")[0];
+        let record = &parse_records("test", LINE.as_bytes()).expect("a record").records[0];
         let texts = ["Is it old?", "It is old. It is big.", "No."];
         let tokenizer = Tokenizer::from_texts(texts.into_iter().chain(texts));
         SequencePair::new(&tokenizer, record, max_tokens)
@@ -193,11 +210,38 @@ mod tests {
     fn long_sequences_are_shortened_and_say_so() {
         let chosen = pair(8).chosen;
         assert!(chosen.shortened);
-        assert_eq!((chosen.len(), chosen.labels.len()), (8, 8));
+        // No end mark, which would teach the model to stop in the middle of a sentence.
+        assert_eq!((chosen.len(), chosen.labels.len()), (7, 7));
+        assert!(!chosen.labels.contains(&i64::from(END)));
         // Half is left to the prompt, half to the first sentence.
         assert_eq!(chosen.sentences.len(), 1);
         assert_eq!(chosen.sentences[0].rows, 3..7);
-        assert!(pair(64).rejected.labels == pair(9).rejected.labels);
+    }
+
+    #[test]
+    fn both_answers_follow_the_same_part_of_the_prompt() {
+        let whole = pair(64).chosen.inputs[..6].to_vec();
+        // The chosen answer has eight tokens, the rejected one two, the prompt six.
+        for (max_tokens, prompt) in [(8, 4), (9, 4), (10, 5), (11, 5), (12, 6)] {
+            let pair = pair(max_tokens);
+            for sequence in [&pair.chosen, &pair.rejected] {
+                assert_eq!(sequence.inputs[..prompt], whole[6 - prompt..], "{max_tokens}");
+                let first = sequence.labels.iter().position(|&label| label != IGNORED);
+                assert_eq!(first, Some(prompt - 1), "{max_tokens}");
+            }
+            assert_eq!(pair.rejected.shortened, prompt < 6);
+            assert_eq!(pair.rejected.labels.last(), Some(&i64::from(END)));
+        }
+    }
+
+    #[test]
+    fn a_whole_answer_differs_from_a_cut_one_that_begins_like_it() {
+        let line = r#"{"prompt":"Q","chosen":"abcd","rejected":"abcdefgh"}"#;
+        let record = &parse_records("test", line.as_bytes()).expect("a record").records[0];
+        // Without a vocabulary each byte is a token; the prompt has three.
+        let pair = |max_tokens| SequencePair::new(&Tokenizer::from_texts([]), record, max_tokens);
+        assert!(pair(7).rejected.shortened && !pair(7).is_identical());
+        assert!(pair(6).is_identical());
     }
 
     #[test]

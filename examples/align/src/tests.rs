@@ -22,3 +22,14 @@ fn the_mask_spares_true_sentences_in_rejected_answers() {
     assert_eq!(differences.len(), 2);
     assert!(Spread::of(&differences).expect("two values").mean > 0.0, "{differences:?}");
 }
+
+#[test]
+fn a_run_that_diverges_stops() {
+    let args =
+        Args::parse_from(["align", "--quick", "--sft-steps", "1", "--learning-rate", "1e30"]);
+    let settings = args.settings();
+    let data = Data::load(&args, &settings).expect("built-in data");
+    let error = compare(&data, &settings).expect_err("a divergence").to_string();
+    assert!(error.starts_with("seed 0, DPO step "), "{error}");
+    assert!(error.ends_with("; lower --learning-rate"), "{error}");
+}

@@ -1,6 +1,6 @@
 //! The stages of one seed: supervised fine-tuning, then DPO and Mask-DPO from the same start.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use rand::SeedableRng;
@@ -65,7 +65,9 @@ pub fn fine_tune(
             settings.sft_steps,
         ));
         optimizer.backward_step(&loss)?;
-        progress.step(seed, "SFT", f64::from(loss.to_scalar::<f32>()?));
+        let loss = loss.to_scalar::<f32>()?;
+        ensure!(loss.is_finite(), "seed {seed}, SFT step {}: the loss is {loss}", step + 1);
+        progress.step(seed, "SFT", loss.into());
     }
     let train = pair_log_probs(&model, &data.train)?;
     let held_out = pair_log_probs(&model, &data.held_out)?;
@@ -94,14 +96,27 @@ pub fn align(
         let loss = preference_loss(&logits, &pack, &reference, method, settings.beta)?;
         optimizer.set_learning_rate(scheduled(settings.learning_rate, step, settings.steps));
         optimizer.backward_step(&loss)?;
-        progress.step(start.seed, method.name(), f64::from(loss.to_scalar::<f32>()?));
+        let loss = f64::from(loss.to_scalar::<f32>()?);
+        check_finite("loss", loss, start.seed, method, step + 1)?;
+        progress.step(start.seed, method.name(), loss);
         if is_evaluated(step + 1, settings) {
             let held_out = pair_log_probs(&model, &data.held_out)?;
             let measures = measure(&data.held_out, &held_out, &start.held_out);
+            check_finite("margin", measures.margin, start.seed, method, step + 1)?;
             points.push(Point { step: step + 1, measures });
         }
     }
     Ok(points)
+}
+
+/// Stops a run that has diverged: its figures would mean nothing.
+fn check_finite(what: &str, value: f64, seed: u64, method: Method, step: usize) -> Result<()> {
+    let method = method.name();
+    ensure!(
+        value.is_finite(),
+        "seed {seed}, {method} step {step}: the {what} is {value}; lower --learning-rate"
+    );
+    Ok(())
 }
 
 fn shape(data: &Data, settings: &Settings) -> Shape {

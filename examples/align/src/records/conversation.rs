@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::json;
 
 /// Who speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     System,
     User,
@@ -22,7 +22,7 @@ pub enum Role {
 }
 
 /// One message of a conversation.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Turn {
     pub role: Role,
     pub content: String,
@@ -40,35 +40,39 @@ enum Field {
     Messages(Vec<Turn>),
 }
 
-/// The prompt, the chosen answer and the rejected answer of a record.
-pub fn split(object: &Map<String, Value>) -> Result<(Vec<Turn>, String, String), String> {
+/// The prompt and one answer.
+type Side = (Vec<Turn>, String);
+
+/// The prompt, the chosen answer and the rejected answer of a record; none if an answer is empty.
+pub fn split(object: &Map<String, Value>) -> Result<Option<(Vec<Turn>, String, String)>, String> {
     let prompt =
         json::get(object, "prompt").map(|value| parse_field("prompt", value)).transpose()?;
-    let (chosen_prompt, chosen) = split_side(object, prompt.as_ref(), "chosen")?;
-    let (rejected_prompt, rejected) = split_side(object, prompt.as_ref(), "rejected")?;
+    let chosen = split_side(object, prompt.as_ref(), "chosen")?;
+    let rejected = split_side(object, prompt.as_ref(), "rejected")?;
+    let (Some((chosen_prompt, chosen)), Some((rejected_prompt, rejected))) = (chosen, rejected)
+    else {
+        return Ok(None);
+    };
     if chosen_prompt != rejected_prompt {
         return Err("`chosen` and `rejected` have different prompts".to_string());
     }
     if chosen_prompt.iter().all(|turn| turn.content.trim().is_empty()) {
         return Err("the prompt is empty".to_string());
     }
-    Ok((chosen_prompt, chosen, rejected))
+    Ok(Some((chosen_prompt, chosen, rejected)))
 }
 
 fn split_side(
     object: &Map<String, Value>,
     prompt: Option<&Field>,
     side: &str,
-) -> Result<(Vec<Turn>, String), String> {
-    let (prompt, answer) = match (prompt, parse_field(side, json::require(object, "", side)?)?) {
+) -> Result<Option<Side>, String> {
+    let split = match (prompt, parse_field(side, json::require(object, "", side)?)?) {
         (None, Field::Text(text)) => split_dialogue(side, &text)?,
-        (Some(prompt), Field::Text(text)) => (prompt_turns(prompt), text),
+        (Some(prompt), Field::Text(text)) => Some((prompt_turns(prompt), text)),
         (prompt, Field::Messages(messages)) => split_messages(side, prompt, messages)?,
     };
-    if answer.trim().is_empty() {
-        return Err(format!("`{side}` is an empty answer"));
-    }
-    Ok((prompt, answer))
+    Ok(split.filter(|(_, answer)| !answer.trim().is_empty()))
 }
 
 fn prompt_turns(prompt: &Field) -> Vec<Turn> {
@@ -83,9 +87,9 @@ fn split_messages(
     side: &str,
     prompt: Option<&Field>,
     mut messages: Vec<Turn>,
-) -> Result<(Vec<Turn>, String), String> {
+) -> Result<Option<Side>, String> {
     let answer = match messages.pop() {
-        None => return Err(format!("`{side}` is an empty answer")),
+        None => return Ok(None),
         Some(turn) if turn.role == Role::Assistant => turn.content,
         Some(_) => return Err(format!("`{side}` must end with a message of the assistant")),
     };
@@ -103,11 +107,11 @@ fn split_messages(
         Some(Field::Messages(turns)) if messages.starts_with(turns) => messages,
         Some(prompt) => [prompt_turns(prompt), messages].concat(),
     };
-    Ok((prompt, answer))
+    Ok(Some((prompt, answer)))
 }
 
 /// Splits `\n\nHuman: ...\n\nAssistant: ...` before the last answer.
-fn split_dialogue(side: &str, text: &str) -> Result<(Vec<Turn>, String), String> {
+fn split_dialogue(side: &str, text: &str) -> Result<Option<Side>, String> {
     const ROLES: [(&str, Role); 2] =
         [("\n\nHuman:", Role::User), ("\n\nAssistant:", Role::Assistant)];
     let mut turns = Vec::new();

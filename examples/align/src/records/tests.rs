@@ -1,7 +1,8 @@
 use super::*;
 
 fn parse_one(line: &str) -> Record {
-    let mut records = parse_records("data.jsonl", line.as_bytes()).expect("a well-formed record");
+    let parsed = parse_records("data.jsonl", line.as_bytes()).expect("a well-formed record");
+    let mut records = parsed.records;
     assert_eq!(records.len(), 1);
     records.remove(0)
 }
@@ -130,8 +131,6 @@ fn a_malformed_line_is_named_with_its_number() {
             "`prompt[0]`: unknown role `bard`",
         ),
         (r#"{"prompt":" ","chosen":"A.","rejected":"B."}"#.into(), "the prompt is empty"),
-        (r#"{"prompt":"Q?","chosen":" ","rejected":"B."}"#.into(), "`chosen` is an empty answer"),
-        (r#"{"prompt":"Q?","chosen":"A.","rejected":[]}"#.into(), "`rejected` is an empty answer"),
         (
             format!(r#"{{"prompt":"Q?","chosen":[{user}],"rejected":"B."}}"#),
             "`chosen` must end with a message of the assistant",
@@ -151,10 +150,6 @@ fn a_malformed_line_is_named_with_its_number() {
                 chat("B.").replace("Q?", "Why?")
             ),
             "`chosen` and `rejected` have different prompts",
-        ),
-        (
-            r#"{"prompt":"Q?","chosen":"A.","rejected":"A."}"#.into(),
-            "`chosen` and `rejected` are identical",
         ),
         (sentences("{}"), "`chosen_sentences` must be a list, found an object"),
         (sentences("[3]"), "`chosen_sentences[0]`: must be an object, found a number"),
@@ -181,6 +176,38 @@ fn a_malformed_line_is_named_with_its_number() {
         let text = format!("{good}\n\n{line}\n{good}\n");
         let error = parse_records("data.jsonl", text.as_bytes()).expect_err(&line);
         assert_eq!(error.to_string(), format!("data.jsonl:3: {problem}"), "{line}");
+    }
+}
+
+#[test]
+fn records_without_a_preference_are_left_out() {
+    let conversation = r#"[{"role":"user","content":"Q?"},{"role":"assistant","content":"A."}]"#;
+    let lines = [
+        r#"{"prompt":"Q?","chosen":" ","rejected":"B."}"#,
+        r#"{"prompt":"Q?","chosen":"A.","rejected":[]}"#,
+        r#"{"prompt":"Q?","chosen":"A.","rejected":"A."}"#,
+        r#"{"chosen":"\n\nHuman: Q?\n\nAssistant: A.","rejected":"\n\nHuman: Q?\n\nAssistant: "}"#,
+        &format!(r#"{{"chosen":{conversation},"rejected":[]}}"#),
+    ];
+    let good = r#"{"prompt":"Q?","chosen":"A.","rejected":"B."}"#;
+    for line in lines {
+        let text = format!("{good}\n\n{line}\n");
+        let parsed = parse_records("data.jsonl", text.as_bytes()).expect(line);
+        assert_eq!((parsed.records.len(), parsed.left_out), (1, vec!["data.jsonl:3".to_string()]));
+        let error = parse_records("data.jsonl", line.as_bytes()).expect_err(line);
+        let expected = "data.jsonl: no records remain: all have empty or identical answers";
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn a_file_that_is_one_list_is_told_the_layout() {
+    for (text, expected) in [
+        ("[", "data.jsonl:1: bad JSON at column 1: EOF while parsing a list"),
+        ("\n [{}]", "data.jsonl:2: expected a JSON object, found a list"),
+    ] {
+        let error = parse_records("data.jsonl", text.as_bytes()).expect_err("a list");
+        assert_eq!(error.to_string(), format!("{expected} (one JSON object on each line)"));
     }
 }
 
