@@ -16,7 +16,7 @@
 //!
 //! # Where things are
 //!
-//! - [`batch`]: what the caller hands over. Every constructor validates.
+//! - [`batch`]: what the caller hands over. Constructors check what they can see.
 //! - [`objectives`]: one file for each loss, with paper, formula and gradient, and the list of them.
 //! - [`stages`]: what each stage reads and writes. [`Backend`] runs them over buffers whose element
 //!   type is a run-time fact.

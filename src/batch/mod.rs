@@ -1,4 +1,4 @@
-//! What the caller hands over. Every constructor validates, so that the stages need not.
+//! What the caller hands over, checked when it is made, so that the stages need not.
 
 mod labels;
 mod logits;
