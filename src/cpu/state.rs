@@ -37,11 +37,6 @@ impl BlockState {
         }
         let shift = (f64::from(low.maximum) - f64::from(high.maximum)) * inverse_temperature;
         let factor = shift.exp();
-        if factor == 0.0 {
-            // Also keeps factor * shift from becoming 0 * -inf when a steep temperature overflows
-            // the shift.
-            return high;
-        }
         Self {
             maximum: high.maximum,
             excess: high.excess + factor * low.total(),

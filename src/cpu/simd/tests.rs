@@ -412,6 +412,26 @@ fn nan_and_infinities() {
     special::<bf16>();
 }
 
+/// Without an entropy term the entropy is not read, in no column.
+#[test]
+fn an_unused_entropy_does_not_matter() {
+    for simd in levels() {
+        for entropy in [f32::NAN, f32::INFINITY] {
+            let row = RowGradient {
+                maximum: 1.0,
+                log_sum: 0.5,
+                entropy,
+                inverse_temperature: 1.0,
+                a: 1.0,
+                c: 0.0,
+            };
+            let mut x = vec![0.5f32; 130];
+            simd.gradient_in_place(&mut x, &row, Some(7));
+            assert!(x.iter().all(|dx| dx.is_finite()));
+        }
+    }
+}
+
 /// CUDA's NaN has all bits set; rounding it carelessly to bf16 gives -0.
 #[test]
 fn nan_of_any_payload_survives_the_gradient() {
