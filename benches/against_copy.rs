@@ -2,8 +2,9 @@
 //! `cargo bench --bench against_copy [-- ROWS]`. The copy's buffer is ready, so no page faults are
 //! counted; each tensor was touched shortly before, so a last-level cache that holds it serves it.
 //!
-//! With `-- --serve TYPE ROWS` it runs what it reads from standard input (`copy`, `log_probs`, ..) once each
-//! and answers in nanoseconds; `benches/against_torch.py` alternates that with torch.
+//! With `-- --serve TYPE ROWS` it runs what it reads from standard input (`copy`, `log_probs`, ..;
+//! its first line lists them) once each and answers in nanoseconds; `benches/against_torch.py`
+//! alternates that with torch.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
@@ -147,6 +148,7 @@ impl<T: Element> Bench<T> {
 
     fn serve(&mut self) {
         self.check();
+        println!("{}", WORK.join("\t"));
         for line in std::io::stdin().lock().lines() {
             println!("{}", self.run(line.unwrap().trim()).as_nanos());
             std::io::stdout().flush().unwrap();

@@ -2,7 +2,7 @@
 
 use crate::cpu::convert::Lanes;
 use crate::cpu::exp::EXP_CUTOFF;
-use crate::cpu::rows::{LANES, exp_to, fused, padded};
+use crate::cpu::rows::{LANES, exp, fused, padded};
 use crate::cpu::simd::Isa;
 
 /// dx_v = (a (p_v - [v = label]) + c p_v (ln p_v + H)) / T, with ln p_v = (x_v - m)/T - `log_sum`.
@@ -95,7 +95,7 @@ fn lanes<E: Lanes, I: Isa, const ENTROPY: bool>(
     let mut values = E::load_lanes(isa, chunk);
     for value in &mut values {
         let log_p = fused::<I>(*value - row.maximum, row.inverse_temperature, -row.log_sum);
-        let p = exp_to::<I>(log_p, row.cutoff);
+        let p = exp::<I>(log_p, row.cutoff);
         let scaled = if ENTROPY {
             // 0 * -inf would be NaN.
             let finite = if log_p < row.cutoff { 0.0 } else { log_p };

@@ -52,31 +52,39 @@ impl Rows<'_> {
             Target::InPlace(mut logits) => {
                 let shape = logits.shape();
                 let data = logits.data_mut().host::<E>()?;
-                rows_mut(data, shape).for_each(|(token, dx)| match self.row(token) {
-                    Row::Keep => {}
-                    Row::Zero => dx.fill(E::zeroed()),
-                    Row::Gradient(row, label) => parts_mut(dx, shape).for_each(|(start, dx)| {
-                        let label = label.checked_sub(start).filter(|&label| label < dx.len());
-                        self.simd.gradient_in_place(dx, &row, label);
-                    }),
+                self.each_part(data, shape, |_, dx, row, label| {
+                    self.simd.gradient_in_place(dx, row, label);
                 });
             }
             Target::OutOfPlace { logits, mut grads } => {
-                let (from, shape) = (logits.shape(), grads.shape());
+                let (stride, shape) = (logits.shape().stride, grads.shape());
                 let x = logits.data().host::<E>()?;
                 let data = grads.data_mut().host::<E>()?;
-                rows_mut(data, shape).for_each(|(token, dx)| match self.row(token) {
-                    Row::Keep => {}
-                    Row::Zero => dx.fill(E::zeroed()),
-                    Row::Gradient(row, label) => parts_mut(dx, shape).for_each(|(start, dx)| {
-                        let label = label.checked_sub(start).filter(|&label| label < dx.len());
-                        let x = &x[token * from.stride + start..][..dx.len()];
-                        self.simd.gradient(x, dx, &row, label);
-                    }),
+                self.each_part(data, shape, |[token, start], dx, row, label| {
+                    let x = &x[token * stride + start..][..dx.len()];
+                    self.simd.gradient(x, dx, row, label);
                 });
             }
         }
         Ok(())
+    }
+
+    /// Calls `gradient` for each part of each row that has one, with the token and the first column
+    /// of the part, and with the label's place in it if it is there; zeroes rows that have none.
+    fn each_part<E: Element>(
+        &self,
+        data: &mut [E],
+        shape: Shape,
+        gradient: impl Fn([usize; 2], &mut [E], &RowGradient, Option<usize>) + Sync,
+    ) {
+        rows_mut(data, shape).for_each(|(token, dx)| match self.row(token) {
+            Row::Keep => {}
+            Row::Zero => dx.fill(E::zeroed()),
+            Row::Gradient(row, label) => parts_mut(dx, shape).for_each(|(start, dx)| {
+                let label = label.checked_sub(start).filter(|&label| label < dx.len());
+                gradient([token, start], dx, &row, label);
+            }),
+        });
     }
 
     fn row(&self, token: usize) -> Row {

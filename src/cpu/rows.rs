@@ -15,7 +15,7 @@
 )]
 
 use crate::cpu::convert::Lanes;
-use crate::cpu::exp::{EXP_CUTOFF, exp_above, exp_nonpositive, multiply_add};
+use crate::cpu::exp::{EXP_CUTOFF, exp_nonpositive, multiply_add};
 use crate::cpu::simd::Isa;
 use crate::cpu::state::BlockState;
 
@@ -31,13 +31,8 @@ pub(crate) const LANES: usize = 64;
 const PEAKED: f32 = 1.5;
 
 #[inline(always)]
-pub(crate) fn exp<I: Isa>(x: f32) -> f32 {
-    if I::FMA { exp_nonpositive::<true>(x) } else { exp_nonpositive::<false>(x) }
-}
-
-#[inline(always)]
-pub(crate) fn exp_to<I: Isa>(x: f32, cutoff: f32) -> f32 {
-    if I::FMA { exp_above::<true>(x, cutoff) } else { exp_above::<false>(x, cutoff) }
+pub(crate) fn exp<I: Isa>(x: f32, cutoff: f32) -> f32 {
+    if I::FMA { exp_nonpositive::<true>(x, cutoff) } else { exp_nonpositive::<false>(x, cutoff) }
 }
 
 #[inline(always)]
@@ -121,7 +116,7 @@ impl<const ENTROPY: bool> Sums<ENTROPY> {
         for lane in 0..LANES {
             let difference = values[lane] - scale.maximum;
             let z = difference * scale.inverse_temperature;
-            let e = exp::<I>(z);
+            let e = exp::<I>(z, EXP_CUTOFF);
             self.plain[lane] += if REST && difference == 0.0 { 0.0 } else { e };
             if ENTROPY {
                 // 0 * -inf would be NaN.

@@ -7,7 +7,7 @@ mod sequence_sums;
 
 pub use log_probs::{LogProbs, TokenOutputs};
 pub use logit_grads::{LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstream};
-pub use objective::{Objective, ObjectiveOutputs, UnitResult, UnitScale};
+pub use objective::{Objective, ObjectiveOutputs, UnitScale};
 pub use sequence_sums::{SequenceSums, TokenGrads, Totals, TotalsMut};
 
 use crate::backend::Backend;

@@ -45,8 +45,8 @@ pub enum UnitScale<'a> {
 }
 
 /// What an objective said about one unit. A sequence has one response, the second is 0.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct UnitResult {
+#[derive(Clone, Copy)]
+pub(crate) struct UnitResult {
     /// The loss, times the weight of the pair.
     pub loss: f64,
     /// The derivative of that by the policy's sum of each response.
