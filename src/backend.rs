@@ -2,18 +2,29 @@
 
 use crate::element::DType;
 use crate::error::Result;
-use crate::memory::Buffer;
+use crate::memory::{Buffer, Slice};
 use crate::stages::{LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads};
 
 pub(crate) mod sealed {
-    pub trait Sealed {}
+    use crate::memory::Place;
+
+    pub trait Sealed {
+        /// Where the memory lies that the stages read and write.
+        fn place(&self) -> Place {
+            Place::Host
+        }
+    }
 }
 
-/// Something that runs the stages: [`Cpu`](crate::Cpu) or [`Reference`](crate::Reference).
+/// Something that runs the stages: [`Cpu`](crate::Cpu), [`Reference`](crate::Reference), or with the
+/// feature `cuda` [`Cuda`](crate::Cuda).
 ///
 /// The inputs of each stage are a struct of [`stages`](crate::stages), checked when it was made.
 /// Each stage publishes its scratch size and allocates nothing of its own (the reference holds one
 /// row), so that the caller can own all memory; buffers are as they were when it returns an error.
+///
+/// On a device a stage is enqueued, not waited for: its errors come where the host next waits, which
+/// is where results are read.
 pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
     /// The backend's name, for messages.
     fn name(&self) -> &'static str;
@@ -26,6 +37,16 @@ pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
     /// # Errors
     /// The device's own.
     fn allocate(&self, dtype: DType, len: usize) -> Result<Buffer>;
+
+    /// A copy of host memory that its stages can use.
+    ///
+    /// # Errors
+    /// Device memory, or the device's own errors.
+    fn upload(&self, data: Slice<'_>) -> Result<Buffer> {
+        let mut buffer = self.allocate(data.dtype(), data.len())?;
+        buffer.slice_mut().copy_from(data)?;
+        Ok(buffer)
+    }
 
     /// The f64 numbers of scratch that [`log_probs`](Self::log_probs) needs.
     fn log_probs_scratch(&self, tokens: usize, vocab: usize) -> usize;

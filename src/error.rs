@@ -73,6 +73,16 @@ pub enum Error {
         /// What was found.
         got: DType,
     },
+    /// Memory that the backend does not reach.
+    #[error("{what}: expected {expected}, got {got}")]
+    Place {
+        /// Which buffer.
+        what: &'static str,
+        /// What the backend reaches.
+        expected: &'static str,
+        /// Where the buffer lies.
+        got: &'static str,
+    },
     /// A stage that was made for another backend.
     #[error("stage: expected one made for the {expected} backend, got one for {got}")]
     OtherBackend {
