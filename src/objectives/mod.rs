@@ -48,3 +48,23 @@ pub fn pair_objectives() -> Vec<Arc<dyn Objective<Pair>>> {
 pub fn sequence_objectives() -> Vec<Arc<dyn Objective<Sequence>>> {
     vec![Arc::new(Nll::new()), Arc::new(Nll::new().with_length_normalized(true))]
 }
+
+/// CUDA C++ of every objective of the lists, for `kernels/objective.cu` to compile: a struct and its
+/// `evaluate` each, then a line `OBJECTIVE(name, unit, per-response)`.
+#[doc(hidden)]
+pub fn cuda_source() -> String {
+    use std::collections::BTreeMap;
+    let mut types = BTreeMap::new();
+    fn add<U: Unit>(types: &mut BTreeMap<&str, String>, objectives: &[Arc<dyn Objective<U>>]) {
+        let [unit, per_response] = U::NAMES;
+        for objective in objectives {
+            if let Some(source) = objective.source() {
+                let (name, body) = (objective.name(), source.cuda(&**objective));
+                types.insert(name, format!("{body}\nOBJECTIVE({name}, {unit}, {per_response})\n"));
+            }
+        }
+    }
+    add(&mut types, &pair_objectives());
+    add(&mut types, &sequence_objectives());
+    types.into_values().collect::<Vec<_>>().join("\n")
+}
