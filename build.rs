@@ -8,7 +8,6 @@
 //! - `PREFUSE_PREBUILT`: a folder of ready ones, such as `fatbins` in another build's `OUT_DIR`;
 //! - `NVCC`, `NVCC_CCBIN`, `CUDA_HOME` and its like: the compiler and its host compiler.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -44,12 +43,11 @@ fn main() {
     if env::var_os("CARGO_FEATURE_CUDA").is_none() || variable("DOCS_RS").is_some() {
         return;
     }
-    let setting = variable("PREFUSE_NVCC");
-    let required = setting.as_deref() == Some(OsStr::new("require"));
-    match fatbins(setting.as_deref()) {
+    let setting = variable("PREFUSE_NVCC").unwrap_or_default();
+    match fatbins(setting.to_str()) {
         Ok(()) => println!("cargo::rustc-cfg=prefuse_kernels"),
         Err(Refusal::Off) => without("PREFUSE_NVCC was off"),
-        Err(Refusal::Missing(reason)) if !required => {
+        Err(Refusal::Missing(reason)) if setting != "require" => {
             println!("cargo::warning=no CUDA kernels in this build: {reason}");
             without(&reason);
         }
@@ -69,8 +67,8 @@ fn variable(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
 
-fn fatbins(setting: Option<&OsStr>) -> Result<()> {
-    let out = PathBuf::from(variable("OUT_DIR").unwrap_or_default());
+fn fatbins(setting: Option<&str>) -> Result<()> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let sources = files(Path::new("kernels"), "cu")?;
     if sources.is_empty() {
         return Err(Refusal::Missing("kernels/ has no .cu file".to_owned()));
@@ -79,31 +77,33 @@ fn fatbins(setting: Option<&OsStr>) -> Result<()> {
     let ready = out.join("fatbins");
     let _ = fs::remove_dir_all(&ready);
     fs::create_dir_all(&ready).map_err(failed(ready.display()))?;
-    let built = if let Some(folder) = variable("PREFUSE_PREBUILT") {
-        let folder = Path::new(&folder);
+    if let Some(folder) = variable("PREFUSE_PREBUILT").map(PathBuf::from) {
         println!("cargo::rerun-if-changed={}", folder.display());
+        copy(&folder, &ready, "built")?;
         for source in &sources {
-            let name = source.with_extension("fatbin");
-            let name = name.file_name().unwrap_or_default();
-            copy(&folder.join(name), &ready.join(name))?;
+            copy(&folder, &ready, &format!("{}.fatbin", stem(source)))?;
         }
-        let built = folder.join("built");
-        fs::read_to_string(&built).map_err(failed(built.display()))?
     } else {
-        match setting.and_then(OsStr::to_str) {
+        match setting {
             Some("off") => return Err(Refusal::Off),
-            None | Some("require") => {}
-            Some(got) => {
-                let text = format!("PREFUSE_NVCC: expected require or off, got {got}");
+            Some("" | "require") => Compiler::find()?.compile(&sources, &out, &ready)?,
+            got => {
+                let text = format!("PREFUSE_NVCC: expected require or off, got {got:?}");
                 return Err(Refusal::Failed(text));
             }
         }
-        let compiler = Compiler::find()?;
-        compiler.compile(&sources, &out, &ready)?;
-        format!("{}.{} {}", compiler.version.0, compiler.version.1, compiler.targets.join(" "))
-    };
-    fs::write(ready.join("built"), &built).map_err(failed("fatbins/built"))?;
+    }
+    let built = String::from_utf8_lossy(&read(&ready.join("built"))?).into_owned();
     fs::write(out.join("kernels.rs"), embedding(&built, &sources)?).map_err(failed("kernels.rs"))
+}
+
+fn stem(source: &Path) -> &str {
+    source.file_stem().and_then(OsStr::to_str).unwrap_or_default()
+}
+
+fn copy(from: &Path, to: &Path, name: &str) -> Result<()> {
+    let (from, to) = (from.join(name), to.join(name));
+    fs::copy(&from, to).map(drop).map_err(failed(from.display()))
 }
 
 /// `built` is the compiler's version and what it compiled for: `13.0 sm_90 compute_80`.
@@ -115,12 +115,14 @@ fn embedding(built: &str, sources: &[PathBuf]) -> Result<String> {
     let Some((major, minor, targets)) = described else {
         return Err(Refusal::Failed(format!("fatbins/built: not a version and targets: {built}")));
     };
-    let modules: String = (sources.iter().filter_map(|source| source.file_stem()?.to_str()))
-        .map(|stem| {
-            let path = format!("concat!(env!(\"OUT_DIR\"), \"/fatbins/{stem}.fatbin\")");
-            format!("Module {{ name: {stem:?}, image: {{ const IMAGE: &Aligned<[u8]> = &Aligned(*include_bytes!({path})); &IMAGE.0 }} }},\n")
-        })
-        .collect();
+    let module = |source: &PathBuf| {
+        let stem = stem(source);
+        let path = format!("concat!(env!(\"OUT_DIR\"), \"/fatbins/{stem}.fatbin\")");
+        format!(
+            "Module {{ name: {stem:?}, image: {{ const IMAGE: &Aligned<[u8]> = &Aligned(*include_bytes!({path})); &IMAGE.0 }} }},\n"
+        )
+    };
+    let modules: String = sources.iter().map(module).collect();
     Ok(format!(
         "static EMBEDDED: Kernels = Kernels {{ toolkit: ({major}, {minor}), built: {targets:?}, modules: &[\n{modules}] }};\n"
     ))
@@ -135,10 +137,6 @@ fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to).map(drop).map_err(failed(from.display()))
-}
-
 struct Compiler {
     nvcc: PathBuf,
     version: (u32, u32),
@@ -150,9 +148,6 @@ struct Compiler {
 }
 
 impl Compiler {
-    /// Older ones do not know our kernels' instructions.
-    const OLDEST: (u32, u32) = (12, 0);
-
     fn find() -> Result<Self> {
         let nvcc = find_nvcc()?;
         println!("cargo::rerun-if-changed={}", nvcc.display());
@@ -161,13 +156,11 @@ impl Compiler {
             let (major, minor) = rest.split([',', ' ', '\n']).next()?.split_once('.')?;
             Some((major.parse().ok()?, minor.parse().ok()?))
         });
-        let Some(version) = release else {
-            let text = format!("{} --version names no release:\n{identity}", nvcc.display());
-            return Err(Refusal::Failed(text));
-        };
-        if version < Self::OLDEST {
-            let ((major, minor), (least, _)) = (version, Self::OLDEST);
-            let text = format!("{} is release {major}.{minor}, older than {least}", nvcc.display());
+        let text = format!("{} --version names no release:\n{identity}", nvcc.display());
+        let version = release.ok_or(Refusal::Failed(text))?;
+        // Older ones do not know our kernels' instructions.
+        if version < (12, 0) {
+            let text = format!("{} is older than release 12.0", nvcc.display());
             return Err(Refusal::Missing(text));
         }
         let targets = targets(&nvcc)?;
@@ -189,13 +182,15 @@ impl Compiler {
     fn compile(&self, sources: &[PathBuf], out: &Path, ready: &Path) -> Result<()> {
         let generated = out.join("objectives.cuh");
         fs::write(&generated, objectives::cuda_source()).map_err(failed(generated.display()))?;
-        let mut headers = BTreeMap::from([(generated.clone(), read(&generated)?)]);
+        let mut headers = Vec::new();
         for header in files(Path::new("kernels/include"), "cuh")? {
-            headers.insert(header.clone(), read(&header)?);
+            headers.push((header.file_name().map(OsStr::to_owned), read(&header)?));
         }
         let cache = variable("PREFUSE_KERNEL_CACHE").map_or(out.to_owned(), PathBuf::from);
         fs::create_dir_all(&cache).map_err(failed(cache.display()))?;
         let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
+        let built = format!("{}.{} {}", self.version.0, self.version.1, self.targets.join(" "));
+        fs::write(ready.join("built"), built).map_err(failed("fatbins/built"))?;
         let (queue, result) = (Mutex::new(sources.iter()), Mutex::new(Ok(())));
         let next = || queue.lock().ok()?.next();
         thread::scope(|scope| {
@@ -216,31 +211,32 @@ impl Compiler {
     fn compile_one(
         &self,
         source: &Path,
-        headers: &BTreeMap<PathBuf, Vec<u8>>,
+        headers: &[(Option<OsString>, Vec<u8>)],
         out: &Path,
         cache: &Path,
         ready: &Path,
     ) -> Result<()> {
-        let stem = source.file_stem().and_then(OsStr::to_str).unwrap_or_default();
         let mut flags = self.flags.clone();
-        if stem == "objective" {
+        let mut command = Command::new(&self.nvcc);
+        // Folders stay out of the hash, so that builds in different places share a cache.
+        let mut hash = DefaultHasher::new();
+        if stem(source) == "objective" {
+            read(&out.join("objectives.cuh"))?.hash(&mut hash);
+            command.arg("-I").arg(out);
             // Contraction would keep equal log-ratios from cancelling.
             flags.push("-fmad=false".to_owned());
         }
-        // Folders stay out of the hash, so that builds in different places share a cache.
-        let mut hash = DefaultHasher::new();
-        (&self.identity, &flags, read(source)?).hash(&mut hash);
-        headers.iter().for_each(|(path, text)| (path.file_name(), text).hash(&mut hash));
-        let cached = cache.join(format!("{stem}-{:016x}.fatbin", hash.finish()));
+        (&self.identity, &flags, read(source)?, headers).hash(&mut hash);
+        let cached = cache.join(format!("{}-{:016x}.fatbin", stem(source), hash.finish()));
         if !cached.is_file() {
             // Renamed when complete: another build may look at the same time.
             let partial = cached.with_extension(std::process::id().to_string());
-            let mut command = Command::new(&self.nvcc);
-            command.args(&flags).arg("-Ikernels/include").arg("-I").arg(out);
-            run(command.arg(source).arg("-o").arg(&partial))?;
+            command.args(&flags).arg("-Ikernels/include").arg(source).arg("-o").arg(&partial);
+            run(&mut command)?;
             fs::rename(&partial, &cached).map_err(failed(cached.display()))?;
         }
-        copy(&cached, &ready.join(format!("{stem}.fatbin")))
+        let to = ready.join(format!("{}.fatbin", stem(source)));
+        fs::copy(&cached, to).map(drop).map_err(failed(cached.display()))
     }
 }
 
@@ -265,18 +261,15 @@ fn run(command: &mut Command) -> Result<String> {
 fn targets(nvcc: &Path) -> Result<Vec<String>> {
     if let Some(asked) = variable("PREFUSE_CUDA_ARCHS") {
         let asked = asked.to_string_lossy().into_owned();
-        let parse = |target: &str| {
+        let target = |target: &str| {
             let (kind, number) =
                 target.strip_prefix("ptx").map_or(("sm", target), |number| ("compute", number));
-            let digits = number.trim_end_matches(['a', 'f']);
-            let valid = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let valid = number.trim_end_matches(['a', 'f']).parse::<u32>().is_ok();
             valid.then(|| format!("{kind}_{number}"))
         };
-        let targets: Option<Vec<String>> = asked.split([';', '+']).map(parse).collect();
-        return targets.ok_or_else(|| {
-            let text = format!("PREFUSE_CUDA_ARCHS: expected the like of 80;90+ptx80, got {asked}");
-            Refusal::Failed(text)
-        });
+        let text = format!("PREFUSE_CUDA_ARCHS: expected the like of 80;90+ptx80, got {asked}");
+        let targets: Option<_> = asked.split([';', '+']).map(target).collect();
+        return targets.ok_or(Refusal::Failed(text));
     }
     let known = run(Command::new(nvcc).arg("--list-gpu-code"))?;
     let ours = ["sm_80", "sm_90", "sm_100", "sm_120"].into_iter();
@@ -287,13 +280,12 @@ fn targets(nvcc: &Path) -> Result<Vec<String>> {
 fn find_nvcc() -> Result<PathBuf> {
     let name = format!("nvcc{}", env::consts::EXE_SUFFIX);
     if let Some(nvcc) = variable("NVCC").map(PathBuf::from) {
-        let missing = || Refusal::Missing(format!("NVCC is no file: {}", nvcc.display()));
-        return if nvcc.is_file() { Ok(nvcc) } else { Err(missing()) };
+        let text = format!("NVCC is no file: {}", nvcc.display());
+        return Some(nvcc).filter(|nvcc| nvcc.is_file()).ok_or(Refusal::Missing(text));
     }
-    let mut places: Vec<PathBuf> = ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDA_TOOLKIT_ROOT_DIR"]
-        .iter()
-        .filter_map(|root| Some(Path::new(&variable(root)?).join("bin")))
-        .collect();
+    let roots = ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDA_TOOLKIT_ROOT_DIR"];
+    let roots = roots.iter().filter_map(|name| variable(name));
+    let mut places: Vec<PathBuf> = roots.map(|root| Path::new(&root).join("bin")).collect();
     places.extend(variable("PATH").iter().flat_map(env::split_paths));
     for environment in ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(|name| variable(name)) {
         let pythons = fs::read_dir(Path::new(&environment).join("lib")).into_iter().flatten();

@@ -1,6 +1,6 @@
 //! The kernels that the build script compiled, as they lie in the binary.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A set of fatbins that one compiler made.
 #[derive(Debug)]
@@ -26,12 +26,12 @@ impl Kernels {
     /// Those of this build.
     ///
     /// # Errors
-    /// [`Error::KernelsNotBuilt`].
+    /// [`KernelsNotBuilt`](crate::Error::KernelsNotBuilt).
     pub fn embedded() -> Result<&'static Self> {
         #[cfg(prefuse_kernels)]
         return Ok(&EMBEDDED);
         #[cfg(not(prefuse_kernels))]
-        Err(Error::KernelsNotBuilt { reason: REASON })
+        Err(crate::Error::KernelsNotBuilt { reason: REASON })
     }
 }
 
