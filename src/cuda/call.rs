@@ -1,6 +1,7 @@
 //! Calls into the driver: finding its library, its results as our errors, and the thread's current
 //! context left as it was.
 
+use std::error::Error as _;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 
@@ -51,7 +52,11 @@ pub(super) fn find_library() -> Result<()> {
                 LIBRARY.get_or_init(|| library);
                 return Ok(());
             }
-            Err(error) => complaints.push(error.to_string()),
+            // The loader's words are in the source; they begin with the name.
+            Err(error) => complaints.push(match error.source() {
+                Some(source) => source.to_string(),
+                None => format!("{name}: {error}"),
+            }),
         }
     }
     Err(Error::NoDriver { reason: complaints.join("; ") })
