@@ -83,6 +83,14 @@ pub enum Error {
         /// Where the buffer lies.
         got: &'static str,
     },
+    /// Device memory that no element of this type starts at.
+    #[error("device memory: expected an address that is a multiple of {expected}, got {address:#x}")]
+    Alignment {
+        /// Bytes of an element.
+        expected: usize,
+        /// The address found.
+        address: u64,
+    },
     /// A stage that was made for another backend.
     #[error("stage: expected one made for the {expected} backend, got one for {got}")]
     OtherBackend {

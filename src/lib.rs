@@ -39,6 +39,7 @@ pub mod backend;
 pub mod batch;
 mod cpu;
 #[cfg(feature = "cuda")]
+#[doc(hidden)]
 pub mod cuda;
 mod element;
 mod error;
@@ -54,6 +55,8 @@ mod token_log_probs;
 
 pub use backend::Backend;
 pub use cpu::{Cpu, SimdLevel};
+#[cfg(feature = "cuda")]
+pub use cuda::Cuda;
 pub use element::{DType, Element};
 pub use error::{Error, Result};
 pub use memory::{Buffer, Slice, SliceMut};

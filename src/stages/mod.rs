@@ -7,6 +7,8 @@ mod sequence_sums;
 
 pub use log_probs::{LogProbs, TokenOutputs};
 pub use logit_grads::{LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstream};
+#[cfg(feature = "cuda")]
+pub(crate) use objective::UnitInputs;
 pub use objective::{Objective, ObjectiveOutputs, UnitScale};
 pub use sequence_sums::{SequenceSums, TokenGrads, Totals, TotalsMut};
 
