@@ -299,4 +299,12 @@ pub enum Error {
         /// The value found.
         got: f64,
     },
+    /// What a device's driver has to say.
+    #[error("{call}: {message}")]
+    Driver {
+        /// The call that failed.
+        call: &'static str,
+        /// The driver's message.
+        message: String,
+    },
 }

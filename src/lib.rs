@@ -38,6 +38,8 @@
 pub mod backend;
 pub mod batch;
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod element;
 mod error;
 mod memory;
