@@ -1,6 +1,8 @@
 // Everything that is not plain CUDA C++: inline PTX, and dynamic shared memory. tests/emulator has a
-// twin of this file with the same functions in C++, so that kernels need no #ifdef for hosts.
-#pragma once
+// twin of this file with the same functions in C++, so that kernels need no #ifdef for hosts. The twin
+// is included first and defines the guard.
+#ifndef PREFUSE_PTX_CUH
+#define PREFUSE_PTX_CUH
 
 #include <stdint.h>
 
@@ -114,3 +116,5 @@ template <class T> __device__ __forceinline__ T *cluster_map(T *p, uint32_t rank
 }
 
 }  // namespace prefuse
+
+#endif  // PREFUSE_PTX_CUH

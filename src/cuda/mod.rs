@@ -31,7 +31,8 @@ use crate::error::Result;
 use crate::memory::{Buffer, Place, Slice, SliceMut};
 use crate::stages::{BackendId, LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads};
 use context::Context;
-use driver::{Driver, LaunchShape};
+#[doc(hidden)]
+pub use driver::{Device, Driver, LaunchShape, Mapped};
 
 const DTYPES: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 
