@@ -1,7 +1,12 @@
 //! The waist: what a backend does, stage by stage, over buffers whose type is a run-time fact.
 
+use std::fmt;
+
+use crate::cpu::Cpu;
+#[cfg(feature = "cuda")]
+use crate::cuda::Cuda;
 use crate::element::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{Buffer, Slice};
 use crate::stages::{LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads};
 
@@ -90,4 +95,45 @@ pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
     /// # Errors
     /// A label outside the vocabulary.
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()>;
+}
+
+/// The backend that works here, and why it is that one.
+#[non_exhaustive]
+#[derive(Debug)]
+pub struct DefaultBackend {
+    /// CUDA device 0, else the CPU.
+    pub backend: Box<dyn Backend>,
+    /// Why it is not CUDA; `None` where it is, or where the crate was built without it.
+    pub cuda_error: Option<Error>,
+    reason: String,
+}
+
+/// [`Cuda`](crate::Cuda) on device 0 if it works, else [`Cpu`]; displays as which and why.
+///
+/// ```
+/// let default = prefuse::default_backend();
+/// // Such as "cpu: CUDA driver: libcuda.so.1 was not found; install ...".
+/// eprintln!("{default}");
+/// let backend = &*default.backend;
+/// # let _ = backend;
+/// ```
+pub fn default_backend() -> DefaultBackend {
+    #[cfg(feature = "cuda")]
+    let (cuda_error, reason) = match Cuda::new(0) {
+        Ok(cuda) => {
+            let (ordinal, name) = cuda.device();
+            let reason = format!("device {ordinal}, {name}");
+            return DefaultBackend { backend: Box::new(cuda), cuda_error: None, reason };
+        }
+        Err(error) => (Some(error.clone()), error.to_string()),
+    };
+    #[cfg(not(feature = "cuda"))]
+    let (cuda_error, reason) = (None, "built without the feature `cuda`".to_owned());
+    DefaultBackend { backend: Box::new(Cpu::new()), cuda_error, reason }
+}
+
+impl fmt::Display for DefaultBackend {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.backend.name(), self.reason)
+    }
 }

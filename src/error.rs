@@ -5,7 +5,8 @@ use crate::element::DType;
 /// The result of every fallible call of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call was refused. Nothing that the caller owns was written.
+/// Why a call was refused. Nothing that the caller owns was written; after a device's own error
+/// ([`Driver`](Self::Driver)) the contents of its memory are not defined.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
@@ -84,7 +85,9 @@ pub enum Error {
         got: &'static str,
     },
     /// Device memory that no element of this type starts at.
-    #[error("device memory: expected an address that is a multiple of {expected}, got {address:#x}")]
+    #[error(
+        "device memory: expected an address that is a multiple of {expected}, got {address:#x}"
+    )]
     Alignment {
         /// Bytes of an element.
         expected: usize,

@@ -57,17 +57,17 @@ impl Place {
     /// # Errors
     /// Another place than the one expected.
     pub(crate) fn check(self, what: &'static str, got: Self) -> Result<()> {
-        let name = |place, this| match place {
-            Self::Host => "host memory",
-            Self::Device(_) if this => "memory of this backend",
-            Self::Device(_) if self == Self::Host => "device memory",
-            Self::Device(_) => "memory of another backend",
+        if self == got { Ok(()) } else { Err(self.other(what, got)) }
+    }
+
+    fn other(self, what: &'static str, got: Self) -> Error {
+        let expected = if self == Self::Host { "host memory" } else { "memory of this backend" };
+        let got = match (got, self) {
+            (Self::Host, _) => "host memory",
+            (Self::Device(_), Self::Host) => "device memory",
+            (Self::Device(_), Self::Device(_)) => "memory of another backend",
         };
-        if self == got {
-            Ok(())
-        } else {
-            Err(Error::Place { what, expected: name(self, true), got: name(got, false) })
-        }
+        Error::Place { what, expected, got }
     }
 }
 
@@ -211,10 +211,7 @@ impl<'a> Slice<'a> {
         match self.0 {
             Data::Host(data) => Ok(data),
             #[cfg(feature = "cuda")]
-            Data::Device(data) => {
-                Place::Host.check("buffer", data.place())?;
-                unreachable!("device memory is no host memory")
-            }
+            Data::Device(data) => Err(Place::Host.other("buffer", data.place())),
         }
     }
 
@@ -322,7 +319,7 @@ impl<'a> SliceMut<'a> {
             (DataMut::Device(to), Data::Host(_)) => to.upload(from.host::<T>()?),
             #[cfg(feature = "cuda")]
             (DataMut::Device(_), Data::Device(from)) => {
-                Place::Host.check("copied buffer", from.place())
+                Err(Place::Host.other("copied buffer", from.place()))
             }
             (DataMut::Host(_), Data::Host(_)) => {
                 self.host::<T>()?.copy_from_slice(from.host()?);

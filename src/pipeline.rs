@@ -238,8 +238,7 @@ impl<'a> Loss<'a> {
     ) -> Result<Buffer> {
         let tokens = self.tokens(&forward.placed)?;
         let packing = &forward.placed.packing;
-        let mut sequence_grads =
-            backend.allocate(DType::F64, self.batch.packing().sequences())?;
+        let mut sequence_grads = backend.allocate(DType::F64, self.batch.packing().sequences())?;
         for (term, scale) in self.scales(upstream)?.into_iter().enumerate() {
             let copied = match scale {
                 UnitScale::Given(scale) => copy(backend, scale)?,

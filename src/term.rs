@@ -116,9 +116,10 @@ impl Term {
         // An index beyond i64 is beyond every pack.
         let index = |&sequence: &usize| i64::try_from(sequence).unwrap_or(i64::MAX);
         match &self.over {
-            Over::Pairs(_) => {
-                pairs.iter().flat_map(|(chosen, rejected)| [index(chosen), index(rejected)]).collect()
-            }
+            Over::Pairs(_) => pairs
+                .iter()
+                .flat_map(|(chosen, rejected)| [index(chosen), index(rejected)])
+                .collect(),
             Over::Sequences(_, Sequences::All) => (0..batch.packing().sequences() as i64).collect(),
             Over::Sequences(_, Sequences::Chosen) => pairs.iter().map(|(c, _)| index(c)).collect(),
             Over::Sequences(_, Sequences::Indices(indices)) => indices.iter().map(index).collect(),
@@ -212,6 +213,7 @@ impl Resolved {
         self.term.weight
     }
 
+    #[cfg(feature = "cuda")]
     pub(crate) fn reduction(&self) -> Reduction {
         self.term.reduction
     }

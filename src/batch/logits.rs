@@ -98,12 +98,7 @@ impl<'a> Logits<'a> {
     ///
     /// # Errors
     /// No tokens, no vocabulary, a stride below the vocabulary, or too short a buffer.
-    pub fn from_slice(
-        data: Slice<'a>,
-        tokens: usize,
-        vocab: usize,
-        stride: usize,
-    ) -> Result<Self> {
+    pub fn from_slice(data: Slice<'a>, tokens: usize, vocab: usize, stride: usize) -> Result<Self> {
         let shape = Shape::checked(tokens, vocab, stride)?;
         least_length(data.len(), shape)?;
         Ok(Self { data, shape })

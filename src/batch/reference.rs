@@ -24,27 +24,27 @@ pub struct ReferenceLogProbs<'a>(Kind<'a>);
 
 #[derive(Clone, Debug)]
 enum Kind<'a> {
-    PerToken(Vec<f64>),
-    PerTokenOnDevice(Slice<'a>),
-    PerSequence { sums: Vec<f64>, weighted: bool },
+    Tokens(Vec<f64>),
+    TokensOnDevice(Slice<'a>),
+    Sums { sums: Vec<f64>, weighted: bool },
 }
 
 impl ReferenceLogProbs<'static> {
     /// `[tokens]` log-probs of the labels, natural logarithm, of any element type. They are summed with the batch's own
     /// token weights; the values at ignored or masked tokens are not read.
     pub fn per_token<T: Element>(log_probs: &[T]) -> Self {
-        Self(Kind::PerToken(exact(log_probs)))
+        Self(Kind::Tokens(exact(log_probs)))
     }
 
     /// `[sequences]` sums of log-probs, for a batch without token weights.
     pub fn per_sequence<T: Element>(sums: &[T]) -> Self {
-        Self(Kind::PerSequence { sums: exact(sums), weighted: false })
+        Self(Kind::Sums { sums: exact(sums), weighted: false })
     }
 
     /// `[sequences]` sums of token weight times log-prob: the caller says that the weights that
     /// went into them are those of the batch.
     pub fn per_sequence_weighted<T: Element>(sums: &[T]) -> Self {
-        Self(Kind::PerSequence { sums: exact(sums), weighted: true })
+        Self(Kind::Sums { sums: exact(sums), weighted: true })
     }
 }
 
@@ -58,25 +58,29 @@ impl<'a> ReferenceLogProbs<'a> {
     pub fn from_slice(log_probs: Slice<'a>) -> Result<Self> {
         let got = log_probs.dtype();
         if !matches!(got, DType::F32 | DType::F64) {
-            return Err(Error::DataType { what: "reference log-probs", expected: "f32 or f64", got });
+            return Err(Error::DataType {
+                what: "reference log-probs",
+                expected: "f32 or f64",
+                got,
+            });
         }
         Ok(Self(match log_probs.place() {
-            Place::Host => Kind::PerToken(log_probs.to_vec()?),
-            Place::Device(_) => Kind::PerTokenOnDevice(log_probs),
+            Place::Host => Kind::Tokens(log_probs.to_vec()?),
+            Place::Device(_) => Kind::TokensOnDevice(log_probs),
         }))
     }
 
     pub(crate) fn tokens(&self) -> Option<Slice<'_>> {
         match &self.0 {
-            Kind::PerToken(values) => Some(Slice::new(values)),
-            Kind::PerTokenOnDevice(values) => Some(*values),
-            Kind::PerSequence { .. } => None,
+            Kind::Tokens(values) => Some(Slice::new(values)),
+            Kind::TokensOnDevice(values) => Some(*values),
+            Kind::Sums { .. } => None,
         }
     }
 
     pub(crate) fn sums(&self) -> Option<(&[f64], bool)> {
         match &self.0 {
-            Kind::PerSequence { sums, weighted } => Some((sums, *weighted)),
+            Kind::Sums { sums, weighted } => Some((sums, *weighted)),
             _ => None,
         }
     }
@@ -87,9 +91,9 @@ impl<'a> ReferenceLogProbs<'a> {
     /// Reading a device.
     pub fn into_owned(self) -> Result<ReferenceLogProbs<'static>> {
         Ok(ReferenceLogProbs(match self.0 {
-            Kind::PerToken(values) => Kind::PerToken(values),
-            Kind::PerTokenOnDevice(values) => Kind::PerToken(values.to_vec()?),
-            Kind::PerSequence { sums, weighted } => Kind::PerSequence { sums, weighted },
+            Kind::Tokens(values) => Kind::Tokens(values),
+            Kind::TokensOnDevice(values) => Kind::Tokens(values.to_vec()?),
+            Kind::Sums { sums, weighted } => Kind::Sums { sums, weighted },
         }))
     }
 }

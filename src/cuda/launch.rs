@@ -193,7 +193,8 @@ mod tests {
     #[test]
     fn states_have_room() {
         let hopper = device((9, 0), 132);
-        for vocab in [5000, 128_256, SHARED_STATES * SEGMENT, SHARED_STATES * SEGMENT + 1, 1 << 33] {
+        for vocab in [5000, 128_256, SHARED_STATES * SEGMENT, SHARED_STATES * SEGMENT + 1, 1 << 33]
+        {
             for tokens in [1, 8, 1000, 1 << 20] {
                 let scratch = log_probs_scratch(&hopper, tokens, vocab);
                 match log_probs(&hopper, tokens, vocab) {
@@ -221,8 +222,7 @@ mod tests {
                 assert!(shape.grid > 0 && shape.grid <= i32::MAX as u32);
             }
         }
-        let LogitGradsShape::Block(shape, parts) =
-            logit_grads(&hopper, DType::BF16, 8192, 128_256)
+        let LogitGradsShape::Block(shape, parts) = logit_grads(&hopper, DType::BF16, 8192, 128_256)
         else {
             panic!()
         };

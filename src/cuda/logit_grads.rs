@@ -35,9 +35,8 @@ pub(super) fn logit_grads(context: &Context, stage: LogitGrads<'_>) -> Result<()
         Target::OutOfPlace { logits, grads } => (*logits, grads.view()),
     };
     let shape = logits.shape();
-    let (by_entropy, entropy) = upstream
-        .entropy
-        .map_or((0, 0), |(grads, entropy)| (grads.address(), entropy.address()));
+    let (by_entropy, entropy) =
+        upstream.entropy.map_or((0, 0), |(grads, entropy)| (grads.address(), entropy.address()));
     let arguments = Arguments {
         logits: logits.data().address(),
         stride: shape.stride as i64,

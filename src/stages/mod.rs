@@ -117,7 +117,11 @@ impl BackendId {
     /// A stage of another backend.
     pub fn check(self, got: Self) -> Result<()> {
         let other = if self.name == got.name { "another one" } else { got.name };
-        if self == got { Ok(()) } else { Err(Error::OtherBackend { expected: self.name, got: other }) }
+        if self == got {
+            Ok(())
+        } else {
+            Err(Error::OtherBackend { expected: self.name, got: other })
+        }
     }
 }
 
