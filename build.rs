@@ -68,30 +68,33 @@ fn variable(name: &str) -> Option<OsString> {
 }
 
 fn fatbins(setting: Option<&str>) -> Result<()> {
-    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let prebuilt = variable("PREFUSE_PREBUILT").map(PathBuf::from);
+    match setting {
+        Some("" | "require") => {}
+        Some("off") if prebuilt.is_none() => return Err(Refusal::Off),
+        Some("off") => {}
+        got => {
+            let text = format!("PREFUSE_NVCC: expected require or off, got {got:?}");
+            return Err(Refusal::Failed(text));
+        }
+    }
     let sources = files(Path::new("kernels"), "cu")?;
     if sources.is_empty() {
         return Err(Refusal::Missing("kernels/ has no .cu file".to_owned()));
     }
     // Under fixed names, so that the folder can be another build's PREFUSE_PREBUILT.
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let ready = out.join("fatbins");
     let _ = fs::remove_dir_all(&ready);
     fs::create_dir_all(&ready).map_err(failed(ready.display()))?;
-    if let Some(folder) = variable("PREFUSE_PREBUILT").map(PathBuf::from) {
+    if let Some(folder) = prebuilt {
         println!("cargo::rerun-if-changed={}", folder.display());
         copy(&folder, &ready, "built")?;
         for source in &sources {
             copy(&folder, &ready, &format!("{}.fatbin", stem(source)))?;
         }
     } else {
-        match setting {
-            Some("off") => return Err(Refusal::Off),
-            Some("" | "require") => Compiler::find()?.compile(&sources, &out, &ready)?,
-            got => {
-                let text = format!("PREFUSE_NVCC: expected require or off, got {got:?}");
-                return Err(Refusal::Failed(text));
-            }
-        }
+        Compiler::find()?.compile(&sources, &out, &ready)?;
     }
     let built = String::from_utf8_lossy(&read(&ready.join("built"))?).into_owned();
     fs::write(out.join("kernels.rs"), embedding(&built, &sources)?).map_err(failed("kernels.rs"))
