@@ -70,13 +70,9 @@ fn variable(name: &str) -> Option<OsString> {
 fn fatbins(setting: Option<&str>) -> Result<()> {
     let prebuilt = variable("PREFUSE_PREBUILT").map(PathBuf::from);
     match setting {
-        Some("" | "require") => {}
         Some("off") if prebuilt.is_none() => return Err(Refusal::Off),
-        Some("off") => {}
-        got => {
-            let text = format!("PREFUSE_NVCC: expected require or off, got {got:?}");
-            return Err(Refusal::Failed(text));
-        }
+        Some("" | "require" | "off") => {}
+        got => Err(Refusal::Failed(format!("PREFUSE_NVCC: require or off, not {got:?}")))?,
     }
     let sources = files(Path::new("kernels"), "cu")?;
     if sources.is_empty() {

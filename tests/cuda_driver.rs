@@ -399,7 +399,12 @@ fn the_build_says_which_kernels_it_has() {
     match Kernels::embedded() {
         Ok(kernels) => {
             assert!(kernels.toolkit >= (12, 0) && !kernels.built.is_empty(), "{kernels:?}");
-            assert!(kernels.modules.iter().all(|module| module.image.as_ptr() as usize % 16 == 0));
+            assert!(
+                kernels
+                    .modules
+                    .iter()
+                    .all(|module| (module.image.as_ptr() as usize).is_multiple_of(16))
+            );
         }
         Err(error) => {
             let Error::KernelsNotBuilt { reason } = &error else { panic!("{error:?}") };
