@@ -46,19 +46,15 @@ fn main() {
     let setting = variable("PREFUSE_NVCC").unwrap_or_default();
     match fatbins(setting.to_str()) {
         Ok(()) => println!("cargo::rustc-cfg=prefuse_kernels"),
-        Err(Refusal::Off) => without("PREFUSE_NVCC was off"),
+        Err(Refusal::Off) => println!("cargo::rustc-env=PREFUSE_NO_KERNELS=PREFUSE_NVCC was off"),
         Err(Refusal::Missing(reason)) if setting != "require" => {
             println!("cargo::warning=no CUDA kernels in this build: {reason}");
-            without(&reason);
+            println!("cargo::rustc-env=PREFUSE_NO_KERNELS={reason}");
         }
         Err(Refusal::Missing(text) | Refusal::Failed(text)) => {
             text.lines().for_each(|line| println!("cargo::error={line}"));
         }
     }
-}
-
-fn without(reason: &str) {
-    println!("cargo::rustc-env=PREFUSE_NO_KERNELS={reason}");
 }
 
 /// An environment variable that is set and not empty; cargo watches it.
@@ -68,30 +64,29 @@ fn variable(name: &str) -> Option<OsString> {
 }
 
 fn fatbins(setting: Option<&str>) -> Result<()> {
-    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let prebuilt = variable("PREFUSE_PREBUILT").map(PathBuf::from);
+    match setting {
+        Some("off") if prebuilt.is_none() => return Err(Refusal::Off),
+        Some("" | "require" | "off") => {}
+        got => Err(Refusal::Failed(format!("PREFUSE_NVCC: require or off, not {got:?}")))?,
+    }
     let sources = files(Path::new("kernels"), "cu")?;
     if sources.is_empty() {
         return Err(Refusal::Missing("kernels/ has no .cu file".to_owned()));
     }
     // Under fixed names, so that the folder can be another build's PREFUSE_PREBUILT.
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let ready = out.join("fatbins");
     let _ = fs::remove_dir_all(&ready);
     fs::create_dir_all(&ready).map_err(failed(ready.display()))?;
-    if let Some(folder) = variable("PREFUSE_PREBUILT").map(PathBuf::from) {
+    if let Some(folder) = prebuilt {
         println!("cargo::rerun-if-changed={}", folder.display());
         copy(&folder, &ready, "built")?;
         for source in &sources {
             copy(&folder, &ready, &format!("{}.fatbin", stem(source)))?;
         }
     } else {
-        match setting {
-            Some("off") => return Err(Refusal::Off),
-            Some("" | "require") => Compiler::find()?.compile(&sources, &out, &ready)?,
-            got => {
-                let text = format!("PREFUSE_NVCC: expected require or off, got {got:?}");
-                return Err(Refusal::Failed(text));
-            }
-        }
+        Compiler::find()?.compile(&sources, &out, &ready)?;
     }
     let built = String::from_utf8_lossy(&read(&ready.join("built"))?).into_owned();
     fs::write(out.join("kernels.rs"), embedding(&built, &sources)?).map_err(failed("kernels.rs"))
@@ -145,6 +140,7 @@ struct Compiler {
     /// `sm_90` for machine code, `compute_80` for PTX.
     targets: Vec<String>,
     flags: Vec<String>,
+    jobs: usize,
 }
 
 impl Compiler {
@@ -175,7 +171,8 @@ impl Compiler {
             let number = code.trim_start_matches(|c: char| !c.is_ascii_digit());
             format!("-gencode=arch=compute_{number},code={code}")
         }));
-        Ok(Self { nvcc, version, identity, targets, flags })
+        let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
+        Ok(Self { nvcc, version, identity, targets, flags, jobs })
     }
 
     /// A fatbin in `ready` for each source, several at a time.
@@ -188,13 +185,12 @@ impl Compiler {
         }
         let cache = variable("PREFUSE_KERNEL_CACHE").map_or(out.to_owned(), PathBuf::from);
         fs::create_dir_all(&cache).map_err(failed(cache.display()))?;
-        let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
         let built = format!("{}.{} {}", self.version.0, self.version.1, self.targets.join(" "));
         fs::write(ready.join("built"), built).map_err(failed("fatbins/built"))?;
         let (queue, result) = (Mutex::new(sources.iter()), Mutex::new(Ok(())));
         let next = || queue.lock().ok()?.next();
         thread::scope(|scope| {
-            for _ in 0..sources.len().min(jobs) {
+            for _ in 0..sources.len().min(self.jobs) {
                 scope.spawn(|| {
                     while let Some(source) = next() {
                         let one = self.compile_one(source, &headers, out, &cache, ready);
@@ -218,6 +214,8 @@ impl Compiler {
     ) -> Result<()> {
         let mut flags = self.flags.clone();
         let mut command = Command::new(&self.nvcc);
+        // Targets side by side, on what several files at a time leave idle.
+        command.arg(format!("--threads={}", self.jobs.div_ceil(4)));
         // Folders stay out of the hash, so that builds in different places share a cache.
         let mut hash = DefaultHasher::new();
         if stem(source) == "objective" {

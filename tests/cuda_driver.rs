@@ -393,3 +393,61 @@ fn several() {
 fn kernels_are_loaded_once_for_a_device() {
     run("several", &[]);
 }
+
+#[test]
+fn the_build_says_which_kernels_it_has() {
+    match Kernels::embedded() {
+        Ok(kernels) => {
+            assert!(kernels.toolkit >= (12, 0) && !kernels.built.is_empty(), "{kernels:?}");
+            assert!(
+                kernels
+                    .modules
+                    .iter()
+                    .all(|module| (module.image.as_ptr() as usize).is_multiple_of(16))
+            );
+        }
+        Err(error) => {
+            let Error::KernelsNotBuilt { reason } = &error else { panic!("{error:?}") };
+            let text = error.to_string();
+            assert!(text.contains(reason) && text.contains("PREFUSE_NVCC=require"), "{text}");
+        }
+    }
+}
+
+/// The same on a GPU, where there is one: copies, and memory that both sides see.
+#[test]
+fn a_real_device() {
+    let driver = match CudaDriver::open(0) {
+        Ok(driver) => driver,
+        Err(error) => {
+            assert!(std::env::var_os("PREFUSE_REQUIRE_CUDA").is_none(), "{error}");
+            eprintln!("skipped: no CUDA device: {error}");
+            return;
+        }
+    };
+    // SAFETY: the default stream always is.
+    let default = unsafe { CudaDriver::on_stream(0, std::ptr::null_mut()) }.unwrap();
+    for driver in [driver, default] {
+        let address = driver.allocate(1 << 20).unwrap();
+        assert_eq!(address % 256, 0);
+        let mapped = driver.allocate_mapped(64).unwrap();
+        let sent: Vec<u8> = (0..1 << 20).map(|i| (i % 251) as u8).collect();
+        let mut got = vec![0; sent.len()];
+        // SAFETY: every range lies within an allocation, and the host's view is read before the
+        // device writes it.
+        unsafe {
+            driver.upload(address, &sent).unwrap();
+            driver.download(&mut got, address).unwrap();
+            assert_eq!(got, sent);
+            driver.zero(address + 256, 512).unwrap();
+            driver.upload(address, std::slice::from_raw_parts(mapped.host.as_ptr(), 64)).unwrap();
+            driver.download(&mut got, address).unwrap();
+            assert!(got[..64].iter().chain(&got[256..768]).all(|&byte| byte == 0));
+            assert_eq!((&got[64..256], &got[768..]), (&sent[64..256], &sent[768..]));
+            driver.zero(mapped.device, mapped.bytes).unwrap();
+            driver.synchronize().unwrap();
+            driver.free_mapped(mapped);
+            driver.free(address);
+        }
+    }
+}

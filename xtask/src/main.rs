@@ -1,5 +1,7 @@
 //! The project's commands: `cargo xtask test` and `cargo xtask candle-cuda`.
 
+mod newer_nvcc;
+
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -46,6 +48,11 @@ fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("test") => {
             install_components();
+            println!("\n== build beside a newer nvcc");
+            if let Err(error) = newer_nvcc::check() {
+                println!("{error}\n\nsteps: 0 passed, 1 failed");
+                return ExitCode::FAILURE;
+            }
             run(TEST)
         }
         Some("candle-cuda") => run(CANDLE_CUDA),
