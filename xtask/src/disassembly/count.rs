@@ -32,8 +32,11 @@ pub struct Counts {
     pub shared_loads: Widths,
 }
 
+/// Exponentials, global loads and stores, loads from shared memory.
+pub type Work = (u32, Widths, Widths, Widths);
+
 /// Accesses by their bytes for each thread: 1, 2, 4, 8, 16, 32.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Widths([u32; 6]);
 
 impl Widths {
@@ -47,8 +50,9 @@ impl Widths {
         self.0.iter().any(|&number| number > 0)
     }
 
-    pub fn wide(self) -> bool {
-        self.0[4..].iter().any(|&number| number > 0)
+    /// Bytes moved by accesses of at least 16 bytes.
+    pub fn wide(self) -> u32 {
+        16 * self.0[4] + 32 * self.0[5]
     }
 
     /// `4 x 16` for four accesses of 16 bytes.
@@ -102,6 +106,11 @@ impl Counts {
     /// One exponential each.
     pub fn logits(&self) -> u32 {
         self.exps / SMALLEST_VECTOR * SMALLEST_VECTOR
+    }
+
+    /// What tells one way through a loop from another.
+    pub fn work(&self) -> Work {
+        (self.exps, self.loads, self.stores, self.shared_loads)
     }
 
     pub fn per_logit(&self) -> f64 {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::count::Counts;
+use super::count::{Counts, Work};
 use super::listing::{Function, Next};
 
 /// The blocks of a function that can be reached, numbered so that every block but the entrance of a
@@ -80,32 +80,28 @@ impl Flow {
         found.collect()
     }
 
-    /// The shortest way through a loop that takes the exponential of as many logits as any does:
-    /// what an iteration executes unless something rare happens. Inner loops count once.
-    pub fn main_path(&self, of: &Loop, counts: &[Counts]) -> Counts {
-        // The best ways to the end of each block, by the exponentials on them.
-        let mut ways = BTreeMap::<usize, BTreeMap<u32, Counts>>::new();
+    /// The ways through a loop, from its entrance back to it: of those that take equally many
+    /// exponentials and move the same data, the shortest. Inner loops count once.
+    pub fn paths(&self, of: &Loop, counts: &[Counts]) -> Vec<Counts> {
+        // The ways to the end of each block of the loop.
+        let mut ways = BTreeMap::<usize, BTreeMap<Work, Counts>>::new();
         for &block in &of.body {
             let mut here = BTreeMap::new();
-            let before = self.blocks[block].predecessors.iter();
-            for way in before.filter(|&&from| from < block).filter_map(|from| ways.get(from)) {
-                way.values().for_each(|&way| keep_shorter(&mut here, way + counts[block]));
-            }
             if block == of.entrance {
-                here = BTreeMap::from([(counts[block].exps, counts[block])]);
+                here.insert(counts[block].work(), counts[block]);
+            }
+            let before = self.blocks[block].predecessors.iter().filter(|&&from| from < block);
+            for way in before.filter_map(|from| ways.get(from)).flat_map(BTreeMap::values) {
+                let way = *way + counts[block];
+                let kept = here.entry(way.work()).or_insert(way);
+                if way.total < kept.total {
+                    *kept = way;
+                }
             }
             ways.insert(block, here);
         }
-        let ends = of.latches.iter().filter_map(|latch| ways.get(latch)).flat_map(BTreeMap::values);
-        let best = ends.max_by_key(|way| (way.logits(), std::cmp::Reverse(way.total)));
-        best.copied().unwrap_or_default()
-    }
-}
-
-fn keep_shorter(ways: &mut BTreeMap<u32, Counts>, way: Counts) {
-    let kept = ways.entry(way.exps).or_insert(way);
-    if way.total < kept.total {
-        *kept = way;
+        let ends = of.latches.iter().filter_map(|latch| ways.get(latch));
+        ends.flat_map(BTreeMap::values).copied().collect()
     }
 }
 
@@ -235,8 +231,8 @@ mod tests {
         assert!(inner.body.is_subset(&outer.body));
         let all: Counts = outer.body.iter().map(|&block| counts[block]).sum();
         assert_eq!((all.total, all.exps, all.logits()), (12, 5, 4));
-        let path = flow.main_path(outer, &counts);
-        assert_eq!((path.total, path.exps, path.logits()), (9, 4, 4));
-        assert_eq!(flow.main_path(inner, &counts).total, 2);
+        let paths = flow.paths(outer, &counts).into_iter().map(|path| (path.exps, path.total));
+        assert_eq!(paths.collect::<Vec<_>>(), [(4, 9), (5, 12)]);
+        assert_eq!(flow.paths(inner, &counts).len(), 1);
     }
 }
