@@ -6,8 +6,10 @@ mod count;
 mod flow;
 mod listing;
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
+use std::rc::Rc;
 
 use crate::kernels::{self, aligned};
 use crate::process::{Result, command, text};
@@ -51,7 +53,8 @@ const BOUNDS: [Bound; 2] = [
 
 /// A loop that touches logits.
 struct Hot {
-    line: u32,
+    /// Where its source begins.
+    source: Rc<str>,
     /// What an iteration executes unless something rare happens.
     main: Counts,
     /// It loads 16 bytes at a time, one exponential for each logit.
@@ -82,26 +85,32 @@ fn disassemble(toolchain: &Toolchain, cubin: &Path) -> Result<Vec<Function>> {
     Ok(listing::parse(&listing))
 }
 
-/// The innermost loops that take exponentials of what they load, or load 16 bytes at a time.
+/// The loops that take exponentials of what they load. Hot loops inside a loop are no part of it;
+/// what is left of it, such as the edges of a row in the loop over rows, is hot only where it works
+/// through whole vectors.
 fn hot_loops(function: &Function) -> Vec<Hot> {
     let flow = Flow::new(function);
     let counts: Vec<Counts> = flow.blocks.iter().map(|b| Counts::new(function, b)).collect();
-    let all = |of: &flow::Loop| of.body.iter().map(|&block| counts[block]).sum::<Counts>();
     let mut loops = flow.loops();
-    loops.retain(|of| {
-        let all = all(of);
-        let loads = all.loads.any() || all.shared_loads.any();
-        all.loads.wide() > 0 || (loads && all.logits() > 0)
-    });
-    let innermost = loops.iter().filter(|of| {
-        !loops.iter().any(|other| other.entrance != of.entrance && other.body.is_subset(&of.body))
-    });
-    let hot = innermost.map(|of| {
-        let (main, aligned) = main_path(&flow.paths(of, &counts), bytes_per_logit(&function.name));
-        let line = function.code[flow.blocks[of.entrance].instructions.start].line;
-        Hot { line, main, aligned, all: all(of) }
-    });
-    hot.collect()
+    // Inner loops come before those around them.
+    loops.sort_by_key(|of| of.body.len());
+    let mut inner = BTreeSet::new();
+    let mut hot = Vec::new();
+    for mut of in loops {
+        let around = !of.body.is_disjoint(&inner);
+        of.body = of.body.difference(&inner).copied().collect();
+        let (main, aligned) = main_path(&flow.paths(&of, &counts), bytes_per_logit(&function.name));
+        let loads = main.loads.any() || main.shared_loads.any();
+        if main.logits() == 0 || !loads || (around && !aligned) {
+            continue;
+        }
+        let first = &function.code[flow.blocks[of.entrance].instructions.start];
+        let source = Rc::clone(&first.source);
+        let all = of.body.iter().map(|&block| counts[block]).sum();
+        hot.push(Hot { source, main, aligned, all });
+        inner.extend(of.body);
+    }
+    hot
 }
 
 /// The size of the element type that a kernel's name has in it.
@@ -164,14 +173,10 @@ fn head() -> Vec<String> {
     head
 }
 
-fn row(name: &str, Hot { line, main, aligned, all }: &Hot) -> Vec<String> {
-    let per_logit = |counts: &Counts| {
-        if main.logits() == 0 {
-            return counts.total.to_string();
-        }
-        format!("{:.2}", f64::from(counts.total) / f64::from(main.logits()))
-    };
-    let mut row = vec![format!("{name}, line {line}"), main.logits().to_string()];
+fn row(name: &str, Hot { source, main, aligned, all }: &Hot) -> Vec<String> {
+    let per_logit =
+        |counts: &Counts| format!("{:.2}", f64::from(counts.total) / f64::from(main.logits()));
+    let mut row = vec![format!("{name}, {source}"), main.logits().to_string()];
     row.extend([per_logit(main), per_logit(all)]);
     row.push(if *aligned { "yes" } else { "" }.to_owned());
     row.extend([main.loads, main.stores, main.shared_loads].map(count::Widths::text));

@@ -81,7 +81,8 @@ impl Flow {
     }
 
     /// The ways through a loop, from its entrance back to it: of those that take equally many
-    /// exponentials and move the same data, the shortest. Inner loops count once.
+    /// exponentials and move the same data, the shortest. Inner loops whose blocks are in the body
+    /// count once.
     pub fn paths(&self, of: &Loop, counts: &[Counts]) -> Vec<Counts> {
         // The ways to the end of each block of the loop.
         let mut ways = BTreeMap::<usize, BTreeMap<Work, Counts>>::new();

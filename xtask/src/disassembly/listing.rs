@@ -1,6 +1,7 @@
 //! The text of nvdisasm, as functions of instructions.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// A kernel's machine code.
 #[derive(Default)]
@@ -12,7 +13,6 @@ pub struct Function {
 }
 
 /// One instruction: `@!P0 BRA.U UP1, label`.
-#[derive(Default)]
 pub struct Instruction {
     /// It stands under a predicate, so that it may do nothing.
     pub predicated: bool,
@@ -21,8 +21,8 @@ pub struct Instruction {
     pub operands: String,
     /// The label among the operands.
     pub label: Option<String>,
-    /// Line of the source, 0 where none is known.
-    pub line: u32,
+    /// File and line of the source, empty where they are not known.
+    pub source: Rc<str>,
 }
 
 /// Where control goes after an instruction.
@@ -35,7 +35,7 @@ pub enum Next {
 }
 
 impl Instruction {
-    fn new(text: &str, line: u32) -> Self {
+    fn new(text: &str, source: &Rc<str>) -> Self {
         let text = text.trim();
         let (predicated, text) = match text.strip_prefix('@') {
             Some(rest) => (true, rest.split_once(' ').map_or("", |(_, rest)| rest)),
@@ -48,7 +48,7 @@ impl Instruction {
             opcode: opcode.to_owned(),
             operands: operands.trim().to_owned(),
             label: label.map(|(label, _)| label.to_owned()),
-            line,
+            source: Rc::clone(source),
         }
     }
 
@@ -83,7 +83,7 @@ impl Instruction {
 /// The functions of a listing made with `nvdisasm -c -g`.
 pub fn parse(text: &str) -> Vec<Function> {
     let mut functions: Vec<Function> = Vec::new();
-    let mut source_line = 0;
+    let mut source = Rc::from("");
     for line in text.lines().map(str::trim) {
         if let Some(section) = line.strip_prefix(".section") {
             let name = section.trim().strip_prefix(".text.").and_then(|rest| rest.split_once(','));
@@ -91,7 +91,7 @@ pub fn parse(text: &str) -> Vec<Function> {
                 functions.push(Function { name: name.to_owned(), ..Function::default() });
             }
         } else if let Some(place) = line.strip_prefix("//## File") {
-            source_line = line_of(place).unwrap_or(0);
+            source = file_and_line(place).unwrap_or_else(|| Rc::from(""));
         } else if let Some(function) = functions.last_mut() {
             if let Some(label) = line.strip_suffix(':') {
                 function.labels.insert(label.to_owned(), function.code.len());
@@ -100,17 +100,19 @@ pub fn parse(text: &str) -> Vec<Function> {
             {
                 // Without -hex there is one comment, the offset.
                 let instruction = instruction.split(';').next().unwrap_or_default();
-                function.code.push(Instruction::new(instruction, source_line));
+                function.code.push(Instruction::new(instruction, &source));
             }
         }
     }
     functions
 }
 
-/// `"a.cu", line 12` and what may come after.
-fn line_of(place: &str) -> Option<u32> {
-    let (_, rest) = place.split_once(", line ")?;
-    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+/// `a.cu:12` of `"/folder/a.cu", line 12` and what may come after.
+fn file_and_line(place: &str) -> Option<Rc<str>> {
+    let (path, rest) = place.trim().strip_prefix('"')?.split_once("\", line ")?;
+    let file = path.rsplit('/').next()?;
+    let line = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some(format!("{file}:{line}").into())
 }
 
 #[cfg(test)]
@@ -119,7 +121,7 @@ mod tests {
 
     #[test]
     fn branches_are_understood() {
-        let next = |text| Instruction::new(text, 0).next();
+        let next = |text| Instruction::new(text, &"".into()).next();
         assert_eq!(next("BRA `(.L_x_1)"), Next::Branch);
         assert_eq!(next("@!P0 BRA `(.L_x_1)"), Next::Either);
         assert_eq!(next("BRA.U !UP0, `(.L_x_1)"), Next::Either);
@@ -134,7 +136,7 @@ mod tests {
         let text = "\t.section\t.text.f,\"ax\",@progbits
 f:
 .text.f:
-\t//## File \"a.cu\", line 7
+\t//## File \"/folder/a.cu\", line 7
         /*0000*/                   LDG.E.128.CONSTANT R4, desc[UR6][R4.64] ;
 .L_x_1:
 \t//## File \"b.cuh\", line 9 inlined at \"a.cu\", line 8
@@ -145,8 +147,8 @@ f:
         let function = &functions[0];
         assert_eq!(function.name, "f");
         let [load, branch] = &function.code[..] else { panic!("two instructions") };
-        assert_eq!((load.class(), load.width(), load.line), ("LDG", 16, 7));
-        assert_eq!((branch.label.as_deref(), branch.line), (Some(".L_x_1"), 9));
+        assert_eq!((load.class(), load.width(), &*load.source), ("LDG", 16, "a.cu:7"));
+        assert_eq!((branch.label.as_deref(), &*branch.source), (Some(".L_x_1"), "b.cuh:9"));
         assert_eq!(function.labels[".L_x_1"], 1);
     }
 }
