@@ -23,8 +23,8 @@ cargo xtask disassembly             instructions per logit of the hot loops on s
 cargo xtask gpu-bundle [--out DIR]  tests and benches for a GPU machine without Rust: DIR/run.sh there
 cargo xtask candle-cuda             type-checks prefuse-candle with CUDA; minutes
 
-The CUDA 13.0 compiler installs itself into target/cuda-13.0 with python3 and pip; NVCC names another
-of that version. PREFUSE_SKIP_NVCC=1 leaves out what needs it.";
+The CUDA 13.0 compiler installs itself into target/cuda-13.0 with python3 and pip; NVCC may name
+one that is there. PREFUSE_SKIP_NVCC=1 leaves out what needs it.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -11,6 +11,8 @@ use crate::process::{self, Result, command, output, text};
 const RELEASE: &str = "13.0";
 
 const COMPILER: &str = "cuda-toolkit[nvcc,crt,nvvm,cccl,cudart]==13.0.2";
+/// What that compiler says of itself. Another build of the release may give other registers.
+const BUILD: &str = "V13.0.88";
 
 /// There is no nvdisasm 13.0 among the wheels; this one, the oldest, reads its output.
 const TOOLS: [&str; 3] = ["nvidia-cuda-nvdisasm==13.2.51", "clang-format==18.1.8", "ruff==0.14.6"];
@@ -55,9 +57,8 @@ impl Toolchain {
             clang_format: programs.join("clang-format"),
             ruff: programs.join("ruff"),
         };
-        let version = text(command(&toolchain.nvcc).arg("--version"))?;
-        if !version.contains(&format!("release {RELEASE}")) {
-            return Err(format!("{} is not of CUDA {RELEASE}", toolchain.nvcc.display()).into());
+        if !is_pinned(&toolchain.nvcc) {
+            return Err(format!("{} is not {BUILD}", toolchain.nvcc.display()).into());
         }
         Ok(toolchain)
     }
@@ -70,11 +71,13 @@ impl Toolchain {
     }
 }
 
-/// The compiler that `NVCC` names, where it is of the release; another would give other registers.
+/// The compiler that `NVCC` names, where it is the pinned one.
 fn given_nvcc() -> Option<PathBuf> {
-    let nvcc = PathBuf::from(std::env::var_os("NVCC")?);
-    let version = text(command(&nvcc).arg("--version")).ok()?;
-    version.contains(&format!("release {RELEASE}")).then_some(nvcc)
+    std::env::var_os("NVCC").map(PathBuf::from).filter(|nvcc| is_pinned(nvcc))
+}
+
+fn is_pinned(nvcc: &Path) -> bool {
+    text(command(nvcc).arg("--version")).is_ok_and(|version| version.contains(BUILD))
 }
 
 fn create(folder: &Path, pins: &[&str]) -> Result<()> {
