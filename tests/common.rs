@@ -1,10 +1,22 @@
 //! Backends, random inputs, and the vocabularies that every row test runs over.
 
+use std::path::PathBuf;
+
 use half::{bf16, f16};
 use prefuse::batch::{Labels, Logits, Weights};
 use prefuse::{Backend, Cpu, Element, Reference, RowOptions, SimdLevel, TokenLogProbs};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+
+/// The crate's folder, or its copy where the tests were carried to another machine.
+pub fn root() -> PathBuf {
+    std::env::var_os("PREFUSE_ROOT").map_or(env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
+
+/// Sizes shrink under tools that slow a GPU down a hundredfold.
+pub fn small() -> bool {
+    std::env::var_os("PREFUSE_SMALL").is_some_and(|value| value == "1")
+}
 
 /// Every backend that can run here; an instruction set that the machine lacks is said and skipped.
 pub fn backends() -> Vec<Box<dyn Backend>> {
@@ -32,6 +44,11 @@ pub fn cpus() -> Vec<Cpu> {
 /// 1000: shorter than a block. 4099: prime, a block and a tail; odd rows are unaligned. 32000:
 /// Llama 2.
 pub const VOCABS: [usize; 8] = [1, 2, 31, 32, 33, 1000, 4099, 32000];
+
+/// [`VOCABS`], without the largest where sizes shrink.
+pub fn vocabs() -> &'static [usize] {
+    if small() { &VOCABS[..VOCABS.len() - 1] } else { &VOCABS }
+}
 
 /// Llama 3, Qwen 2 and Gemma, with few rows.
 pub const LARGE_VOCABS: [usize; 3] = [128_256, 151_936, 262_144];
@@ -149,7 +166,7 @@ macro_rules! row_sweep {
         fn every_backend_dtype_and_vocabulary() {
             for backend in $crate::common::backends() {
                 let backend = &*backend;
-                for vocab in $crate::common::VOCABS {
+                for &vocab in $crate::common::vocabs() {
                     $crate::each_dtype!(backend, $check, $tokens, vocab, 1.0);
                 }
                 $crate::each_dtype!(backend, $check, $tokens, 1000, 0.7);

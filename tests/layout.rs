@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
+use crate::common::root;
 
 fn stems(folder: &str, extension: &str) -> BTreeSet<String> {
     let Ok(entries) = std::fs::read_dir(root().join(folder)) else { return BTreeSet::new() };

@@ -168,16 +168,15 @@ fn run_stage(backend: &dyn Backend, objective: Arc<dyn Objective<Pair>>) -> Vec<
 /// The objectives of the list check themselves, and have names, parameters and a text.
 #[test]
 fn the_list_is_complete() {
-    let mut files: Vec<String> =
-        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/objectives"))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| {
-                !["mod.rs", "objective.rs", "scalar.rs", "units.rs", "reduction.rs"]
-                    .contains(&name.as_str())
-            })
-            .map(|name| name.trim_end_matches(".rs").replace('_', ""))
-            .collect();
+    let mut files: Vec<String> = std::fs::read_dir(crate::common::root().join("src/objectives"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| {
+            !["mod.rs", "objective.rs", "scalar.rs", "units.rs", "reduction.rs"]
+                .contains(&name.as_str())
+        })
+        .map(|name| name.trim_end_matches(".rs").replace('_', ""))
+        .collect();
     let pairs = pair_objectives();
     let sequences = sequence_objectives();
     for (name, parameters, checked, source) in pairs

@@ -68,8 +68,8 @@ int main() {{ prefuse::run(); }}
         std::fs::create_dir_all(&folder).unwrap();
         let (file, binary) = (folder.join("objectives.cpp"), folder.join("objectives"));
         std::fs::write(&file, self.source()).unwrap();
-        let include = concat!("-I", env!("CARGO_MANIFEST_DIR"), "/kernels/include");
-        let flags = ["-std=c++17", "-Wall", "-Werror", "-ffp-contract=off", include, "-o"];
+        let include = format!("-I{}", crate::common::root().join("kernels/include").display());
+        let flags = ["-std=c++17", "-Wall", "-Werror", "-ffp-contract=off", &include, "-o"];
         let compiler = std::env::var("CXX").unwrap_or("c++".to_owned());
         let compiled = Command::new(&compiler).args(flags).arg(&binary).arg(&file).output();
         let output = compiled.ok().map(|compiled| {

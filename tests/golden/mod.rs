@@ -8,7 +8,7 @@ mod trl;
 use serde_json::Value;
 
 fn load(name: &str) -> Value {
-    let path = format!("{}/tests/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    let path = crate::common::root().join(format!("tests/golden/{name}.json"));
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 

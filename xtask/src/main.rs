@@ -1,97 +1,68 @@
-//! The project's commands: `cargo xtask test` and `cargo xtask candle-cuda`.
+//! The project's commands, `cargo xtask COMMAND`; [`USAGE`] lists them.
 
+mod bundle;
+mod device_run;
+mod disassembly;
+mod kernels;
 mod newer_nvcc;
+mod process;
+mod steps;
+mod toolchain;
 
-use std::process::{Command, ExitCode};
-use std::time::Instant;
+use std::process::ExitCode;
 
-/// One line of a check: what it is for, and what is run.
-struct Step {
-    name: &'static str,
-    arguments: &'static [&'static str],
-    environment: &'static [(&'static str, &'static str)],
-}
+use process::Result;
+use toolchain::Toolchain;
 
-const fn step(name: &'static str, arguments: &'static [&'static str]) -> Step {
-    Step { name, arguments, environment: &[] }
-}
+const USAGE: &str = "\
+cargo xtask test                    every check that a change must pass
+cargo xtask format                  formats Rust, CUDA, C++ and Python in place
+cargo xtask kernels                 registers, shared memory and occupancy of every kernel; fails on spills
+            kernels --write         the same into benches/results/resources.{json,md}
+            kernels --check         fails where those are stale
+cargo xtask disassembly             instructions per logit of the hot loops on sm_90; fails over a bound
+cargo xtask gpu-bundle [--out DIR]  tests and benches for a GPU machine without Rust: DIR/run.sh there
+cargo xtask candle-cuda             type-checks prefuse-candle with CUDA; minutes
 
-/// Everything that must hold before a change lands. Nothing but Rust is needed.
-const TEST: &[Step] = &[
-    step("format", &["fmt", "--all", "--check"]),
-    step("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
-    Step {
-        name: "documentation",
-        arguments: &["doc", "--workspace", "--no-deps"],
-        environment: &[("RUSTDOCFLAGS", "-D warnings")],
-    },
-    // The core with overflow checks and debug assertions; the members that build on candle in the
-    // profile of the example, so that candle is compiled once.
-    step("tests of the core", &["test"]),
-    step("tests of the core without default features", &["test", "--no-default-features"]),
-    // Every f32 through the exponential and the conversions.
-    step("exhaustive tests", &["test", "--release", "-p", "prefuse", "--lib", "--", "--ignored"]),
-    step("tests of the members", &["test", "--release", "--workspace", "--exclude", "prefuse"]),
-    step("the example", &["run", "--release", "-p", "align", "--", "--quick"]),
-    step("the packaged crate", &["package", "-p", "prefuse", "--allow-dirty"]),
-];
-
-/// Type-checks the CUDA path of `prefuse-candle`: candle's kernels are compiled, which takes
-/// minutes, and nvcc must be on PATH or named by `NVCC`.
-const CANDLE_CUDA: &[Step] = &[Step {
-    name: "prefuse-candle with CUDA",
-    arguments: &["check", "-p", "prefuse-candle", "--features", "cuda"],
-    environment: &[("CUDA_COMPUTE_CAP", "90")],
-}];
+The CUDA 13.0 compiler installs itself into target/cuda-13.0 with python3 and pip; NVCC may name
+one that is there. PREFUSE_SKIP_NVCC=1 leaves out what needs it.";
 
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        Some("test") => {
-            install_components();
-            println!("\n== build beside a newer nvcc");
-            if let Err(error) = newer_nvcc::check() {
-                println!("{error}\n\nsteps: 0 passed, 1 failed");
-                return ExitCode::FAILURE;
-            }
-            run(TEST)
-        }
-        Some("candle-cuda") => run(CANDLE_CUDA),
-        other => {
-            if let Some(other) = other {
-                eprintln!("no command `{other}`");
-            }
-            eprintln!(
-                "cargo xtask test          every check that a change must pass\n\
-                 cargo xtask candle-cuda   type-checks prefuse-candle with CUDA; needs nvcc, minutes"
-            );
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Toolchains come without them where rustup's minimal profile was chosen. If that fails, the step
-/// that needs one says so.
-fn install_components() {
-    for (component, tool) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
-        let found = Command::new(env!("CARGO")).args([tool, "--version"]).output();
-        if !found.is_ok_and(|output| output.status.success()) {
-            let _ = Command::new("rustup").args(["component", "add", component]).status();
+fn dispatch(arguments: &[String]) -> Result<()> {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["test"] => steps::test(),
+        ["format"] => steps::format(),
+        ["kernels"] => kernels::report(&Toolchain::install()?, kernels::Committed::Ignored),
+        ["kernels", "--write"] => {
+            kernels::report(&Toolchain::install()?, kernels::Committed::Written)
+        }
+        ["kernels", "--check"] => {
+            kernels::report(&Toolchain::install()?, kernels::Committed::Checked)
+        }
+        ["disassembly"] => disassembly::report(&Toolchain::install()?),
+        ["gpu-bundle"] => bundle::pack("target/gpu-bundle"),
+        ["gpu-bundle", "--out", folder] => bundle::pack(folder),
+        ["candle-cuda"] => steps::candle_cuda(),
+        // What run.sh of the bundle calls on the GPU machine.
+        ["device-run", ref options @ ..] => device_run::run(options),
+        ref other => {
+            let complaint = if other.is_empty() {
+                String::new()
+            } else {
+                format!("no command `{}`\n\n", other.join(" "))
+            };
+            Err(format!("{complaint}{USAGE}").into())
         }
     }
-}
-
-fn run(steps: &[Step]) -> ExitCode {
-    for (passed, Step { name, arguments, environment }) in steps.iter().enumerate() {
-        println!("\n== {name}: cargo {}", arguments.join(" "));
-        let start = Instant::now();
-        let status =
-            Command::new(env!("CARGO")).args(*arguments).envs(environment.iter().copied()).status();
-        if !status.is_ok_and(|status| status.success()) {
-            println!("\nsteps: {passed} passed, 1 failed");
-            return ExitCode::FAILURE;
-        }
-        println!("== {name}: {:.0} s", start.elapsed().as_secs_f64());
-    }
-    println!("\nsteps: {} passed, 0 failed", steps.len());
-    ExitCode::SUCCESS
 }

@@ -1,8 +1,6 @@
 //! The crate builds where the nvcc on PATH is newer than any that cudarc knows.
 
-use std::error::Error;
-use std::path::Path;
-use std::process::Command;
+use crate::process::{self, Result, cargo};
 
 /// A version that cudarc's build script panics at, should it be asked to look.
 const NVCC: &str = "#!/bin/sh
@@ -14,12 +12,11 @@ echo 'Cuda compilation tools, release 13.5, V13.5.37'
 
 /// Type-checks the library in a target folder of its own, because cudarc's build script does not
 /// watch PATH. Nothing is checked where programs are not shell scripts.
-pub fn check() -> Result<(), Box<dyn Error + Send + Sync>> {
+pub fn check() -> Result<()> {
     if !cfg!(unix) {
         return Ok(());
     }
-    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    let target = root.join("target/newer-nvcc");
+    let target = process::target().join("newer-nvcc");
     let programs = target.join("programs");
     std::fs::create_dir_all(&programs)?;
     std::fs::write(programs.join("nvcc"), NVCC)?;
@@ -31,10 +28,9 @@ pub fn check() -> Result<(), Box<dyn Error + Send + Sync>> {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(programs).chain(std::env::split_paths(&path));
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(root).env("PATH", std::env::join_paths(folders)?);
+    let mut cargo = cargo();
+    cargo.env("PATH", std::env::join_paths(folders)?);
     cargo.env("PREFUSE_NVCC", "off").env_remove("CUDARC_CUDA_VERSION");
     cargo.args(["check", "-p", "prefuse", "--lib", "--target-dir"]).arg(target);
-    let status = cargo.status()?;
-    if status.success() { Ok(()) } else { Err(format!("cargo check: {status}").into()) }
+    process::run(&mut cargo)
 }

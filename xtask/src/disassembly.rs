@@ -1,0 +1,185 @@
+//! What the compiler made of the hot loops, in the machine code of sm_90: instructions for each
+//! logit, the widths of the memory accesses, local memory. `kernels` says what the budget is: at
+//! full bandwidth about 13 instructions for each bf16 logit that is read.
+
+mod count;
+mod flow;
+mod listing;
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::Path;
+use std::rc::Rc;
+
+use crate::kernels::{self, aligned};
+use crate::process::{Result, command, text};
+use crate::toolchain::Toolchain;
+use count::Counts;
+use flow::Flow;
+use listing::Function;
+
+const ARCHITECTURE: &str = "sm_90";
+
+/// What a kernel's loop may cost where rows are aligned; it moves 16 bytes at a time.
+struct Bound {
+    /// Every kernel of this file is held to it, but for the exempt ones.
+    file: &'static str,
+    exempt: &'static [&'static str],
+    /// For each logit, on the main path.
+    instructions: f64,
+    /// Where the kernel's name says that it has the entropy.
+    with_entropy: f64,
+    /// It also writes.
+    stores: bool,
+}
+
+const BOUNDS: [Bound; 2] = [
+    Bound {
+        file: "log_probs",
+        // Reads the states of rows, not logits.
+        exempt: &["log_probs_merge"],
+        instructions: 8.0,
+        with_entropy: 11.0,
+        stores: false,
+    },
+    Bound {
+        file: "logit_grads",
+        exempt: &[],
+        instructions: 10.0,
+        with_entropy: 13.0,
+        stores: true,
+    },
+];
+
+/// A loop that touches logits.
+struct Hot {
+    /// Where its source begins.
+    source: Rc<str>,
+    /// What an iteration executes unless something rare happens.
+    main: Counts,
+    /// It loads 16 bytes at a time, one exponential for each logit.
+    aligned: bool,
+    /// With every side block.
+    all: Counts,
+}
+
+/// Prints the table, and fails where a bound is broken.
+pub fn report(toolchain: &Toolchain) -> Result<()> {
+    let mut rows = vec![head()];
+    let mut broken = String::new();
+    for compiled in kernels::compile(toolchain, &[ARCHITECTURE])? {
+        for function in disassemble(toolchain, &compiled.path)? {
+            let loops = hot_loops(&function);
+            rows.extend(loops.iter().map(|hot| row(&function.name, hot)));
+            if let Err(reason) = check(&compiled.file, &function, &loops) {
+                writeln!(broken, "{}.cu: {}: {reason}", compiled.file, function.name)?;
+            }
+        }
+    }
+    println!("{}", aligned(&rows));
+    if broken.is_empty() { Ok(()) } else { Err(broken.into()) }
+}
+
+fn disassemble(toolchain: &Toolchain, cubin: &Path) -> Result<Vec<Function>> {
+    let listing = text(command(&toolchain.nvdisasm).args(["-c", "-g"]).arg(cubin))?;
+    Ok(listing::parse(&listing))
+}
+
+/// The loops that take exponentials of what they load. Hot loops inside a loop are no part of it;
+/// what is left of it, such as the edges of a row in the loop over rows, is hot only where it works
+/// through whole vectors.
+fn hot_loops(function: &Function) -> Vec<Hot> {
+    let flow = Flow::new(function);
+    let counts: Vec<Counts> = flow.blocks.iter().map(|b| Counts::new(function, b)).collect();
+    let mut loops = flow.loops();
+    // Inner loops come before those around them.
+    loops.sort_by_key(|of| of.body.len());
+    let mut inner = BTreeSet::new();
+    let mut hot = Vec::new();
+    for mut of in loops {
+        let around = !of.body.is_disjoint(&inner);
+        of.body = of.body.difference(&inner).copied().collect();
+        let (main, aligned) = main_path(&flow.paths(&of, &counts), bytes_per_logit(&function.name));
+        let loads = main.loads.any() || main.shared_loads.any();
+        if main.logits() == 0 || !loads || (around && !aligned) {
+            continue;
+        }
+        let first = &function.code[flow.blocks[of.entrance].instructions.start];
+        let source = Rc::clone(&first.source);
+        let all = of.body.iter().map(|&block| counts[block]).sum();
+        hot.push(Hot { source, main, aligned, all });
+        inner.extend(of.body);
+    }
+    hot
+}
+
+/// The size of the element type that a kernel's name has in it.
+fn bytes_per_logit(name: &str) -> Option<u32> {
+    name.split('_').find_map(|part| match part {
+        "f64" => Some(8),
+        "f32" => Some(4),
+        "f16" | "bf16" => Some(2),
+        _ => None,
+    })
+}
+
+/// The shortest way through a loop with one exponential for each logit that 16-byte loads bring.
+/// Where there is none, the shortest with the fewest exponentials, but some.
+fn main_path(paths: &[Counts], bytes_per_logit: Option<u32>) -> (Counts, bool) {
+    let logits_loaded = |path: &Counts| {
+        let bytes = path.loads.wide() + path.shared_loads.wide();
+        bytes_per_logit.map(|size| bytes / size)
+    };
+    let aligned = paths
+        .iter()
+        .filter(|path| path.logits() > 0 && logits_loaded(path) == Some(path.logits()))
+        .min_by(|a, b| a.per_logit().total_cmp(&b.per_logit()));
+    let fewest = || paths.iter().min_by_key(|path| (path.logits() == 0, path.exps, path.total));
+    let main = aligned.or_else(fewest).copied().unwrap_or_default();
+    (main, aligned.is_some())
+}
+
+/// The best of the aligned loops is held to the kernel's bound; the others serve other rows.
+fn check(file: &str, function: &Function, loops: &[Hot]) -> std::result::Result<(), String> {
+    if function.code.iter().any(|instruction| matches!(instruction.class(), "LDL" | "STL")) {
+        return Err("uses local memory".to_owned());
+    }
+    let exempt = |name: &&str| function.name.starts_with(*name);
+    let bound = BOUNDS.iter().find(|bound| bound.file == file && !bound.exempt.iter().any(exempt));
+    let Some(bound) = bound else { return Ok(()) };
+    let entropy = function.name.contains("entropy");
+    let allowed = if entropy { bound.with_entropy } else { bound.instructions };
+    // What is loaded is stored again, in vectors of the same size.
+    let stored = |main: &Counts| !bound.stores || main.stores.wide() >= main.loads.wide();
+    let aligned = loops.iter().filter(|hot| hot.aligned && stored(&hot.main));
+    match aligned.map(|hot| hot.main.per_logit()).min_by(f64::total_cmp) {
+        None => Err(format!(
+            "no loop loads{} 16 bytes at a time and takes one exponential for each logit",
+            if bound.stores { " and stores" } else { "" }
+        )),
+        Some(best) if best > allowed => {
+            Err(format!("{best:.2} instructions for each logit, {allowed} allowed"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn head() -> Vec<String> {
+    let mut head: Vec<String> =
+        ["loop", "logits", "per logit", "all", "aligned", "loads", "stores", "shared loads"]
+            .map(str::to_owned)
+            .into();
+    head.extend(Counts::default().classes().keys().map(|&class| class.to_owned()));
+    head
+}
+
+fn row(name: &str, Hot { source, main, aligned, all }: &Hot) -> Vec<String> {
+    let per_logit =
+        |counts: &Counts| format!("{:.2}", f64::from(counts.total) / f64::from(main.logits()));
+    let mut row = vec![format!("{name}, {source}"), main.logits().to_string()];
+    row.extend([per_logit(main), per_logit(all)]);
+    row.push(if *aligned { "yes" } else { "" }.to_owned());
+    row.extend([main.loads, main.stores, main.shared_loads].map(count::Widths::text));
+    row.extend(main.classes().values().map(u32::to_string));
+    row
+}

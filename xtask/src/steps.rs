@@ -1,0 +1,227 @@
+//! `cargo xtask test`: every check that a change must pass, in order.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use crate::disassembly;
+use crate::kernels::{self, Committed};
+use crate::newer_nvcc;
+use crate::process::{self, Result, cargo, command, root, run};
+use crate::toolchain::{self, Toolchain};
+
+/// One check.
+struct Step {
+    name: &'static str,
+    work: Work,
+}
+
+enum Work {
+    /// cargo's arguments, and its environment beyond that of all steps.
+    Cargo(&'static [&'static str], &'static [(&'static str, &'static str)]),
+    /// What needs the CUDA compiler or its companions.
+    Tools(fn(&Toolchain) -> Result<()>),
+    /// What needs nothing but cargo.
+    Own(fn() -> Result<()>),
+}
+
+use Work::{Cargo, Own, Tools};
+
+const fn step(name: &'static str, work: Work) -> Step {
+    Step { name, work }
+}
+
+/// The kernels are compiled into what the dev profile builds; the release profile goes without, so
+/// that the crate is built both ways and nothing is built twice.
+const WITH_KERNELS: (&str, &str) = ("PREFUSE_NVCC", "require");
+const WITHOUT_KERNELS: (&str, &str) = ("PREFUSE_NVCC", "off");
+
+/// The steps that this tree has.
+fn steps() -> Vec<Step> {
+    let mut steps = vec![
+        step("format of Rust", Cargo(&["fmt", "--all", "--check"], &[])),
+        step("format of CUDA and Python", Tools(check_format)),
+        step("build beside a newer nvcc", Own(newer_nvcc::check)),
+    ];
+    if kernels::sources().is_ok_and(|sources| !sources.is_empty()) {
+        steps.push(step("kernels", Tools(check_kernels)));
+        steps.push(step("disassembly", Tools(disassembly::report)));
+        steps.push(step("build with nvcc", Tools(build_with_nvcc)));
+    }
+    steps.extend([
+        step(
+            "lints",
+            Cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]),
+        ),
+        step(
+            "documentation",
+            Cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]),
+        ),
+        // The core with overflow checks and debug assertions; the members that build on candle in
+        // the profile of the example, so that candle is compiled once.
+        step("tests of the core", Cargo(&["test"], &[])),
+        step(
+            "tests of the core without default features",
+            Cargo(&["test", "--no-default-features"], &[]),
+        ),
+        // Every f32 through the exponential and the conversions.
+        step(
+            "exhaustive tests",
+            Cargo(
+                &["test", "--release", "-p", "prefuse", "--lib", "--", "--ignored"],
+                &[WITHOUT_KERNELS],
+            ),
+        ),
+        step(
+            "tests of the members",
+            Cargo(
+                &[
+                    "test",
+                    "--release",
+                    "--workspace",
+                    "--exclude",
+                    "prefuse",
+                    "--exclude",
+                    "prefuse-emulator",
+                ],
+                &[WITHOUT_KERNELS],
+            ),
+        ),
+        step(
+            "the example",
+            Cargo(&["run", "--release", "-p", "align", "--", "--quick"], &[WITHOUT_KERNELS]),
+        ),
+    ]);
+    if root().join("tests/emulator/Cargo.toml").exists() {
+        steps.extend([
+            step(
+                "kernels in the emulator",
+                Cargo(
+                    &["test", "--release", "-p", "prefuse-emulator"],
+                    &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "fast")],
+                ),
+            ),
+            // Another build of the same crate, so in a folder of its own.
+            step(
+                "kernels in the emulator, watched for races",
+                Cargo(
+                    &["test", "--release", "-p", "prefuse-emulator", "--target-dir", "target/race"],
+                    &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "race")],
+                ),
+            ),
+        ]);
+    }
+    steps.push(step(
+        "the packaged crate, without nvcc",
+        Cargo(&["package", "-p", "prefuse", "--allow-dirty"], &[WITHOUT_KERNELS]),
+    ));
+    steps
+}
+
+/// Runs every step until one fails, and says how many passed.
+pub fn test() -> Result<()> {
+    install_components();
+    let toolchain = if toolchain::skipped() { None } else { Some(Toolchain::install()?) };
+    let (mut passed, mut skipped) = (0, 0);
+    for Step { name, work } in steps() {
+        let start = Instant::now();
+        let outcome = match (&work, &toolchain) {
+            (Tools(_), None) => {
+                println!("\n== {name}: skipped, PREFUSE_SKIP_NVCC is set");
+                skipped += 1;
+                continue;
+            }
+            (Tools(work), Some(toolchain)) => {
+                println!("\n== {name}");
+                work(toolchain)
+            }
+            (Own(work), _) => {
+                println!("\n== {name}");
+                work()
+            }
+            (Cargo(arguments, environment), toolchain) => {
+                println!("\n== {name}: cargo {}", arguments.join(" "));
+                run_cargo(arguments, environment, toolchain.as_ref())
+            }
+        };
+        if let Err(error) = outcome {
+            println!("{error}\n\nsteps: {passed} passed, 1 failed");
+            return Err(format!("the step `{name}` failed").into());
+        }
+        println!("== {name}: {:.0} s", start.elapsed().as_secs_f64());
+        passed += 1;
+    }
+    let skipped = if skipped == 0 { String::new() } else { format!(", {skipped} skipped") };
+    println!("\nsteps: {passed} passed, 0 failed{skipped}");
+    Ok(())
+}
+
+fn run_cargo(
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+    toolchain: Option<&Toolchain>,
+) -> Result<()> {
+    let mut cargo = cargo();
+    match toolchain {
+        Some(toolchain) => cargo.env("NVCC", &toolchain.nvcc).envs([WITH_KERNELS]),
+        None => cargo.envs([WITHOUT_KERNELS]),
+    };
+    run(cargo.args(arguments).envs(environment.iter().copied()))
+}
+
+/// Formats everything in place.
+pub fn format() -> Result<()> {
+    install_components();
+    run(cargo().args(["fmt", "--all"]))?;
+    let toolchain = Toolchain::install()?;
+    run(command(&toolchain.clang_format).arg("-i").args(clang_sources()?))?;
+    run(command(&toolchain.ruff).args(["format", "--quiet", "."]))
+}
+
+fn check_format(toolchain: &Toolchain) -> Result<()> {
+    run(command(&toolchain.clang_format).args(["--dry-run", "-Werror"]).args(clang_sources()?))?;
+    run(command(&toolchain.ruff).args(["format", "--quiet", "--check", "."]))?;
+    run(command(&toolchain.ruff).args(["check", "--quiet", "."]))
+}
+
+/// The CUDA and C++ sources.
+fn clang_sources() -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for folder in ["kernels", "tests"] {
+        found.extend(process::files(
+            &root().join(folder),
+            &["cu", "cuh", "h", "hpp", "cpp", "inc"],
+        )?);
+    }
+    Ok(found)
+}
+
+/// The tables that are committed, where there are any, must be those of this tree.
+fn check_kernels(toolchain: &Toolchain) -> Result<()> {
+    let committed = root().join("benches/results/resources.json").exists();
+    let committed = if committed { Committed::Checked } else { Committed::Ignored };
+    kernels::report(toolchain, committed)
+}
+
+fn build_with_nvcc(toolchain: &Toolchain) -> Result<()> {
+    run_cargo(&["build", "-p", "prefuse"], &[], Some(toolchain))
+}
+
+/// Type-checks the CUDA path of `prefuse-candle`: candle's kernels are compiled, which takes minutes.
+pub fn candle_cuda() -> Result<()> {
+    let toolchain = Toolchain::install()?;
+    // candle looks at NVCC, cudarc at PATH.
+    let mut cargo = cargo();
+    cargo.env("NVCC", &toolchain.nvcc).env("PATH", toolchain.path()?);
+    cargo.env("CUDA_COMPUTE_CAP", "90");
+    run(cargo.args(["check", "-p", "prefuse-candle", "--features", "cuda"]))
+}
+
+/// Rust comes without them where rustup's minimal profile was chosen. If that fails, the step that
+/// needs one says so.
+fn install_components() {
+    for (component, tool) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
+        if process::output(cargo().args([tool, "--version"])).is_err() {
+            let _ = run(command("rustup").args(["component", "add", component]));
+        }
+    }
+}
