@@ -208,6 +208,16 @@ impl Driver for Emulator {
         Ok(())
     }
 
+    unsafe fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
+        let state = self.healthy("copy")?;
+        if bytes != 0 {
+            let (to, from) = (state.range("copy", to, bytes)?, state.range("copy", from, bytes)?);
+            // SAFETY: as for uploads, and the caller promises that they do not overlap.
+            unsafe { to.copy_from_nonoverlapping(from, bytes) }
+        }
+        Ok(())
+    }
+
     unsafe fn zero(&self, address: u64, bytes: usize) -> Result<()> {
         let state = self.healthy("zero")?;
         if bytes != 0 {
