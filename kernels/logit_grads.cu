@@ -94,16 +94,24 @@ template <class E, int THREADS> struct Span {
     if (part == 0 && thread < vocab - tail) write(tail + thread);
   }
 
-  // Calls `write` for this thread's vectors: with the first of UNROLL at distances of THREADS where
-  // `whole` holds for the tile, one by one elsewhere.
-  template <class Whole, class WriteTile, class Write>
-  __device__ __forceinline__ void tiles(Whole whole, WriteTile write_tile, Write write) const {
-    const int64_t step = int64_t(parts) * TILE;
-    for (int64_t first = int64_t(part) * TILE; first < vectors; first += step) {
-      const int64_t mine = first + thread;
-      if (first + TILE <= vectors && whole(mine)) {
-        write_tile(mine);
+  // Calls `write_tile` with where this thread's first vector of each tile is to be read and written;
+  // `write` with the index of each of its vectors in the tiles that are not among the first `whole`,
+  // and in the tile `apart`. Both pointers go along with the loop: computed from an index they cost
+  // 2 instructions for each logit.
+  template <class WriteTile, class Write>
+  __device__ __forceinline__ void tiles(int whole, int apart, WriteTile write_tile,
+                                        Write write) const {
+    const int64_t first = (int64_t(part) * TILE + thread) * E::COUNT + head;
+    const int64_t step = int64_t(parts) * TILE * E::COUNT;
+    const Bits *from = x + first;
+    Bits *to = dx + first;
+    const int count = int((vectors + TILE - 1) / TILE);
+#pragma unroll 1
+    for (int tile = part; tile < count; tile += parts, from += step, to += step) {
+      if (tile < whole && tile != apart) {
+        write_tile(from, to);
       } else {
+        const int64_t mine = int64_t(tile) * TILE + thread;
 #pragma unroll 1
         for (int u = 0; u < UNROLL && mine + u * THREADS < vectors; ++u) write(mine + u * THREADS);
       }
@@ -112,13 +120,13 @@ template <class E, int THREADS> struct Span {
 
   __device__ void zero() const {
     const uint4 zeros = make_uint4(0, 0, 0, 0);
-    Bits *aligned = dx + head;
-    tiles([](int64_t) { return true; },
-          [&](int64_t k) {
+    tiles(
+        int(vectors / TILE), -1,
+        [&](const Bits *, Bits *to) {
 #pragma unroll
-            for (int u = 0; u < UNROLL; ++u) st16_stream(aligned + k * E::COUNT + u * STEP, zeros);
-          },
-          [&](int64_t k) { st16_stream(aligned + k * E::COUNT, zeros); });
+          for (int u = 0; u < UNROLL; ++u) st16_stream(to + u * STEP, zeros);
+        },
+        [&](int64_t k) { st16_stream(dx + head + k * E::COUNT, zeros); });
     edges([&](int64_t v) { dx[v] = 0; });
   }
 
@@ -150,18 +158,13 @@ template <class E, int THREADS> struct Span {
 
   template <bool ENTROPY>
   __device__ __forceinline__ void grads(const RowGradient &row, int64_t label) const {
-    const Bits *source = x + head;
-    Bits *aligned = dx + head;
-    const int shift = misalignment(source);
+    const int shift = misalignment(x + head);
+    // The tile with the label's column, for the thread that has its vector.
     const int64_t label_vector = label < head ? -1 : (label - head) / E::COUNT;
+    const bool mine = label_vector >= 0 && label_vector % THREADS == thread;
     tiles(
-        [&](int64_t k) {
-          const int64_t away = label_vector - k;
-          return shift == 0 && !(away >= 0 && away < TILE && away % THREADS == 0);
-        },
-        [&](int64_t k) {
-          const Bits *from = source + k * E::COUNT;
-          Bits *to = aligned + k * E::COUNT;
+        shift == 0 ? int(vectors / TILE) : 0, mine ? int(label_vector / TILE) : -1,
+        [&](const Bits *from, Bits *to) {
           uint4 raw[UNROLL];
 #pragma unroll
           for (int u = 0; u < UNROLL; ++u) raw[u] = ld16_stream(from + u * STEP);
@@ -171,7 +174,7 @@ template <class E, int THREADS> struct Span {
         [&](int64_t k) {
           const int64_t c = k * E::COUNT;
           const uint4 raw = load_vector<E>(x, vocab, head + c, shift);
-          st16_stream(aligned + c, vector_with<ENTROPY>(row, raw, label - head - c));
+          st16_stream(dx + head + c, vector_with<ENTROPY>(row, raw, label - head - c));
         });
     edges([&](int64_t v) {
       const float value = E::load(x[v]);
@@ -218,14 +221,16 @@ __device__ __forceinline__ void block(const LogitGradsArguments &a, int32_t part
 }  // namespace
 }  // namespace prefuse
 
-#define PREFUSE_LOGIT_GRADS(E, ENTROPY, NAME)                                             \
-  extern "C" __global__ void __launch_bounds__(32 * prefuse::ROWS_WARPS, ENTROPY ? 3 : 4) \
-      logit_grads_rows_##NAME(prefuse::LogitGradsArguments a) {                           \
-    prefuse::rows<prefuse::E, ENTROPY>(a);                                                \
-  }                                                                                       \
-  extern "C" __global__ void __launch_bounds__(prefuse::BLOCK_THREADS, ENTROPY ? 3 : 4)   \
-      logit_grads_block_##NAME(prefuse::LogitGradsArguments a, int32_t parts) {           \
-    prefuse::block<prefuse::E, ENTROPY>(a, parts);                                        \
+// Three blocks of a multiprocessor have 48 KB of loads in flight, twice what its share of the memory's
+// bandwidth asks for; four would leave 64 registers, and spill.
+#define PREFUSE_LOGIT_GRADS(E, ENTROPY, NAME)                                   \
+  extern "C" __global__ void __launch_bounds__(32 * prefuse::ROWS_WARPS, 3)     \
+      logit_grads_rows_##NAME(prefuse::LogitGradsArguments a) {                 \
+    prefuse::rows<prefuse::E, ENTROPY>(a);                                      \
+  }                                                                             \
+  extern "C" __global__ void __launch_bounds__(prefuse::BLOCK_THREADS, 3)       \
+      logit_grads_block_##NAME(prefuse::LogitGradsArguments a, int32_t parts) { \
+    prefuse::block<prefuse::E, ENTROPY>(a, parts);                              \
   }
 
 PREFUSE_LOGIT_GRADS(F32, false, f32)
