@@ -1,0 +1,215 @@
+// The softmax of a row as a small state: one for each segment of 1024 columns, merged in one tree.
+//
+// With z = (x - m) / T and m the maximum, sum exp(z) = 1 + excess: the largest logit contributes
+// exactly 1, and keeping the rest apart from it is what lets a log-prob of -1e-9 have six digits
+// instead of being 0.
+//
+// The tree depends on column indices alone. A segment belongs to one warp; lane l holds the COUNT
+// columns from l * COUNT of each run of 32 * COUNT; lanes meet in a butterfly; segments meet in
+// `merge_states`, lane l taking l, l + 32, ... in order. Which warp of which block has a segment, and
+// at what address the row lies, does not enter.
+#pragma once
+
+#include "vector.cuh"
+
+namespace prefuse {
+
+constexpr unsigned ALL_LANES = 0xffffffffu;
+constexpr int SEGMENT = 1024;
+
+// A state below this sum is summed a second time without its largest element: its excess would drown
+// in the rounding of the 1. Two elements at the maximum make it 2, so below there is just one.
+constexpr float PEAKED = 1.5f;
+
+struct RowState {
+  float maximum;   // -inf where there is nothing, NaN where there is a NaN
+  float excess;    // sum exp(z) - 1; -1 where there is nothing
+  float weighted;  // sum exp(z) z log2(e), where the entropy was asked for
+};
+
+__device__ __forceinline__ RowState empty_state() { return {negative_infinity(), -1.0f, 0.0f}; }
+
+// Integers with the order of the floats, so that one reduction instruction does what takes five
+// shuffles and five comparisons. A positive NaN wins, a negative one loses; 0 is above -0.
+__device__ __forceinline__ float warp_max(float x) {
+  const int bits = __float_as_int(x), ordered = bits ^ ((bits >> 31) & 0x7fffffff);
+  const int highest = __reduce_max_sync(ALL_LANES, ordered);
+  return __int_as_float(highest ^ ((highest >> 31) & 0x7fffffff));
+}
+
+// All lanes get the same bits: a butterfly adds the same two numbers on both sides.
+__device__ __forceinline__ float warp_sum(float x) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    x += __shfl_xor_sync(ALL_LANES, x, offset);
+  }
+  return x;
+}
+
+// A segment in the registers of a warp.
+template <class E> struct Segment {
+  static constexpr int VECTORS = SEGMENT / 32 / E::COUNT;
+  uint4 v[VECTORS];
+
+  // Columns between a lane's vectors.
+  static constexpr int STEP = 32 * E::COUNT;
+
+  // Columns from `start` of a row of `vocab` columns; -inf beyond its end.
+  __device__ __forceinline__ void load(const typename E::Bits *row, int64_t vocab, int64_t start,
+                                       int lane) {
+    const int shift = misalignment(row);
+    const int64_t first = start + lane * E::COUNT;
+    const typename E::Bits *p = row + first;
+    if (start + SEGMENT <= vocab && shift == 0) {
+#pragma unroll
+      for (int i = 0; i < VECTORS; ++i) v[i] = ld16_stream(p + i * STEP);
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < VECTORS; ++i) v[i] = load_vector<E>(row, vocab, first + i * STEP, shift);
+  }
+
+  __device__ __forceinline__ float maximum() const {
+    uint32_t words = E::FILL;
+#pragma unroll
+    for (int i = 0; i < VECTORS; ++i) {
+      words = E::larger(words, E::larger(E::larger(v[i].x, v[i].y), E::larger(v[i].z, v[i].w)));
+    }
+    return E::maximum(words);
+  }
+
+  // Whether any element of the warp is NaN.
+  __device__ bool has_nan() const {
+    bool found = false;
+    for (int i = 0; i < VECTORS; ++i) {
+      float x[E::COUNT];
+      E::unpack(v[i], x);
+      for (int j = 0; j < E::COUNT; ++j) found |= x[j] != x[j];
+    }
+    return __any_sync(ALL_LANES, found);
+  }
+
+  // The first column equal to `maximum` (NaN equals NaN), or `vocab` if there is none.
+  __device__ int64_t find(float maximum, int64_t start, int64_t vocab, int lane) const {
+    int first = SEGMENT;
+    for (int i = VECTORS - 1; i >= 0; --i) {
+      float x[E::COUNT];
+      E::unpack(v[i], x);
+      for (int j = E::COUNT - 1; j >= 0; --j) {
+        const bool equal = x[j] == maximum || (x[j] != x[j] && maximum != maximum);
+        if (equal) first = i * STEP + lane * E::COUNT + j;
+      }
+    }
+    first = __reduce_min_sync(ALL_LANES, first);
+    return first < SEGMENT && start + first < vocab ? start + first : vocab;
+  }
+
+  // Sums of this lane's exponentials; `REST` leaves out the elements at the maximum. The maximum
+  // always goes first: hoisted forms such as fma(x, scale, -m * scale) lose the digits of z where the
+  // logits have a common offset (3.2e-4 in the log-prob at 1e4).
+  template <bool ENTROPY, bool REST>
+  __device__ __forceinline__ void sums(float maximum, float scale, float &plain,
+                                       float &weighted) const {
+    // Four chains, because an addition takes four cycles.
+    float sum[4], moment[4];
+#pragma unroll
+    for (int i = 0; i < VECTORS; ++i) {
+      float x[E::COUNT];
+      E::unpack(v[i], x);
+#pragma unroll
+      for (int j = 0; j < E::COUNT; ++j) {
+        const float difference = x[j] - maximum;
+        const float z = difference * scale;
+        const float e = ex2(z);
+        const float term = REST && difference == 0.0f ? 0.0f : e;
+        const bool begins = i == 0 && j < 4;
+        sum[j % 4] = begins ? term : sum[j % 4] + term;
+        if (ENTROPY) {
+          // 0 * -inf would be NaN; below -126 the exponential is 0 anyway.
+          const float finite = fmaxf(z, -150.0f);
+          moment[j % 4] = begins ? e * finite : fmaf(e, finite, moment[j % 4]);
+        }
+      }
+    }
+    plain = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    if (ENTROPY) weighted = (moment[0] + moment[1]) + (moment[2] + moment[3]);
+  }
+
+  // The same in every lane. `scale` is log2(e) / T.
+  template <bool ENTROPY> __device__ __forceinline__ RowState state(float scale) const {
+    const float maximum = warp_max(this->maximum());
+    if (maximum == negative_infinity()) {
+      return has_nan() ? RowState{not_a_number(), not_a_number(), not_a_number()} : empty_state();
+    }
+    float sum, weighted;
+    sums<ENTROPY, false>(maximum, scale, sum, weighted);
+    sum = warp_sum(sum);
+    if (ENTROPY) weighted = warp_sum(weighted);
+    if (sum != sum) {
+      // An element is NaN, or the maximum is infinite and gave inf - inf.
+      return {has_nan() ? not_a_number() : maximum, not_a_number(), not_a_number()};
+    }
+    float excess = sum - 1.0f;
+    if (sum < PEAKED) {
+      // The same number, but the compiler does not know it: it would keep the 32 exponentials of the
+      // first visit in registers for this one, and spill.
+      const float again = __shfl_sync(ALL_LANES, maximum, 0);
+      float unused;
+      sums<false, true>(again, scale, excess, unused);
+      excess = warp_sum(excess);
+    }
+    return {maximum, excess, weighted};
+  }
+};
+
+// Two states one after another. d = (lower maximum - higher maximum) / T in bits, at most 0.
+__device__ __forceinline__ RowState append(RowState a, RowState b, float scale) {
+  if (a.maximum != a.maximum || b.maximum == negative_infinity()) return a;
+  if (b.maximum != b.maximum || a.maximum == negative_infinity()) return b;
+  const bool rises = b.maximum > a.maximum;
+  const RowState high = rises ? b : a, low = rises ? a : b;
+  const float d = (low.maximum - high.maximum) * scale, factor = ex2(d), total = 1.0f + low.excess;
+  return {high.maximum, high.excess + factor * total,
+          high.weighted + factor * fmaf(fmaxf(d, -150.0f), total, low.weighted)};
+}
+
+// All states of a row, by one warp; the same in every lane. `peak` is the first state that holds the
+// maximum, or a NaN.
+template <bool ENTROPY>
+__device__ __forceinline__ RowState merge_states(const RowState *states, int count, float scale,
+                                                 int lane, int &peak) {
+  float maximum = negative_infinity();
+  int first = count, first_nan = count;
+#pragma unroll 1
+  for (int i = lane; i < count; i += 32) {
+    const float m = states[i].maximum;
+    if (m != m) first_nan = min(first_nan, i);
+    if (m > maximum) {
+      maximum = m;
+      first = i;
+    }
+  }
+  first_nan = __reduce_min_sync(ALL_LANES, first_nan);
+  const float highest = warp_max(maximum);
+  peak = __reduce_min_sync(ALL_LANES, maximum == highest ? first : count);
+  if (first_nan < count) {
+    peak = first_nan;
+    return states[first_nan];
+  }
+  if (highest == negative_infinity()) {
+    peak = 0;
+    return empty_state();
+  }
+  float excess = 0.0f, weighted = 0.0f;
+#pragma unroll 1
+  for (int i = lane; i < count; i += 32) {
+    const RowState state = states[i];
+    const float d = (state.maximum - highest) * scale, factor = ex2(d);
+    const float total = 1.0f + state.excess;
+    excess += i == peak ? state.excess : factor * total;
+    if (ENTROPY) weighted += factor * fmaf(fmaxf(d, -150.0f), total, state.weighted);
+  }
+  return {highest, warp_sum(excess), ENTROPY ? warp_sum(weighted) : 0.0f};
+}
+
+}  // namespace prefuse

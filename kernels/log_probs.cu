@@ -1,0 +1,203 @@
+// Stage 1: logp = (x[label] - m) / T - log1p(excess), and row statistics from the same visit.
+//
+// Reads each logit of a counted row once and writes O(1) for a row: b bytes for each logit of b bytes.
+// Four shapes compute the same tree (include/softmax.cuh), so a row has the same bits in all of them:
+//   rows     a warp a row, 8 rows a block: rows of up to 4 segments
+//   block    a block a row
+//   cluster  the segments of a row over the blocks of a cluster (sm_90): fewer rows than fill the card
+//   part     the segments of a row over blocks that leave their states in memory, and `merge` after
+//            it: fewer rows still, or a card without clusters
+// No shape holds a row on chip: one visit is enough.
+#include "softmax.cuh"
+#include "tokens.cuh"
+
+namespace prefuse {
+namespace {
+
+// Twin of `Arguments` in src/cuda/log_probs.rs.
+struct LogProbsArguments {
+  const void *logits;
+  int64_t stride;
+  int64_t vocab;
+  Tokens tokens;
+  double inverse_temperature;
+  float scale;  // log2(e) / T
+  int32_t segments;
+  float *log_probs;
+  float *maximum;
+  float *log_sum;
+  float *entropy;    // null where it was not asked for
+  int64_t *argmax;   // likewise
+  RowState *states;  // [tokens, segments], for `part` and `merge`
+  const ErrorSlot *error;
+};
+
+constexpr int ROWS_SEGMENTS = 4;
+constexpr int ROWS_WARPS = 8;
+constexpr int MAX_THREADS = 512;
+
+template <class E>
+__device__ const typename E::Bits *row_of(const LogProbsArguments &a, int64_t token) {
+  return static_cast<const typename E::Bits *>(a.logits) + token * a.stride;
+}
+
+__device__ void store_results(const LogProbsArguments &a, int64_t token, float log_prob,
+                              float maximum, float log_sum, float entropy, int64_t argmax) {
+  a.log_probs[token] = log_prob;
+  a.maximum[token] = maximum;
+  a.log_sum[token] = log_sum;
+  if (a.entropy != nullptr) a.entropy[token] = entropy;
+  if (a.argmax != nullptr) a.argmax[token] = argmax;
+}
+
+__device__ void store_not_counted(const LogProbsArguments &a, int64_t token) {
+  store_results(a, token, 0.0f, not_a_number(), not_a_number(), 0.0f, -1);
+}
+
+// A warp's share of a row: segments `first`, `first + step`, ... The loads of a segment are in flight
+// together; other warps compute meanwhile. A second segment in registers, loaded ahead, took 128
+// registers and so half of the warps.
+template <class E, bool ENTROPY>
+__device__ __forceinline__ void segment_states(const LogProbsArguments &a,
+                                               const typename E::Bits *row, int first, int step,
+                                               int lane, RowState *states) {
+  for (int s = first; s < a.segments; s += step) {
+    Segment<E> segment;
+    segment.load(row, a.vocab, int64_t(s) * SEGMENT, lane);
+    const RowState state = segment.template state<ENTROPY>(a.scale);
+    if (lane == 0) states[s] = state;
+  }
+}
+
+// By one warp, once all states of the row are there.
+template <class E, bool ENTROPY>
+__device__ void finish_row(const LogProbsArguments &a, int64_t token, int64_t label,
+                           const RowState *states, int lane) {
+  const typename E::Bits *row = row_of<E>(a, token);
+  int peak;
+  const RowState state = merge_states<ENTROPY>(states, a.segments, a.scale, lane, peak);
+  int64_t argmax = -1;
+  if (a.argmax != nullptr) {
+    Segment<E> segment;
+    segment.load(row, a.vocab, int64_t(peak) * SEGMENT, lane);
+    argmax = segment.find(state.maximum, int64_t(peak) * SEGMENT, a.vocab, lane);
+  }
+  if (lane != 0) return;
+  // A row of -inf has no distribution.
+  const float log_sum =
+      state.maximum == negative_infinity() ? not_a_number() : log1pf(state.excess);
+  const double difference = double(E::load(row[label])) - double(state.maximum);
+  const float log_prob = float(difference * a.inverse_temperature - double(log_sum));
+  const float entropy =
+      ENTROPY ? log_sum - LN_2 * (state.weighted / (1.0f + state.excess)) : 0.0f;
+  store_results(a, token, log_prob, state.maximum, log_sum, entropy, argmax);
+}
+
+template <class E, bool ENTROPY> __device__ __forceinline__ void rows(const LogProbsArguments &a) {
+  struct Shared {
+    RowState states[ROWS_WARPS][ROWS_SEGMENTS];
+  };
+  Shared &shared = block_shared<Shared>();
+  if (a.error->code != 0) return;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  RowState *states = shared.states[warp];
+  const int64_t step = int64_t(gridDim.x) * ROWS_WARPS;
+  for (int64_t token = int64_t(blockIdx.x) * ROWS_WARPS + warp; token < a.tokens.count;
+       token += step) {
+    const Counted which = counted(a.tokens, token);
+    if (!which.counts) {
+      if (lane == 0) store_not_counted(a, token);
+      continue;
+    }
+    segment_states<E, ENTROPY>(a, row_of<E>(a, token), 0, 1, lane, states);
+    __syncwarp();
+    finish_row<E, ENTROPY>(a, token, which.label, states, lane);
+    __syncwarp();
+  }
+}
+
+template <class E, bool ENTROPY, bool CLUSTER>
+__device__ __forceinline__ void block(const LogProbsArguments &a) {
+  RowState *states = &block_shared<RowState>();
+  if (a.error->code != 0) return;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  const int rank = CLUSTER ? cluster_rank() : 0, size = CLUSTER ? cluster_size() : 1;
+  for (int64_t token = blockIdx.x / size; token < a.tokens.count; token += gridDim.x / size) {
+    const Counted which = counted(a.tokens, token);
+    if (!which.counts) {
+      if (rank == 0 && threadIdx.x == 0) store_not_counted(a, token);
+      continue;
+    }
+    if (CLUSTER) {
+      cluster_sync();  // the first block runs, and is done with the states of the row before
+      segment_states<E, ENTROPY>(a, row_of<E>(a, token), rank * warps + warp, size * warps, lane,
+                                 cluster_map(states, 0));
+      cluster_sync();
+    } else {
+      segment_states<E, ENTROPY>(a, row_of<E>(a, token), warp, warps, lane, states);
+      __syncthreads();
+    }
+    if (rank == 0 && warp == 0) finish_row<E, ENTROPY>(a, token, which.label, states, lane);
+    if (!CLUSTER) __syncthreads();
+  }
+}
+
+// Block `part` of `parts` for each row.
+template <class E, bool ENTROPY>
+__device__ __forceinline__ void part(const LogProbsArguments &a, int32_t parts) {
+  if (a.error->code != 0) return;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  const int64_t step = gridDim.x / parts;
+  for (int64_t token = blockIdx.x / parts; token < a.tokens.count; token += step) {
+    if (!counted(a.tokens, token).counts) continue;
+    const int first = int(blockIdx.x % parts) * warps + warp;
+    segment_states<E, ENTROPY>(a, row_of<E>(a, token), first, parts * warps, lane,
+                               a.states + token * a.segments);
+  }
+}
+
+template <class E, bool ENTROPY> __device__ __forceinline__ void merge(const LogProbsArguments &a) {
+  if (a.error->code != 0) return;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  const int64_t step = int64_t(gridDim.x) * warps;
+  for (int64_t token = int64_t(blockIdx.x) * warps + warp; token < a.tokens.count; token += step) {
+    const Counted which = counted(a.tokens, token);
+    if (which.counts) {
+      finish_row<E, ENTROPY>(a, token, which.label, a.states + token * a.segments, lane);
+    } else if (lane == 0) {
+      store_not_counted(a, token);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace prefuse
+
+#define PREFUSE_LOG_PROBS(E, ENTROPY, NAME)                                                        \
+  extern "C" __global__ void __launch_bounds__(256, 4)                                                \
+      log_probs_rows_##NAME(prefuse::LogProbsArguments a) {                                        \
+    prefuse::rows<prefuse::E, ENTROPY>(a);                                                         \
+  }                                                                                                \
+  extern "C" __global__ void __launch_bounds__(prefuse::MAX_THREADS, 2)                               \
+      log_probs_block_##NAME(prefuse::LogProbsArguments a) {                                       \
+    prefuse::block<prefuse::E, ENTROPY, false>(a);                                                 \
+  }                                                                                                \
+  extern "C" __global__ void __launch_bounds__(prefuse::MAX_THREADS, 2)                               \
+      log_probs_cluster_##NAME(prefuse::LogProbsArguments a) {                                     \
+    prefuse::block<prefuse::E, ENTROPY, true>(a);                                                  \
+  }                                                                                                \
+  extern "C" __global__ void __launch_bounds__(prefuse::MAX_THREADS, 2)                               \
+      log_probs_part_##NAME(prefuse::LogProbsArguments a, int32_t parts) {                         \
+    prefuse::part<prefuse::E, ENTROPY>(a, parts);                                                  \
+  }                                                                                                \
+  extern "C" __global__ void __launch_bounds__(256, 4)                                                \
+      log_probs_merge_##NAME(prefuse::LogProbsArguments a) {                                       \
+    prefuse::merge<prefuse::E, ENTROPY>(a);                                                        \
+  }
+
+PREFUSE_LOG_PROBS(F32, false, f32)
+PREFUSE_LOG_PROBS(F32, true, f32_entropy)
+PREFUSE_LOG_PROBS(F16, false, f16)
+PREFUSE_LOG_PROBS(F16, true, f16_entropy)
+PREFUSE_LOG_PROBS(BF16, false, bf16)
+PREFUSE_LOG_PROBS(BF16, true, bf16_entropy)

@@ -1,0 +1,239 @@
+// Stage 4: dx = (a (p - [v = label]) + c p (log p + H)) / T, where a and c are minus the gradients by
+// the log-prob and by the entropy H.
+//
+// Reads each logit of a row that has a gradient once and writes each element once: 2 b bytes for each
+// logit of b bytes. Rows of tokens that do not count, or whose gradient is 0, are not read.
+// Two shapes, which differ in nothing but who has which element:
+//   rows   a warp a row, 8 rows a block
+//   block  the row in `parts`, a block each
+#include "tokens.cuh"
+#include "vector.cuh"
+
+namespace prefuse {
+namespace {
+
+// Twin of `Arguments` in src/cuda/logit_grads.rs.
+struct LogitGradsArguments {
+  const void *logits;
+  int64_t stride;
+  void *grads;  // may be `logits`
+  int64_t grads_stride;
+  int64_t vocab;
+  Tokens tokens;
+  const float *maximum;
+  const float *log_sum;
+  const float *by_log_prob;
+  const float *by_entropy;  // null where the entropy has no gradient
+  const float *entropy;
+  float inverse_temperature;
+  float scale;  // log2(e) / T
+  int32_t keep_masked;
+  const ErrorSlot *error;
+};
+
+constexpr int ROWS_WARPS = 8;
+constexpr int BLOCK_THREADS = 256;
+
+// Vectors that a thread has in flight.
+constexpr int UNROLL = 4;
+
+struct RowGradient {
+  float maximum, log_sum, entropy, a, c, inverse_temperature, scale, offset;
+
+  // 1/T comes last: folded into a it could overflow where the product with p does not.
+  template <bool ENTROPY> __device__ __forceinline__ float at(float x) const {
+    const float log2_p = fmaf(x - maximum, scale, offset);
+    const float p = ex2(log2_p);
+    if (!ENTROPY) return p * a * inverse_temperature;
+    // 0 * -inf would be NaN.
+    const float log_p = fmaxf(log2_p, -150.0f) * LN_2;
+    return p * fmaf(c, log_p + entropy, a) * inverse_temperature;
+  }
+
+  // p - 1 by expm1: as a difference it would cancel where p is near 1.
+  template <bool ENTROPY> __device__ float at_label(float x) const {
+    const float log_p = fmaf(x - maximum, inverse_temperature, -log_sum);
+    float sum = a * expm1f(log_p);
+    if (ENTROPY) {
+      const float p = expf(log_p);
+      if (p != 0.0f) sum += c * p * (log_p + entropy);
+    }
+    return sum * inverse_temperature;
+  }
+};
+
+// What thread `thread` of THREADS has of part `part` of a row. Vectors lie on the boundaries of the
+// gradient, so that stores are whole, and come in tiles of UNROLL for each thread; elements before the
+// first boundary and after the last whole vector go one by one, in the first part.
+template <class E, int THREADS> struct Span {
+  using Bits = typename E::Bits;
+  static constexpr int TILE = THREADS * UNROLL;
+  static constexpr int STEP = THREADS * E::COUNT;
+  const Bits *x;
+  Bits *dx;
+  int64_t vocab, vectors;
+  int head, thread, part, parts;
+
+  __device__ Span(const LogitGradsArguments &a, int64_t token, int thread, int part, int parts)
+      : x(static_cast<const Bits *>(a.logits) + token * a.stride),
+        dx(static_cast<Bits *>(a.grads) + token * a.grads_stride),
+        vocab(a.vocab),
+        thread(thread),
+        part(part),
+        parts(parts) {
+    const int64_t before = ((16 - misalignment(dx)) & 15) / int(sizeof(Bits));
+    head = int(before < vocab ? before : vocab);
+    vectors = (vocab - head) / E::COUNT;
+  }
+
+  // Calls `write` for this thread's columns outside of whole vectors: fewer than two vectors' worth.
+  template <class Write> __device__ __forceinline__ void edges(Write write) const {
+    const int64_t tail = head + vectors * E::COUNT;
+    if (part == 0 && thread < head) write(thread);
+    if (part == 0 && thread < vocab - tail) write(tail + thread);
+  }
+
+  // Calls `write` for this thread's vectors: with the first of UNROLL at distances of THREADS where
+  // `whole` holds for the tile, one by one elsewhere.
+  template <class Whole, class WriteTile, class Write>
+  __device__ __forceinline__ void tiles(Whole whole, WriteTile write_tile, Write write) const {
+    const int64_t step = int64_t(parts) * TILE;
+    for (int64_t first = int64_t(part) * TILE; first < vectors; first += step) {
+      const int64_t mine = first + thread;
+      if (first + TILE <= vectors && whole(mine)) {
+        write_tile(mine);
+      } else {
+#pragma unroll 1
+        for (int u = 0; u < UNROLL && mine + u * THREADS < vectors; ++u) write(mine + u * THREADS);
+      }
+    }
+  }
+
+  __device__ void zero() const {
+    const uint4 zeros = make_uint4(0, 0, 0, 0);
+    Bits *aligned = dx + head;
+    tiles([](int64_t) { return true; },
+          [&](int64_t k) {
+#pragma unroll
+            for (int u = 0; u < UNROLL; ++u) st16_stream(aligned + k * E::COUNT + u * STEP, zeros);
+          },
+          [&](int64_t k) { st16_stream(aligned + k * E::COUNT, zeros); });
+    edges([&](int64_t v) { dx[v] = 0; });
+  }
+
+  template <bool ENTROPY>
+  __device__ __forceinline__ static uint4 vector(const RowGradient &row, uint4 raw) {
+    float values[E::COUNT];
+    E::unpack(raw, values);
+#pragma unroll
+    for (int j = 0; j < E::COUNT; ++j) values[j] = row.at<ENTROPY>(values[j]);
+    return E::pack(values);
+  }
+
+  // The same where the label's column may be among these, at `label`.
+  template <bool ENTROPY>
+  __device__ __forceinline__ static uint4 vector_with(const RowGradient &row, uint4 raw,
+                                                      int64_t label) {
+    float values[E::COUNT];
+    E::unpack(raw, values);
+    float at_label = values[0];
+#pragma unroll
+    for (int j = 1; j < E::COUNT; ++j) at_label = j == label ? values[j] : at_label;
+    if (label >= 0 && label < E::COUNT) at_label = row.at_label<ENTROPY>(at_label);
+#pragma unroll
+    for (int j = 0; j < E::COUNT; ++j) {
+      values[j] = j == label ? at_label : row.at<ENTROPY>(values[j]);
+    }
+    return E::pack(values);
+  }
+
+  template <bool ENTROPY>
+  __device__ __forceinline__ void grads(const RowGradient &row, int64_t label) const {
+    const Bits *source = x + head;
+    Bits *aligned = dx + head;
+    const int shift = misalignment(source);
+    const int64_t label_vector = label < head ? -1 : (label - head) / E::COUNT;
+    tiles(
+        [&](int64_t k) {
+          const int64_t away = label_vector - k;
+          return shift == 0 && !(away >= 0 && away < TILE && away % THREADS == 0);
+        },
+        [&](int64_t k) {
+          const Bits *from = source + k * E::COUNT;
+          Bits *to = aligned + k * E::COUNT;
+          uint4 raw[UNROLL];
+#pragma unroll
+          for (int u = 0; u < UNROLL; ++u) raw[u] = ld16_stream(from + u * STEP);
+#pragma unroll
+          for (int u = 0; u < UNROLL; ++u) st16_stream(to + u * STEP, vector<ENTROPY>(row, raw[u]));
+        },
+        [&](int64_t k) {
+          const int64_t c = k * E::COUNT;
+          const uint4 raw = load_vector<E>(x, vocab, head + c, shift);
+          st16_stream(aligned + c, vector_with<ENTROPY>(row, raw, label - head - c));
+        });
+    edges([&](int64_t v) {
+      const float value = E::load(x[v]);
+      dx[v] = E::store(v == label ? row.at_label<ENTROPY>(value) : row.at<ENTROPY>(value));
+    });
+  }
+};
+
+template <class E, bool ENTROPY, int THREADS>
+__device__ __forceinline__ void row_grads(const LogitGradsArguments &a, int64_t token, int thread,
+                                          int part, int parts) {
+  const Counted which = counted(a.tokens, token);
+  if (!which.counts && a.keep_masked) return;
+  const Span<E, THREADS> span(a, token, thread, part, parts);
+  const float by_log_prob = which.counts ? a.by_log_prob[token] : 0.0f;
+  const float by_entropy = ENTROPY && which.counts ? a.by_entropy[token] : 0.0f;
+  if (by_log_prob == 0.0f && by_entropy == 0.0f) return span.zero();
+  const float log_sum = a.log_sum[token];
+  const RowGradient row = {a.maximum[token],
+                           log_sum,
+                           ENTROPY ? a.entropy[token] : 0.0f,
+                           -by_log_prob,
+                           -by_entropy,
+                           a.inverse_temperature,
+                           a.scale,
+                           -log_sum * LOG2_E};
+  span.template grads<ENTROPY>(row, which.label);
+}
+
+template <class E, bool ENTROPY> __device__ __forceinline__ void rows(const LogitGradsArguments &a) {
+  if (a.error->code != 0) return;
+  const int64_t step = int64_t(gridDim.x) * ROWS_WARPS;
+  for (int64_t token = int64_t(blockIdx.x) * ROWS_WARPS + threadIdx.x / 32; token < a.tokens.count;
+       token += step) {
+    row_grads<E, ENTROPY, 32>(a, token, threadIdx.x % 32, 0, 1);
+  }
+}
+
+template <class E, bool ENTROPY>
+__device__ __forceinline__ void block(const LogitGradsArguments &a, int32_t parts) {
+  if (a.error->code != 0) return;
+  const int part = blockIdx.x % parts;
+  for (int64_t token = blockIdx.x / parts; token < a.tokens.count; token += gridDim.x / parts) {
+    row_grads<E, ENTROPY, BLOCK_THREADS>(a, token, threadIdx.x, part, parts);
+  }
+}
+
+}  // namespace
+}  // namespace prefuse
+
+#define PREFUSE_LOGIT_GRADS(E, ENTROPY, NAME)                                                      \
+  extern "C" __global__ void __launch_bounds__(32 * prefuse::ROWS_WARPS, ENTROPY ? 3 : 4)                        \
+      logit_grads_rows_##NAME(prefuse::LogitGradsArguments a) {                                    \
+    prefuse::rows<prefuse::E, ENTROPY>(a);                                                         \
+  }                                                                                                \
+  extern "C" __global__ void __launch_bounds__(prefuse::BLOCK_THREADS, ENTROPY ? 3 : 4)                          \
+      logit_grads_block_##NAME(prefuse::LogitGradsArguments a, int32_t parts) {                    \
+    prefuse::block<prefuse::E, ENTROPY>(a, parts);                                                 \
+  }
+
+PREFUSE_LOGIT_GRADS(F32, false, f32)
+PREFUSE_LOGIT_GRADS(F32, true, f32_entropy)
+PREFUSE_LOGIT_GRADS(F16, false, f16)
+PREFUSE_LOGIT_GRADS(F16, true, f16_entropy)
+PREFUSE_LOGIT_GRADS(BF16, false, bf16)
+PREFUSE_LOGIT_GRADS(BF16, true, bf16_entropy)

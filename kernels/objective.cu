@@ -1,0 +1,194 @@
+// Stage 3: each unit's loss, rewards and gradients, by the objectives' own text; then the value of the
+// term and the gradient by each sequence's sum.
+//
+// Some 200 bytes for each unit, all f64. Compiled with -fmad=false: contraction would keep equal
+// log-ratios from cancelling. Two launches: the second needs all units of the first.
+#include "block.cuh"
+#include "ptx.cuh"
+#include "scalar.cuh"
+#include "tokens.cuh"
+#include "units.cuh"
+
+namespace prefuse {
+namespace {
+
+// Twin of `UnitsArguments` in src/cuda/objective.rs. Arrays by sequence, then by unit; those that may
+// be null are at their neutral values where they are.
+struct UnitsArguments {
+  const int64_t *members;  // [units, responses]
+  int64_t units;
+  const double *policy;
+  const double *reference;  // may be null
+  const double *tokens;
+  const double *token_weights;
+  const double *beta;        // may be null, like the three after it
+  const double *margin;
+  const double *soft_label;
+  const double *weight;
+  double *losses;
+  double *rewards;     // [units, 2]
+  double *unit_grads;  // [units, 2]
+  const ErrorSlot *error;
+};
+
+// Twin of `ReduceArguments` in src/cuda/objective.rs.
+struct ReduceArguments {
+  const double *losses;
+  const double *unit_grads;  // [units, 2]
+  int64_t units;
+  const int64_t *members;  // [units, responses]
+  int64_t responses;
+  const double *tokens;    // by sequence
+  double divisor;          // 0 for the tokens of all members, at least 1
+  double weight;           // of the term
+  double *value;
+  double *grads;                 // by sequence; null where none are asked for
+  int64_t sequences;
+  const int64_t *uses_offsets;   // [sequences + 1]
+  const int64_t *uses;           // where a sequence's gradients are in `unit_grads`, in unit order
+  double upstream;
+  const double *unit_upstream;   // by unit; null for `upstream` by the value
+  const ErrorSlot *error;
+};
+
+constexpr int UNITS_THREADS = 128;
+constexpr int REDUCE_THREADS = 256;
+
+__device__ double or_neutral(const double *values, int64_t unit, double neutral) {
+  return values == nullptr ? neutral : values[unit];
+}
+
+__device__ Response response(const UnitsArguments &a, int64_t sequence) {
+  // An objective that reads a reference without saying so has to be heard.
+  const double reference =
+      a.reference == nullptr ? __longlong_as_double(0x7ff8000000000000ll) : a.reference[sequence];
+  return {a.policy[sequence], reference, a.tokens[sequence], a.token_weights[sequence]};
+}
+
+__device__ void load_unit(const UnitsArguments &a, int64_t unit, Pair &pair) {
+  pair = {response(a, a.members[2 * unit]), response(a, a.members[2 * unit + 1]),
+          or_neutral(a.beta, unit, 1.0), or_neutral(a.margin, unit, 0.0),
+          or_neutral(a.soft_label, unit, 1.0)};
+}
+
+__device__ void load_unit(const UnitsArguments &a, int64_t unit, Sequence &sequence) {
+  sequence = {response(a, a.members[unit])};
+}
+
+__device__ void spread(PerPair x, double (&out)[2]) {
+  out[0] = x.chosen;
+  out[1] = x.rejected;
+}
+
+__device__ void spread(PerSequence x, double (&out)[2]) {
+  out[0] = x.response;
+  out[1] = 0.0;
+}
+
+template <class Unit, class PerResponse, class Objective>
+__device__ __forceinline__ void evaluate_units(const UnitsArguments &a, const Objective &objective) {
+  if (a.error->code != 0) return;
+  const int64_t step = int64_t(gridDim.x) * UNITS_THREADS;
+  for (int64_t unit = int64_t(blockIdx.x) * UNITS_THREADS + threadIdx.x; unit < a.units;
+       unit += step) {
+    Unit input;
+    load_unit(a, unit, input);
+    double loss = 0.0;
+    PerResponse grad = {}, reward = {};
+    evaluate(objective, input, loss, grad, reward);
+    // A weight of 0 takes a pair out of the term, whatever its loss is.
+    const double weight = or_neutral(a.weight, unit, 1.0);
+    double grads[2], rewards[2];
+    spread(grad, grads);
+    spread(reward, rewards);
+    a.losses[unit] = product(weight, loss);
+    for (int i = 0; i < 2; ++i) {
+      a.unit_grads[2 * unit + i] = product(weight, grads[i]);
+      a.rewards[2 * unit + i] = rewards[i];
+    }
+  }
+}
+
+// Twin of `LossSum` in src/objectives/reduction.rs: what additions round away is kept (Knuth's
+// two-sum), so that the mean of n equal losses is that loss to the last bit.
+struct LossSum {
+  double sum, rest;
+
+  __device__ static LossSum of(double a, double b, double rest) {
+    const double sum = a + b, added = sum - a;
+    return {sum, rest + ((a - (sum - added)) + (b - added))};
+  }
+  __device__ LossSum plus(double loss) const { return of(sum, loss, rest); }
+  __device__ LossSum plus(LossSum other) const { return of(sum, other.sum, rest + other.rest); }
+  __device__ double over(double divisor) const {
+    const double quotient = sum / divisor;
+    const double remainder = fma(-quotient, divisor, sum) + rest;
+    return isfinite(remainder) ? quotient + remainder / divisor : quotient;
+  }
+};
+
+// By one warp: lane l adds the losses l, l + 32, ... in order, then lanes meet in a butterfly.
+__device__ LossSum sum_losses(const double *losses, int64_t units, int lane) {
+  LossSum sum = {0.0, 0.0};
+  for (int64_t unit = lane; unit < units; unit += 32) sum = sum.plus(losses[unit]);
+  for (int offset = 16; offset > 0; offset /= 2) {
+    const LossSum other = {__shfl_xor_sync(0xffffffffu, sum.sum, offset),
+                           __shfl_xor_sync(0xffffffffu, sum.rest, offset)};
+    sum = sum.plus(other);
+  }
+  return sum;
+}
+
+__device__ void add_grads(const ReduceArguments &a, double divisor, int64_t sequence) {
+  double grad = a.grads[sequence];
+  for (int64_t i = a.uses_offsets[sequence]; i < a.uses_offsets[sequence + 1]; ++i) {
+    const int64_t use = a.uses[i];
+    const double scale = a.unit_upstream == nullptr ? a.upstream * a.weight / divisor
+                                                    : a.unit_upstream[use / 2];
+    grad += product(scale, a.unit_grads[use]);
+  }
+  a.grads[sequence] = grad;
+}
+
+}  // namespace
+}  // namespace prefuse
+
+extern "C" __global__ void __launch_bounds__(prefuse::REDUCE_THREADS)
+    objective_reduce(prefuse::ReduceArguments a) {
+  struct Shared {
+    double warps[prefuse::REDUCE_THREADS / 32];
+    double divisor;
+  };
+  Shared &shared = prefuse::block_shared<Shared>();
+  if (a.error->code != 0) return;
+  double tokens = 0.0;
+  if (a.divisor == 0.0) {
+    // Whole numbers: the order of their sum does not show.
+    for (int64_t i = threadIdx.x; i < a.units * a.responses; i += prefuse::REDUCE_THREADS) {
+      tokens += a.tokens[a.members[i]];
+    }
+  }
+  tokens = prefuse::block_sum(tokens, shared.warps);
+  if (threadIdx.x == 0) shared.divisor = a.divisor == 0.0 ? prefuse::max(tokens, 1.0) : a.divisor;
+  __syncthreads();
+  const double divisor = shared.divisor;
+  if (threadIdx.x < 32) {
+    const prefuse::LossSum sum = prefuse::sum_losses(a.losses, a.units, threadIdx.x);
+    if (threadIdx.x == 0) *a.value = prefuse::product(a.weight, sum.over(divisor));
+  }
+  if (a.grads == nullptr) return;
+  for (int64_t sequence = threadIdx.x; sequence < a.sequences;
+       sequence += prefuse::REDUCE_THREADS) {
+    prefuse::add_grads(a, divisor, sequence);
+  }
+}
+
+#define OBJECTIVE(NAME, UNIT, PER_RESPONSE)                                                        \
+  extern "C" __global__ void __launch_bounds__(UNITS_THREADS)                                      \
+      objective_##UNIT##_##NAME(UnitsArguments a, NAME objective) {                                \
+    evaluate_units<UNIT, PER_RESPONSE>(a, objective);                                              \
+  }
+
+namespace prefuse {
+#include "objectives.cuh"
+}  // namespace prefuse
