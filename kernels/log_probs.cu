@@ -88,8 +88,7 @@ __device__ void finish_row(const LogProbsArguments &a, int64_t token, int64_t la
       state.maximum == negative_infinity() ? not_a_number() : log1pf(state.excess);
   const double difference = double(E::load(row[label])) - double(state.maximum);
   const float log_prob = float(difference * a.inverse_temperature - double(log_sum));
-  const float entropy =
-      ENTROPY ? log_sum - LN_2 * (state.weighted / (1.0f + state.excess)) : 0.0f;
+  const float entropy = ENTROPY ? log_sum - LN_2 * (state.weighted / (1.0f + state.excess)) : 0.0f;
   store_results(a, token, log_prob, state.maximum, log_sum, entropy, argmax);
 }
 
@@ -173,26 +172,26 @@ template <class E, bool ENTROPY> __device__ __forceinline__ void merge(const Log
 }  // namespace
 }  // namespace prefuse
 
-#define PREFUSE_LOG_PROBS(E, ENTROPY, NAME)                                                        \
-  extern "C" __global__ void __launch_bounds__(256, 4)                                                \
-      log_probs_rows_##NAME(prefuse::LogProbsArguments a) {                                        \
-    prefuse::rows<prefuse::E, ENTROPY>(a);                                                         \
-  }                                                                                                \
-  extern "C" __global__ void __launch_bounds__(prefuse::MAX_THREADS, 2)                               \
-      log_probs_block_##NAME(prefuse::LogProbsArguments a) {                                       \
-    prefuse::block<prefuse::E, ENTROPY, false>(a);                                                 \
-  }                                                                                                \
-  extern "C" __global__ void __launch_bounds__(prefuse::MAX_THREADS, 2)                               \
-      log_probs_cluster_##NAME(prefuse::LogProbsArguments a) {                                     \
-    prefuse::block<prefuse::E, ENTROPY, true>(a);                                                  \
-  }                                                                                                \
-  extern "C" __global__ void __launch_bounds__(prefuse::MAX_THREADS, 2)                               \
-      log_probs_part_##NAME(prefuse::LogProbsArguments a, int32_t parts) {                         \
-    prefuse::part<prefuse::E, ENTROPY>(a, parts);                                                  \
-  }                                                                                                \
-  extern "C" __global__ void __launch_bounds__(256, 4)                                                \
-      log_probs_merge_##NAME(prefuse::LogProbsArguments a) {                                       \
-    prefuse::merge<prefuse::E, ENTROPY>(a);                                                        \
+#define PREFUSE_LOG_PROBS(E, ENTROPY, NAME)                                \
+  extern "C" __global__ void __launch_bounds__(256, 4)                     \
+      log_probs_rows_##NAME(prefuse::LogProbsArguments a) {                \
+    prefuse::rows<prefuse::E, ENTROPY>(a);                                 \
+  }                                                                        \
+  extern "C" __global__ void __launch_bounds__(prefuse::MAX_THREADS, 2)    \
+      log_probs_block_##NAME(prefuse::LogProbsArguments a) {               \
+    prefuse::block<prefuse::E, ENTROPY, false>(a);                         \
+  }                                                                        \
+  extern "C" __global__ void __launch_bounds__(prefuse::MAX_THREADS, 2)    \
+      log_probs_cluster_##NAME(prefuse::LogProbsArguments a) {             \
+    prefuse::block<prefuse::E, ENTROPY, true>(a);                          \
+  }                                                                        \
+  extern "C" __global__ void __launch_bounds__(prefuse::MAX_THREADS, 2)    \
+      log_probs_part_##NAME(prefuse::LogProbsArguments a, int32_t parts) { \
+    prefuse::part<prefuse::E, ENTROPY>(a, parts);                          \
+  }                                                                        \
+  extern "C" __global__ void __launch_bounds__(256, 4)                     \
+      log_probs_merge_##NAME(prefuse::LogProbsArguments a) {               \
+    prefuse::merge<prefuse::E, ENTROPY>(a);                                \
   }
 
 PREFUSE_LOG_PROBS(F32, false, f32)

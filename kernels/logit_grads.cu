@@ -189,18 +189,14 @@ __device__ __forceinline__ void row_grads(const LogitGradsArguments &a, int64_t 
   const float by_entropy = ENTROPY && which.counts ? a.by_entropy[token] : 0.0f;
   if (by_log_prob == 0.0f && by_entropy == 0.0f) return span.zero();
   const float log_sum = a.log_sum[token];
-  const RowGradient row = {a.maximum[token],
-                           log_sum,
-                           ENTROPY ? a.entropy[token] : 0.0f,
-                           -by_log_prob,
-                           -by_entropy,
-                           a.inverse_temperature,
-                           a.scale,
-                           -log_sum * LOG2_E};
+  const RowGradient row = {a.maximum[token], log_sum,          ENTROPY ? a.entropy[token] : 0.0f,
+                           -by_log_prob,     -by_entropy,      a.inverse_temperature,
+                           a.scale,          -log_sum * LOG2_E};
   span.template grads<ENTROPY>(row, which.label);
 }
 
-template <class E, bool ENTROPY> __device__ __forceinline__ void rows(const LogitGradsArguments &a) {
+template <class E, bool ENTROPY>
+__device__ __forceinline__ void rows(const LogitGradsArguments &a) {
   if (a.error->code != 0) return;
   const int64_t step = int64_t(gridDim.x) * ROWS_WARPS;
   for (int64_t token = int64_t(blockIdx.x) * ROWS_WARPS + threadIdx.x / 32; token < a.tokens.count;
@@ -221,14 +217,14 @@ __device__ __forceinline__ void block(const LogitGradsArguments &a, int32_t part
 }  // namespace
 }  // namespace prefuse
 
-#define PREFUSE_LOGIT_GRADS(E, ENTROPY, NAME)                                                      \
-  extern "C" __global__ void __launch_bounds__(32 * prefuse::ROWS_WARPS, ENTROPY ? 3 : 4)                        \
-      logit_grads_rows_##NAME(prefuse::LogitGradsArguments a) {                                    \
-    prefuse::rows<prefuse::E, ENTROPY>(a);                                                         \
-  }                                                                                                \
-  extern "C" __global__ void __launch_bounds__(prefuse::BLOCK_THREADS, ENTROPY ? 3 : 4)                          \
-      logit_grads_block_##NAME(prefuse::LogitGradsArguments a, int32_t parts) {                    \
-    prefuse::block<prefuse::E, ENTROPY>(a, parts);                                                 \
+#define PREFUSE_LOGIT_GRADS(E, ENTROPY, NAME)                                             \
+  extern "C" __global__ void __launch_bounds__(32 * prefuse::ROWS_WARPS, ENTROPY ? 3 : 4) \
+      logit_grads_rows_##NAME(prefuse::LogitGradsArguments a) {                           \
+    prefuse::rows<prefuse::E, ENTROPY>(a);                                                \
+  }                                                                                       \
+  extern "C" __global__ void __launch_bounds__(prefuse::BLOCK_THREADS, ENTROPY ? 3 : 4)   \
+      logit_grads_block_##NAME(prefuse::LogitGradsArguments a, int32_t parts) {           \
+    prefuse::block<prefuse::E, ENTROPY>(a, parts);                                        \
   }
 
 PREFUSE_LOGIT_GRADS(F32, false, f32)

@@ -21,7 +21,7 @@ struct UnitsArguments {
   const double *reference;  // may be null
   const double *tokens;
   const double *token_weights;
-  const double *beta;        // may be null, like the three after it
+  const double *beta;  // may be null, like the three after it
   const double *margin;
   const double *soft_label;
   const double *weight;
@@ -38,16 +38,16 @@ struct ReduceArguments {
   int64_t units;
   const int64_t *members;  // [units, responses]
   int64_t responses;
-  const double *tokens;    // by sequence
-  double divisor;          // 0 for the tokens of all members, at least 1
-  double weight;           // of the term
+  const double *tokens;  // by sequence
+  double divisor;        // 0 for the tokens of all members, at least 1
+  double weight;         // of the term
   double *value;
-  double *grads;                 // by sequence; null where none are asked for
+  double *grads;  // by sequence; null where none are asked for
   int64_t sequences;
-  const int64_t *uses_offsets;   // [sequences + 1]
-  const int64_t *uses;           // where a sequence's gradients are in `unit_grads`, in unit order
+  const int64_t *uses_offsets;  // [sequences + 1]
+  const int64_t *uses;          // where a sequence's gradients are in `unit_grads`, in unit order
   double upstream;
-  const double *unit_upstream;   // by unit; null for `upstream` by the value
+  const double *unit_upstream;  // by unit; null for `upstream` by the value
   const ErrorSlot *error;
 };
 
@@ -86,7 +86,8 @@ __device__ void spread(PerSequence x, double (&out)[2]) {
 }
 
 template <class Unit, class PerResponse, class Objective>
-__device__ __forceinline__ void evaluate_units(const UnitsArguments &a, const Objective &objective) {
+__device__ __forceinline__ void evaluate_units(const UnitsArguments &a,
+                                               const Objective &objective) {
   if (a.error->code != 0) return;
   const int64_t step = int64_t(gridDim.x) * UNITS_THREADS;
   for (int64_t unit = int64_t(blockIdx.x) * UNITS_THREADS + threadIdx.x; unit < a.units;
@@ -143,8 +144,8 @@ __device__ void add_grads(const ReduceArguments &a, double divisor, int64_t sequ
   double grad = a.grads[sequence];
   for (int64_t i = a.uses_offsets[sequence]; i < a.uses_offsets[sequence + 1]; ++i) {
     const int64_t use = a.uses[i];
-    const double scale = a.unit_upstream == nullptr ? a.upstream * a.weight / divisor
-                                                    : a.unit_upstream[use / 2];
+    const double scale =
+        a.unit_upstream == nullptr ? a.upstream * a.weight / divisor : a.unit_upstream[use / 2];
     grad += product(scale, a.unit_grads[use]);
   }
   a.grads[sequence] = grad;
@@ -183,10 +184,10 @@ extern "C" __global__ void __launch_bounds__(prefuse::REDUCE_THREADS)
   }
 }
 
-#define OBJECTIVE(NAME, UNIT, PER_RESPONSE)                                                        \
-  extern "C" __global__ void __launch_bounds__(UNITS_THREADS)                                      \
-      objective_##UNIT##_##NAME(UnitsArguments a, NAME objective) {                                \
-    evaluate_units<UNIT, PER_RESPONSE>(a, objective);                                              \
+#define OBJECTIVE(NAME, UNIT, PER_RESPONSE)                         \
+  extern "C" __global__ void __launch_bounds__(UNITS_THREADS)       \
+      objective_##UNIT##_##NAME(UnitsArguments a, NAME objective) { \
+    evaluate_units<UNIT, PER_RESPONSE>(a, objective);               \
   }
 
 namespace prefuse {

@@ -98,7 +98,6 @@ extern "C" __global__ void __launch_bounds__(prefuse::THREADS)
        token += step) {
     const prefuse::Counted which = prefuse::counted(a.tokens, token);
     const int64_t sequence = prefuse::sequence_of(a.offsets, a.sequences, token);
-    a.grads[token] =
-        which.counts ? float(double(which.weight) * a.sequence_grads[sequence]) : 0.0f;
+    a.grads[token] = which.counts ? float(double(which.weight) * a.sequence_grads[sequence]) : 0.0f;
   }
 }

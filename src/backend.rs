@@ -1,19 +1,35 @@
 //! The waist: what a backend does, stage by stage, over buffers whose type is a run-time fact.
 
+use std::fmt;
+
+use crate::cpu::Cpu;
+#[cfg(feature = "cuda")]
+use crate::cuda::Cuda;
 use crate::element::DType;
-use crate::error::Result;
-use crate::memory::Buffer;
+use crate::error::{Error, Result};
+use crate::memory::{Buffer, Slice};
 use crate::stages::{LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads};
 
 pub(crate) mod sealed {
-    pub trait Sealed {}
+    use crate::memory::Place;
+
+    pub trait Sealed {
+        /// Where the memory lies that the stages read and write.
+        fn place(&self) -> Place {
+            Place::Host
+        }
+    }
 }
 
-/// Something that runs the stages: [`Cpu`](crate::Cpu) or [`Reference`](crate::Reference).
+/// Something that runs the stages: [`Cpu`](crate::Cpu), [`Reference`](crate::Reference), or with the
+/// feature `cuda` [`Cuda`](crate::Cuda).
 ///
 /// The inputs of each stage are a struct of [`stages`](crate::stages), checked when it was made.
 /// Each stage publishes its scratch size and allocates nothing of its own (the reference holds one
 /// row), so that the caller can own all memory; buffers are as they were when it returns an error.
+///
+/// On a device a stage is enqueued, not waited for: its errors come where the host next waits, which
+/// is where results are read.
 pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
     /// The backend's name, for messages.
     fn name(&self) -> &'static str;
@@ -26,6 +42,16 @@ pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
     /// # Errors
     /// The device's own.
     fn allocate(&self, dtype: DType, len: usize) -> Result<Buffer>;
+
+    /// A copy of host memory that its stages can use.
+    ///
+    /// # Errors
+    /// Device memory, or the device's own errors.
+    fn upload(&self, data: Slice<'_>) -> Result<Buffer> {
+        let mut buffer = self.allocate(data.dtype(), data.len())?;
+        buffer.slice_mut().copy_from(data)?;
+        Ok(buffer)
+    }
 
     /// The f64 numbers of scratch that [`log_probs`](Self::log_probs) needs.
     fn log_probs_scratch(&self, tokens: usize, vocab: usize) -> usize;
@@ -69,4 +95,45 @@ pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
     /// # Errors
     /// A label outside the vocabulary.
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()>;
+}
+
+/// The backend that works here, and why it is that one.
+#[non_exhaustive]
+#[derive(Debug)]
+pub struct DefaultBackend {
+    /// CUDA device 0, else the CPU.
+    pub backend: Box<dyn Backend>,
+    /// Why it is not CUDA; `None` where it is, or where the crate was built without it.
+    pub cuda_error: Option<Error>,
+    reason: String,
+}
+
+/// [`Cuda`](crate::Cuda) on device 0 if it works, else [`Cpu`]; displays as which and why.
+///
+/// ```
+/// let default = prefuse::default_backend();
+/// // Such as "cpu: CUDA driver: libcuda.so.1 was not found; install ...".
+/// eprintln!("{default}");
+/// let backend = &*default.backend;
+/// # let _ = backend;
+/// ```
+pub fn default_backend() -> DefaultBackend {
+    #[cfg(feature = "cuda")]
+    let (cuda_error, reason) = match Cuda::new(0) {
+        Ok(cuda) => {
+            let (ordinal, name) = cuda.device();
+            let reason = format!("device {ordinal}, {name}");
+            return DefaultBackend { backend: Box::new(cuda), cuda_error: None, reason };
+        }
+        Err(error) => (Some(error.clone()), error.to_string()),
+    };
+    #[cfg(not(feature = "cuda"))]
+    let (cuda_error, reason) = (None, "built without the feature `cuda`".to_owned());
+    DefaultBackend { backend: Box::new(Cpu::new()), cuda_error, reason }
+}
+
+impl fmt::Display for DefaultBackend {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.backend.name(), self.reason)
+    }
 }

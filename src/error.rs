@@ -5,7 +5,8 @@ use crate::element::DType;
 /// The result of every fallible call of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call was refused. Nothing that the caller owns was written.
+/// Why a call was refused. Nothing that the caller owns was written; after a device's own error
+/// ([`Driver`](Self::Driver)) the contents of its memory are not defined.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
@@ -72,6 +73,26 @@ pub enum Error {
         expected: &'static str,
         /// What was found.
         got: DType,
+    },
+    /// Memory that the backend does not reach.
+    #[error("{what}: expected {expected}, got {got}")]
+    Place {
+        /// Which buffer.
+        what: &'static str,
+        /// What the backend reaches.
+        expected: &'static str,
+        /// Where the buffer lies.
+        got: &'static str,
+    },
+    /// Device memory that no element of this type starts at.
+    #[error(
+        "device memory: expected an address that is a multiple of {expected}, got {address:#x}"
+    )]
+    Alignment {
+        /// Bytes of an element.
+        expected: usize,
+        /// The address found.
+        address: u64,
     },
     /// A stage that was made for another backend.
     #[error("stage: expected one made for the {expected} backend, got one for {got}")]
@@ -298,5 +319,70 @@ pub enum Error {
         expected: &'static str,
         /// The value found.
         got: f64,
+    },
+    /// No CUDA driver on this machine.
+    #[error("CUDA driver: {reason}; install NVIDIA's driver, or use the CPU backend")]
+    NoDriver {
+        /// What the search for the library came to.
+        reason: String,
+    },
+    /// A CUDA driver that shows no device.
+    #[error(
+        "CUDA device: the driver shows none; check nvidia-smi and CUDA_VISIBLE_DEVICES, or use the CPU backend"
+    )]
+    NoDevice,
+    /// A device number beyond those that the driver shows.
+    #[error("CUDA device: expected a number below the {devices} that the driver shows, got {got}")]
+    DeviceOrdinal {
+        /// Devices that the driver shows.
+        devices: usize,
+        /// The number found.
+        got: usize,
+    },
+    /// A build of the crate without CUDA kernels.
+    #[error(
+        "CUDA kernels: this build has none, {reason}; install a CUDA 13 compiler, for example pip install \"cuda-toolkit[nvcc,crt,nvvm,cccl,cudart]==13.0.2\", set NVCC to its nvcc and build again (PREFUSE_NVCC=require makes a missing nvcc a build error)"
+    )]
+    KernelsNotBuilt {
+        /// Why the build script left them out.
+        reason: &'static str,
+    },
+    /// A CUDA driver that is older than the kernels.
+    #[error(
+        "CUDA driver: expected CUDA {}.{} or later for kernels built for {built}, got {}.{} (device of compute capability {}.{}); update the driver",
+        needed.0, needed.1, driver.0, driver.1, capability.0, capability.1
+    )]
+    DriverTooOld {
+        /// The CUDA version that the driver supports, major and minor.
+        driver: (u32, u32),
+        /// The CUDA version that is needed.
+        needed: (u32, u32),
+        /// Compute capability of the device.
+        capability: (u32, u32),
+        /// What the kernels were built for.
+        built: &'static str,
+    },
+    /// Kernels that were not built for this device, under a driver that is new enough.
+    #[error(
+        "CUDA kernels: built for {built}, which a device of compute capability {}.{} does not run under a driver for CUDA {}.{} ({message}); build again with PREFUSE_CUDA_ARCHS=\"{}{}\", capability 8.0 is the least",
+        capability.0, capability.1, driver.0, driver.1, capability.0, capability.1
+    )]
+    NoKernelsForDevice {
+        /// The CUDA version that the driver supports, major and minor.
+        driver: (u32, u32),
+        /// Compute capability of the device.
+        capability: (u32, u32),
+        /// What the kernels were built for.
+        built: &'static str,
+        /// What the driver said.
+        message: String,
+    },
+    /// Everything else that the CUDA driver refuses.
+    #[error("{call}: {message}")]
+    Driver {
+        /// The function of the driver.
+        call: &'static str,
+        /// What it said.
+        message: String,
     },
 }

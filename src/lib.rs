@@ -21,16 +21,17 @@
 //! - [`stages`]: what each stage reads and writes. [`Backend`] runs them over buffers whose element
 //!   type is a run-time fact.
 //! - [`Reference`]: each stage as its formula reads, in f64; the oracle of the tests.
-//! - [`Cpu`]: the fast one.
+//! - [`Cpu`]: the fast one on the CPU. [`Cuda`]: the CUDA kernels; [`default_backend`] chooses.
 //!
 //! # What stays true
 //!
 //! - Row kernels do not know the loss; objectives do not know element types, devices or
 //!   vocabularies.
 //! - Only constructors return shape errors; stages assume shapes. After an error (a label
-//!   outside the vocabulary) every buffer of the caller is as it was.
-//! - `objectives` depends on nothing else in the crate; `unsafe` lives in one file, the SIMD
-//!   dispatch of the CPU backend.
+//!   outside the vocabulary) every buffer of the caller is as it was. On a device it comes where the
+//!   host next waits.
+//! - `objectives` depends on nothing else in the crate; `unsafe` lives in `cuda` and in one file of
+//!   `cpu`, the SIMD dispatch.
 //! - The same bits on every run, for any number of threads, and for a row whatever batch it sits in.
 //! - Memory beyond inputs and gradient is O(tokens).
 //! - NaN logits are data: they reach their own row's outputs and nothing else's.
@@ -38,24 +39,31 @@
 pub mod backend;
 pub mod batch;
 mod cpu;
+#[cfg(feature = "cuda")]
+#[doc(hidden)]
+pub mod cuda;
 mod element;
 mod error;
 mod memory;
 mod metrics;
 pub mod objectives;
 mod pipeline;
+mod placed;
 mod reference;
 pub mod stages;
 mod term;
 mod token_log_probs;
 
-pub use backend::Backend;
+pub use backend::{Backend, DefaultBackend, default_backend};
 pub use cpu::{Cpu, SimdLevel};
+#[cfg(feature = "cuda")]
+pub use cuda::Cuda;
 pub use element::{DType, Element};
 pub use error::{Error, Result};
 pub use memory::{Buffer, Slice, SliceMut};
 pub use metrics::PairMetrics;
 pub use pipeline::{Forward, Loss, TermValue, Upstream};
+pub use placed::{PlacedPacking, PlacedTerm};
 pub use reference::Reference;
 pub use stages::{MaskedRows, Target};
 pub use term::{Resolved, Sequences, Term};

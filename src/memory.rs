@@ -1,24 +1,75 @@
 //! Buffers whose element type is a run-time fact: borrowed ([`Slice`], [`SliceMut`]) and owned ([`Buffer`]).
 //!
-//! Where the memory lies is private to this file, so that device memory can join host memory
-//! without a change to any signature.
+//! Where the memory lies is private to this file: on the host, or with the feature `cuda` in the
+//! memory of one [`Cuda`](crate::Cuda) backend.
 
 use half::{bf16, f16};
 
+#[cfg(feature = "cuda")]
+use crate::cuda::{DeviceBuffer, DeviceSlice, DeviceSliceMut};
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
 
 /// A borrowed buffer to read.
 #[derive(Clone, Copy, Debug)]
-pub struct Slice<'a>(HostSlice<'a>);
+pub struct Slice<'a>(Data<'a>);
 
 /// A borrowed buffer to write.
 #[derive(Debug)]
-pub struct SliceMut<'a>(HostSliceMut<'a>);
+pub struct SliceMut<'a>(DataMut<'a>);
 
 /// An owned buffer, allocated by a [`Backend`](crate::Backend).
 #[derive(Debug)]
-pub struct Buffer(HostBuffer);
+pub struct Buffer(Owned);
+
+#[derive(Clone, Copy, Debug)]
+enum Data<'a> {
+    Host(HostSlice<'a>),
+    #[cfg(feature = "cuda")]
+    Device(DeviceSlice<'a>),
+}
+
+#[derive(Debug)]
+enum DataMut<'a> {
+    Host(HostSliceMut<'a>),
+    #[cfg(feature = "cuda")]
+    Device(DeviceSliceMut<'a>),
+}
+
+#[derive(Debug)]
+enum Owned {
+    Host(HostBuffer),
+    #[cfg(feature = "cuda")]
+    Device(DeviceBuffer),
+}
+
+/// Where memory lies. Device memory belongs to one backend, because its stream is what orders the
+/// accesses to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the host.
+    Host,
+    /// With the backend of this number.
+    Device(usize),
+}
+
+impl Place {
+    /// # Errors
+    /// Another place than the one expected.
+    pub(crate) fn check(self, what: &'static str, got: Self) -> Result<()> {
+        if self == got { Ok(()) } else { Err(self.other(what, got)) }
+    }
+
+    fn other(self, what: &'static str, got: Self) -> Error {
+        let expected = if self == Self::Host { "host memory" } else { "memory of this backend" };
+        let got = match (got, self) {
+            (Self::Host, _) => "host memory",
+            (Self::Device(_), Self::Host) => "device memory",
+            (Self::Device(_), Self::Device(_)) => "memory of another backend",
+        };
+        Error::Place { what, expected, got }
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 enum HostSlice<'a> {
@@ -63,29 +114,35 @@ impl<'a> Slice<'a> {
     /// Borrows host memory.
     pub fn new<T: Element>(data: &'a [T]) -> Self {
         use bytemuck::cast_slice as cast;
-        Self(match T::DTYPE {
+        Self(Data::Host(match T::DTYPE {
             DType::F64 => HostSlice::F64(cast(data)),
             DType::F32 => HostSlice::F32(cast(data)),
             DType::F16 => HostSlice::F16(cast(data)),
             DType::BF16 => HostSlice::BF16(cast(data)),
             DType::I64 => HostSlice::I64(cast(data)),
-        })
+        }))
     }
 
     /// The element type.
     pub fn dtype(self) -> DType {
         match self.0 {
-            HostSlice::F64(_) => DType::F64,
-            HostSlice::F32(_) => DType::F32,
-            HostSlice::F16(_) => DType::F16,
-            HostSlice::BF16(_) => DType::BF16,
-            HostSlice::I64(_) => DType::I64,
+            Data::Host(HostSlice::F64(_)) => DType::F64,
+            Data::Host(HostSlice::F32(_)) => DType::F32,
+            Data::Host(HostSlice::F16(_)) => DType::F16,
+            Data::Host(HostSlice::BF16(_)) => DType::BF16,
+            Data::Host(HostSlice::I64(_)) => DType::I64,
+            #[cfg(feature = "cuda")]
+            Data::Device(data) => data.dtype(),
         }
     }
 
     /// The number of elements.
     pub fn len(self) -> usize {
-        each_dtype!(HostSlice, self.0, data => data.len())
+        match self.0 {
+            Data::Host(data) => each_dtype!(HostSlice, data, data => data.len()),
+            #[cfg(feature = "cuda")]
+            Data::Device(data) => data.len(),
+        }
     }
 
     /// Whether there are no elements.
@@ -93,25 +150,83 @@ impl<'a> Slice<'a> {
         self.len() == 0
     }
 
-    /// The elements.
+    pub(crate) fn place(self) -> Place {
+        match self.0 {
+            Data::Host(_) => Place::Host,
+            #[cfg(feature = "cuda")]
+            Data::Device(data) => data.place(),
+        }
+    }
+
+    /// The elements, where they are in host memory.
     ///
     /// # Errors
-    /// Elements of another type.
+    /// Elements of another type, or in device memory; [`read`](Self::read) copies those.
     pub fn host<T: Element>(self) -> Result<&'a [T]> {
         check_type::<T>(self.dtype())?;
-        Ok(each_dtype!(HostSlice, self.0, data => bytemuck::cast_slice(data)))
+        Ok(each_dtype!(HostSlice, self.host_data()?, data => bytemuck::cast_slice(data)))
+    }
+
+    /// A copy of all elements. Of device memory it waits for what was enqueued before.
+    ///
+    /// # Errors
+    /// Elements of another type; of device memory the device's own errors, and a bad label or weight
+    /// that a kernel found.
+    pub fn read<T: Element>(self) -> Result<Vec<T>> {
+        check_type::<T>(self.dtype())?;
+        match self.0 {
+            Data::Host(_) => Ok(self.host()?.to_vec()),
+            #[cfg(feature = "cuda")]
+            Data::Device(data) => data.read(),
+        }
     }
 
     /// A copy of all elements as f64, exactly (integers, if they are below 2^53).
     ///
     /// # Errors
-    /// None for host memory.
+    /// As [`read`](Self::read).
     pub fn to_vec(self) -> Result<Vec<f64>> {
-        Ok(each_dtype!(HostSlice, self.0, data => data.iter().map(|x| x.to_f64()).collect()))
+        fn exact<T: Element>(values: Vec<T>) -> Vec<f64> {
+            values.into_iter().map(T::to_f64).collect()
+        }
+        Ok(match self.dtype() {
+            DType::F64 => self.read()?,
+            DType::F32 => exact::<f32>(self.read()?),
+            DType::F16 => exact::<f16>(self.read()?),
+            DType::BF16 => exact::<bf16>(self.read()?),
+            DType::I64 => exact::<i64>(self.read()?),
+        })
     }
 
+    /// An element of memory that a stage's constructor has found to be the host's.
     pub(crate) fn get(self, index: usize) -> f64 {
-        each_dtype!(HostSlice, self.0, data => data[index].to_f64())
+        match self.0 {
+            Data::Host(data) => each_dtype!(HostSlice, data, data => data[index].to_f64()),
+            #[cfg(feature = "cuda")]
+            Data::Device(_) => unreachable!("host backends refuse device memory"),
+        }
+    }
+
+    fn host_data(self) -> Result<HostSlice<'a>> {
+        match self.0 {
+            Data::Host(data) => Ok(data),
+            #[cfg(feature = "cuda")]
+            Data::Device(data) => Err(Place::Host.other("buffer", data.place())),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_device(data: DeviceSlice<'a>) -> Self {
+        Self(Data::Device(data))
+    }
+
+    /// Where a kernel finds memory that a stage's constructor has found to be the device's.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn address(self) -> u64 {
+        match self.0 {
+            Data::Host(_) => unreachable!("device backends refuse host memory"),
+            Data::Device(data) => data.address(),
+        }
     }
 }
 
@@ -125,23 +240,25 @@ impl<'a> SliceMut<'a> {
     /// Borrows host memory.
     pub fn new<T: Element>(data: &'a mut [T]) -> Self {
         use bytemuck::cast_slice_mut as cast;
-        Self(match T::DTYPE {
+        Self(DataMut::Host(match T::DTYPE {
             DType::F64 => HostSliceMut::F64(cast(data)),
             DType::F32 => HostSliceMut::F32(cast(data)),
             DType::F16 => HostSliceMut::F16(cast(data)),
             DType::BF16 => HostSliceMut::BF16(cast(data)),
             DType::I64 => HostSliceMut::I64(cast(data)),
-        })
+        }))
     }
 
     /// The same memory, to read.
     pub fn as_slice(&self) -> Slice<'_> {
         Slice(match &self.0 {
-            HostSliceMut::F64(data) => HostSlice::F64(data),
-            HostSliceMut::F32(data) => HostSlice::F32(data),
-            HostSliceMut::F16(data) => HostSlice::F16(data),
-            HostSliceMut::BF16(data) => HostSlice::BF16(data),
-            HostSliceMut::I64(data) => HostSlice::I64(data),
+            DataMut::Host(HostSliceMut::F64(data)) => Data::Host(HostSlice::F64(data)),
+            DataMut::Host(HostSliceMut::F32(data)) => Data::Host(HostSlice::F32(data)),
+            DataMut::Host(HostSliceMut::F16(data)) => Data::Host(HostSlice::F16(data)),
+            DataMut::Host(HostSliceMut::BF16(data)) => Data::Host(HostSlice::BF16(data)),
+            DataMut::Host(HostSliceMut::I64(data)) => Data::Host(HostSlice::I64(data)),
+            #[cfg(feature = "cuda")]
+            DataMut::Device(data) => Data::Device(data.as_slice()),
         })
     }
 
@@ -160,13 +277,55 @@ impl<'a> SliceMut<'a> {
         self.len() == 0
     }
 
-    /// The elements.
+    /// The elements, where they are in host memory.
     ///
     /// # Errors
-    /// Elements of another type.
+    /// Elements of another type, or in device memory.
     pub fn host<T: Element>(&mut self) -> Result<&mut [T]> {
         check_type::<T>(self.dtype())?;
-        Ok(each_dtype!(HostSliceMut, &mut self.0, data => bytemuck::cast_slice_mut(data)))
+        Place::Host.check("buffer", self.as_slice().place())?;
+        Ok(each_dtype!(HostSliceMut, self.host_data(), data => bytemuck::cast_slice_mut(data)))
+    }
+
+    /// Overwrites all elements by those of `from`, of the same type and number: from host memory to
+    /// host or device memory, or from device memory to the host.
+    ///
+    /// # Errors
+    /// Another type or number, device memory on both sides, or the device's own errors.
+    pub fn copy_from(&mut self, from: Slice<'_>) -> Result<()> {
+        let expected = self.dtype().name();
+        if from.dtype() != self.dtype() {
+            return Err(Error::DataType { what: "copied buffer", expected, got: from.dtype() });
+        }
+        crate::batch::same_length("copied buffer", self.len(), from.len())?;
+        match self.dtype() {
+            DType::F64 => self.copy::<f64>(from),
+            DType::F32 => self.copy::<f32>(from),
+            DType::F16 => self.copy::<f16>(from),
+            DType::BF16 => self.copy::<bf16>(from),
+            DType::I64 => self.copy::<i64>(from),
+        }
+    }
+
+    fn copy<T: Element>(&mut self, from: Slice<'_>) -> Result<()> {
+        match (&mut self.0, from.0) {
+            #[cfg(feature = "cuda")]
+            (DataMut::Host(_), Data::Device(from)) => {
+                let values = from.read::<T>()?;
+                self.host::<T>()?.copy_from_slice(&values);
+                Ok(())
+            }
+            #[cfg(feature = "cuda")]
+            (DataMut::Device(to), Data::Host(_)) => to.upload(from.host::<T>()?),
+            #[cfg(feature = "cuda")]
+            (DataMut::Device(_), Data::Device(from)) => {
+                Err(Place::Host.other("copied buffer", from.place()))
+            }
+            (DataMut::Host(_), Data::Host(_)) => {
+                self.host::<T>()?.copy_from_slice(from.host()?);
+                Ok(())
+            }
+        }
     }
 
     pub(crate) fn get(&self, index: usize) -> f64 {
@@ -175,7 +334,20 @@ impl<'a> SliceMut<'a> {
 
     /// Writes the element nearest to `value`.
     pub(crate) fn set(&mut self, index: usize, value: f64) {
-        each_dtype!(HostSliceMut, &mut self.0, data => data[index] = Element::from_f64(value));
+        each_dtype!(HostSliceMut, self.host_data(), data => data[index] = Element::from_f64(value));
+    }
+
+    fn host_data(&mut self) -> &mut HostSliceMut<'a> {
+        match &mut self.0 {
+            DataMut::Host(data) => data,
+            #[cfg(feature = "cuda")]
+            DataMut::Device(_) => unreachable!("host backends refuse device memory"),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_device(data: DeviceSliceMut<'a>) -> Self {
+        Self(DataMut::Device(data))
     }
 }
 
@@ -187,23 +359,36 @@ impl<'a, T: Element> From<&'a mut [T]> for SliceMut<'a> {
 
 impl Buffer {
     pub(crate) fn host(dtype: DType, len: usize) -> Self {
-        Self(match dtype {
+        Self(Owned::Host(match dtype {
             DType::F64 => HostBuffer::F64(vec![0.0; len]),
             DType::F32 => HostBuffer::F32(vec![0.0; len]),
             DType::F16 => HostBuffer::F16(vec![f16::ZERO; len]),
             DType::BF16 => HostBuffer::BF16(vec![bf16::ZERO; len]),
             DType::I64 => HostBuffer::I64(vec![0; len]),
-        })
+        }))
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_device(data: DeviceBuffer) -> Self {
+        Self(Owned::Device(data))
     }
 
     /// The memory, to read.
     pub fn slice(&self) -> Slice<'_> {
-        each_dtype!(HostBuffer, &self.0, data => Slice::new(data))
+        match &self.0 {
+            Owned::Host(data) => each_dtype!(HostBuffer, data, data => Slice::new(data)),
+            #[cfg(feature = "cuda")]
+            Owned::Device(data) => Slice::on_device(data.slice()),
+        }
     }
 
     /// The memory, to write.
     pub fn slice_mut(&mut self) -> SliceMut<'_> {
-        each_dtype!(HostBuffer, &mut self.0, data => SliceMut::new(data))
+        match &mut self.0 {
+            Owned::Host(data) => each_dtype!(HostBuffer, data, data => SliceMut::new(data)),
+            #[cfg(feature = "cuda")]
+            Owned::Device(data) => SliceMut::on_device(data.slice_mut()),
+        }
     }
 }
 

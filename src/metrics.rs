@@ -1,7 +1,6 @@
 //! What trainers log about pairs, under TRL's definitions.
 
 use crate::batch::Pairs;
-use crate::stages::Totals;
 
 /// Means over the pairs of a batch; pair weights do not enter.
 #[non_exhaustive]
@@ -28,10 +27,12 @@ pub struct PairMetrics {
 }
 
 impl PairMetrics {
-    pub(crate) fn new(pairs: &Pairs<'_>, rewards: &[[f64; 2]], totals: Totals<'_>) -> Self {
+    /// `totals` are the sums and the counted tokens of the sequences.
+    pub(crate) fn new(pairs: &Pairs<'_>, rewards: &[[f64; 2]], totals: [&[f64]; 2]) -> Self {
         let mean = |value: &dyn Fn(usize) -> f64| {
             (0..pairs.len()).map(value).sum::<f64>() / pairs.len() as f64
         };
+        let [sums, tokens] = totals;
         let chosen = |pair: usize| pairs.indices()[pair].0;
         let rejected = |pair: usize| pairs.indices()[pair].1;
         Self {
@@ -41,10 +42,10 @@ impl PairMetrics {
                 f64::from(u8::from(rewards[pair][0] > rewards[pair][1]))
             }),
             rewards_margin: mean(&|pair| rewards[pair][0] - rewards[pair][1]),
-            log_probs_chosen: mean(&|pair| totals.sums.get(chosen(pair))),
-            log_probs_rejected: mean(&|pair| totals.sums.get(rejected(pair))),
-            tokens_chosen: mean(&|pair| totals.tokens.get(chosen(pair))),
-            tokens_rejected: mean(&|pair| totals.tokens.get(rejected(pair))),
+            log_probs_chosen: mean(&|pair| sums[chosen(pair)]),
+            log_probs_rejected: mean(&|pair| sums[rejected(pair)]),
+            tokens_chosen: mean(&|pair| tokens[chosen(pair)]),
+            tokens_rejected: mean(&|pair| tokens[rejected(pair)]),
         }
     }
 }

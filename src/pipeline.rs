@@ -8,12 +8,13 @@ use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Slice};
 use crate::metrics::PairMetrics;
+use crate::placed::{PlacedPacking, PlacedTerm, copy, numbers};
 use crate::stages::{
     MaskedRows, Objective, ObjectiveOutputs, SequenceSums, Target, TokenGrads, TokenUpstream,
     Tokens, Totals, TotalsMut, UnitScale,
 };
 use crate::term::{Resolved, Term, check_inputs};
-use crate::token_log_probs::{RowOptions, TokenLogProbs};
+use crate::token_log_probs::{RowOptions, TokenCopies, TokenLogProbs};
 
 /// A loss of weighted terms over one batch, from logits to the gradient by the logits.
 ///
@@ -62,11 +63,27 @@ pub enum Upstream<'a> {
 #[derive(Debug)]
 pub struct Forward {
     loss_id: usize,
+    placed: Placed,
     tokens: TokenLogProbs,
     policy: [Buffer; 3],
     reference: Option<Buffer>,
     terms: Vec<TermValue>,
     metrics: Option<PairMetrics>,
+}
+
+/// A batch and the units of its terms, in reach of a backend.
+#[derive(Debug)]
+struct Placed {
+    tokens: TokenCopies,
+    packing: PlacedPacking,
+    terms: Vec<PlacedTerm>,
+}
+
+/// What stage 3 writes for a term.
+struct TermOutputs {
+    losses: Buffer,
+    rewards: Buffer,
+    value: Buffer,
 }
 
 /// What one term came to.
@@ -116,29 +133,51 @@ impl<'a> Loss<'a> {
         &self.batch
     }
 
-    /// A copy that owns its data.
-    pub fn into_owned(self) -> Loss<'static> {
-        let Self { id, batch, terms, rows } = self;
-        Loss { id, batch: batch.into_owned(), terms, rows }
-    }
-
-    /// Stages 1 to 3: one read of the logits.
+    /// A copy that owns its data, in host memory.
     ///
     /// # Errors
-    /// Logits that do not fit the batch or the backend, a label outside the vocabulary, or a
-    /// temperature outside 1e-30 to 1e30.
+    /// Reading a device.
+    pub fn into_owned(self) -> Result<Loss<'static>> {
+        let Self { id, batch, terms, rows } = self;
+        Ok(Loss { id, batch: batch.into_owned()?, terms, rows })
+    }
+
+    /// Stages 1 to 3: one read of the logits. Of a device it waits for the results.
+    ///
+    /// # Errors
+    /// Logits that do not fit the batch or the backend, a label outside the vocabulary, a
+    /// temperature outside 1e-30 to 1e30, or the device's own errors.
     pub fn forward(&self, backend: &dyn Backend, logits: Logits<'_>) -> Result<Forward> {
-        let tokens = TokenLogProbs::compute(backend, logits, Tokens::of(&self.batch), self.rows)?;
-        let policy = self.sequence_sums(backend, tokens.log_probs())?;
-        let reference = self.reference_sums(backend)?;
+        let placed = self.place(backend)?;
+        let tokens = TokenLogProbs::compute(backend, logits, self.tokens(&placed)?, self.rows)?;
+        let policy = self.sequence_sums(backend, &placed, tokens.log_probs())?;
+        let reference = self.reference_sums(backend, &placed)?;
         let (loss_id, terms) = (self.id, vec![]);
-        let mut forward = Forward { loss_id, tokens, policy, reference, terms, metrics: None };
-        for term in &self.terms {
-            let value = self.objective(backend, &forward, term, None)?;
-            forward.terms.push(value);
-        }
-        forward.metrics = self.metrics(&forward);
+        let mut forward =
+            Forward { loss_id, placed, tokens, policy, reference, terms, metrics: None };
+        let outputs: Vec<TermOutputs> = (0..self.terms.len())
+            .map(|term| forward.objective(backend, term, None))
+            .collect::<Result<_>>()?;
+        forward.terms = outputs.iter().map(TermOutputs::read).collect::<Result<_>>()?;
+        forward.metrics = self.metrics(&forward)?;
         Ok(forward)
+    }
+
+    fn place(&self, backend: &dyn Backend) -> Result<Placed> {
+        let batch = &self.batch;
+        Ok(Placed {
+            tokens: TokenCopies::new(backend, batch.labels(), batch.weights())?,
+            packing: batch.packing().place(backend)?,
+            terms: self
+                .terms
+                .iter()
+                .map(|term| term.place(backend, batch))
+                .collect::<Result<_>>()?,
+        })
+    }
+
+    fn tokens<'p>(&'p self, placed: &'p Placed) -> Result<Tokens<'p>> {
+        placed.tokens.tokens(self.batch.labels(), self.batch.weights())
     }
 
     /// Stage 4, into another buffer. `logits` are those of the forward call.
@@ -185,8 +224,8 @@ impl<'a> Loss<'a> {
             return Err(Error::OtherLoss);
         }
         let grads = self.token_grads(backend, forward, upstream)?;
-        let (tokens, upstream) =
-            (Tokens::of(&self.batch), TokenUpstream { log_probs: grads.slice(), entropy: None });
+        let upstream = TokenUpstream { log_probs: grads.slice(), entropy: None };
+        let tokens = self.tokens(&forward.placed)?;
         forward.tokens.run_logit_grads(backend, target, tokens, upstream, masked)
     }
 
@@ -197,15 +236,20 @@ impl<'a> Loss<'a> {
         forward: &Forward,
         upstream: Upstream<'_>,
     ) -> Result<Buffer> {
-        let (tokens, packing) = (Tokens::of(&self.batch), self.batch.packing());
-        let mut sequence_grads = backend.allocate(DType::F64, packing.sequences())?;
-        for (index, scale) in self.scales(upstream)?.into_iter().enumerate() {
-            let grads = Some((&mut sequence_grads, scale));
-            self.objective(backend, forward, &self.terms[index], grads)?;
+        let tokens = self.tokens(&forward.placed)?;
+        let packing = &forward.placed.packing;
+        let mut sequence_grads = backend.allocate(DType::F64, self.batch.packing().sequences())?;
+        for (term, scale) in self.scales(upstream)?.into_iter().enumerate() {
+            let copied = match scale {
+                UnitScale::Given(scale) => copy(backend, scale)?,
+                UnitScale::Reduced(_) => None,
+            };
+            let scale = copied.as_ref().map_or(scale, |copy| UnitScale::Given(copy.slice()));
+            forward.objective(backend, term, Some((&mut sequence_grads, scale)))?;
         }
         let mut grads = backend.allocate(forward.tokens.log_probs().dtype(), tokens.count())?;
         let (from, to) = (sequence_grads.slice(), grads.slice_mut());
-        backend.token_grads(TokenGrads::new(from, tokens, packing, to)?)?;
+        backend.token_grads(TokenGrads::new(backend, from, tokens, packing, to)?)?;
         Ok(grads)
     }
 
@@ -226,70 +270,85 @@ impl<'a> Loss<'a> {
         }
     }
 
-    fn sequence_sums(&self, backend: &dyn Backend, log_probs: Slice<'_>) -> Result<[Buffer; 3]> {
+    fn sequence_sums(
+        &self,
+        backend: &dyn Backend,
+        placed: &Placed,
+        log_probs: Slice<'_>,
+    ) -> Result<[Buffer; 3]> {
         let allocate = || backend.allocate(DType::F64, self.batch.packing().sequences());
         let mut totals = [allocate()?, allocate()?, allocate()?];
         let [sums, tokens, weights] = totals.each_mut().map(Buffer::slice_mut);
         backend.sequence_sums(SequenceSums::new(
+            backend,
             log_probs,
-            Tokens::of(&self.batch),
-            self.batch.packing(),
+            self.tokens(placed)?,
+            &placed.packing,
             TotalsMut { sums, tokens, weights },
         )?)?;
         Ok(totals)
     }
 
-    fn reference_sums(&self, backend: &dyn Backend) -> Result<Option<Buffer>> {
+    fn reference_sums(&self, backend: &dyn Backend, placed: &Placed) -> Result<Option<Buffer>> {
         let Some(reference) = self.batch.reference() else { return Ok(None) };
         if let Some(log_probs) = reference.tokens() {
-            let [sums, ..] = self.sequence_sums(backend, Slice::new(log_probs))?;
+            let copied = copy(backend, log_probs)?;
+            let log_probs = copied.as_ref().map_or(log_probs, Buffer::slice);
+            let [sums, ..] = self.sequence_sums(backend, placed, log_probs)?;
             return Ok(Some(sums));
         }
-        let Some((sums, _)) = reference.sums() else { return Ok(None) };
-        let mut buffer = backend.allocate(DType::F64, sums.len())?;
-        for (index, &sum) in sums.iter().enumerate() {
-            buffer.slice_mut().set(index, sum);
-        }
-        Ok(Some(buffer))
+        reference.sums().map(|(sums, _)| backend.upload(Slice::new(sums))).transpose()
     }
 
-    fn objective(
-        &self,
-        backend: &dyn Backend,
-        forward: &Forward,
-        term: &Resolved,
-        grads: Option<(&mut Buffer, UnitScale<'_>)>,
-    ) -> Result<TermValue> {
-        let units = term.units();
-        let mut losses = backend.allocate(DType::F64, units)?;
-        let mut rewards = backend.allocate(DType::F64, 2 * units)?;
-        let mut value = backend.allocate(DType::F64, 1)?;
-        let mut scratch = backend.allocate(DType::F64, backend.objective_scratch(units))?;
-        let outputs = ObjectiveOutputs {
-            losses: losses.slice_mut(),
-            rewards: rewards.slice_mut(),
-            value: value.slice_mut(),
-            grads: grads.map(|(grads, scale)| (grads.slice_mut(), scale)),
+    fn metrics(&self, forward: &Forward) -> Result<Option<PairMetrics>> {
+        let Some(pairs) = self.batch.pairs() else { return Ok(None) };
+        let Some(term) = self.terms.iter().position(Resolved::is_over_pairs) else {
+            return Ok(None);
         };
-        let sums = (forward.totals(), forward.reference.as_ref().map(Buffer::slice));
-        let scratch = scratch.slice_mut();
-        backend.objective(Objective::new(backend, &self.batch, term, sums, outputs, scratch)?)?;
-        let rewards = rewards.slice().to_vec()?;
+        let [sums, tokens, _] = &forward.policy;
+        let (sums, tokens) = (numbers(sums)?, numbers(tokens)?);
+        Ok(Some(PairMetrics::new(pairs, &forward.terms[term].rewards, [&sums, &tokens])))
+    }
+}
+
+impl TermOutputs {
+    fn read(&self) -> Result<TermValue> {
+        let rewards = numbers(&self.rewards)?;
         Ok(TermValue {
-            value: value.slice().get(0),
-            losses: losses.slice().to_vec()?,
+            value: numbers(&self.value)?[0],
+            losses: numbers(&self.losses)?,
             rewards: rewards.as_chunks().0.to_vec(),
         })
-    }
-
-    fn metrics(&self, forward: &Forward) -> Option<PairMetrics> {
-        let pairs = self.batch.pairs()?;
-        let term = self.terms.iter().position(Resolved::is_over_pairs)?;
-        Some(PairMetrics::new(pairs, &forward.terms[term].rewards, forward.totals()))
     }
 }
 
 impl Forward {
+    fn objective(
+        &self,
+        backend: &dyn Backend,
+        term: usize,
+        grads: Option<(&mut Buffer, UnitScale<'_>)>,
+    ) -> Result<TermOutputs> {
+        let term = &self.placed.terms[term];
+        let units = term.term().units();
+        let mut outputs = TermOutputs {
+            losses: backend.allocate(DType::F64, units)?,
+            rewards: backend.allocate(DType::F64, 2 * units)?,
+            value: backend.allocate(DType::F64, 1)?,
+        };
+        let mut scratch = backend.allocate(DType::F64, backend.objective_scratch(units))?;
+        let stage = ObjectiveOutputs {
+            losses: outputs.losses.slice_mut(),
+            rewards: outputs.rewards.slice_mut(),
+            value: outputs.value.slice_mut(),
+            grads: grads.map(|(grads, scale)| (grads.slice_mut(), scale)),
+        };
+        let sums = (self.totals(), self.reference.as_ref().map(Buffer::slice));
+        let scratch = scratch.slice_mut();
+        backend.objective(Objective::new(backend, term, sums, stage, scratch)?)?;
+        Ok(outputs)
+    }
+
     /// The loss: the sum of the terms' values.
     pub fn loss(&self) -> f64 {
         self.terms.iter().map(|term| term.value).sum()

@@ -111,15 +111,18 @@ impl Term {
     }
 
     /// The sequences of all units, unit by unit.
-    fn members(&self, batch: &Batch<'_>) -> Vec<usize> {
+    fn members(&self, batch: &Batch<'_>) -> Arc<[i64]> {
         let pairs = batch.pairs().map_or(&[][..], Pairs::indices);
+        // An index beyond i64 is beyond every pack.
+        let index = |&sequence: &usize| i64::try_from(sequence).unwrap_or(i64::MAX);
         match &self.over {
-            Over::Pairs(_) => {
-                pairs.iter().flat_map(|&(chosen, rejected)| [chosen, rejected]).collect()
-            }
-            Over::Sequences(_, Sequences::All) => (0..batch.packing().sequences()).collect(),
-            Over::Sequences(_, Sequences::Chosen) => pairs.iter().map(|pair| pair.0).collect(),
-            Over::Sequences(_, Sequences::Indices(indices)) => indices.clone(),
+            Over::Pairs(_) => pairs
+                .iter()
+                .flat_map(|(chosen, rejected)| [index(chosen), index(rejected)])
+                .collect(),
+            Over::Sequences(_, Sequences::All) => (0..batch.packing().sequences() as i64).collect(),
+            Over::Sequences(_, Sequences::Chosen) => pairs.iter().map(|(c, _)| index(c)).collect(),
+            Over::Sequences(_, Sequences::Indices(indices)) => indices.iter().map(index).collect(),
         }
     }
 
@@ -135,15 +138,20 @@ impl Term {
         if members.is_empty() {
             return Err(Error::NoUnits { objective: self.name() });
         }
-        if let Some(position) = members.iter().position(|&sequence| sequence >= sequences) {
+        if let Some(position) = members.iter().position(|&member| member as usize >= sequences) {
             return Err(Error::SequenceIndex {
                 what: "selection",
                 position,
                 sequences,
-                got: members[position],
+                got: members[position] as usize,
             });
         }
-        Ok(Resolved { term: self.clone(), members, responses })
+        let given = match self.over {
+            Over::Pairs(_) => batch.pairs().map_or([None; 4], Pairs::inputs),
+            Over::Sequences(..) => [None; 4],
+        };
+        let inputs = given.map(|values| values.map(Arc::from));
+        Ok(Resolved { term: self.clone(), members, responses, inputs })
     }
 }
 
@@ -151,8 +159,10 @@ impl Term {
 #[derive(Clone, Debug)]
 pub struct Resolved {
     term: Term,
-    members: Vec<usize>,
+    members: Arc<[i64]>,
     responses: usize,
+    /// `[units]` numbers that the dataset gives: beta, margin, soft label, weight.
+    inputs: [Option<Arc<[f64]>>; 4],
 }
 
 impl Resolved {
@@ -169,8 +179,26 @@ impl Resolved {
         &self.term.over
     }
 
-    pub(crate) fn members(&self, unit: usize) -> &[usize] {
-        &self.members[unit * self.responses..(unit + 1) * self.responses]
+    /// The sequences of a unit's responses.
+    pub(crate) fn members(&self, unit: usize) -> impl Iterator<Item = usize> {
+        let members = &self.members[unit * self.responses..(unit + 1) * self.responses];
+        members.iter().map(|&sequence| sequence as usize)
+    }
+
+    /// `[units, responses]` sequences.
+    pub(crate) fn all_members(&self) -> &[i64] {
+        &self.members
+    }
+
+    /// `[units]` betas, margins, soft labels and weights, as far as they are given.
+    pub(crate) fn inputs(&self) -> &[Option<Arc<[f64]>>; 4] {
+        &self.inputs
+    }
+
+    /// The same for one unit, neutral where they are not given.
+    pub(crate) fn unit_inputs(&self, unit: usize) -> [f64; 4] {
+        let neutral = [1.0, 0.0, 1.0, 1.0];
+        std::array::from_fn(|i| self.inputs[i].as_ref().map_or(neutral[i], |values| values[unit]))
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -185,6 +213,11 @@ impl Resolved {
         self.term.weight
     }
 
+    #[cfg(feature = "cuda")]
+    pub(crate) fn reduction(&self) -> Reduction {
+        self.term.reduction
+    }
+
     pub(crate) fn divisor(&self, tokens: f64) -> f64 {
         self.term.reduction.divisor(self.units(), tokens)
     }
@@ -192,7 +225,7 @@ impl Resolved {
     /// Whether the units are those of this batch.
     pub(crate) fn fits(&self, batch: &Batch<'_>) -> bool {
         self.term.members(batch) == self.members
-            && self.members.iter().all(|&sequence| sequence < batch.packing().sequences())
+            && self.members.iter().all(|&member| (member as usize) < batch.packing().sequences())
     }
 }
 

@@ -5,6 +5,7 @@ use crate::batch::{Labels, Logits, Weights};
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Slice};
+use crate::placed::copy;
 use crate::stages::{
     LogProbs, LogitGrads, MaskedRows, RowStatistics, Target, TokenOutputs, TokenUpstream, Tokens,
 };
@@ -70,7 +71,38 @@ pub fn token_log_probs(
     weights: Option<&Weights<'_>>,
     options: RowOptions,
 ) -> Result<TokenLogProbs> {
-    TokenLogProbs::compute(backend, logits, Tokens::new(labels, weights)?, options)
+    let copies = TokenCopies::new(backend, labels, weights)?;
+    TokenLogProbs::compute(backend, logits, copies.tokens(labels, weights)?, options)
+}
+
+/// Labels and weights for a backend that does not reach the caller's.
+#[derive(Debug)]
+pub(crate) struct TokenCopies {
+    labels: Option<Buffer>,
+    weights: Option<Buffer>,
+}
+
+impl TokenCopies {
+    pub fn new(
+        backend: &dyn Backend,
+        labels: &Labels<'_>,
+        weights: Option<&Weights<'_>>,
+    ) -> Result<Self> {
+        let weights = weights.map(|weights| copy(backend, weights.slice())).transpose()?.flatten();
+        Ok(Self { labels: copy(backend, labels.slice())?, weights })
+    }
+
+    /// The copies, and where there are none the originals.
+    pub fn tokens<'a>(
+        &'a self,
+        labels: &'a Labels<'_>,
+        weights: Option<&'a Weights<'_>>,
+    ) -> Result<Tokens<'a>> {
+        let mut tokens = Tokens::new(labels, weights)?;
+        tokens.labels = self.labels.as_ref().map_or(tokens.labels, Buffer::slice);
+        tokens.weights = self.weights.as_ref().map(Buffer::slice).or(tokens.weights);
+        Ok(tokens)
+    }
 }
 
 impl TokenLogProbs {
@@ -151,7 +183,8 @@ impl TokenLogProbs {
             (Some(_), None) => return Err(Error::EntropyNotComputed),
             (None, _) => None,
         };
-        let tokens = Tokens::new(labels, weights)?;
+        let copies = TokenCopies::new(backend, labels, weights)?;
+        let tokens = copies.tokens(labels, weights)?;
         let upstream = TokenUpstream { log_probs: log_prob_grads, entropy };
         self.run_logit_grads(backend, target, tokens, upstream, masked)
     }

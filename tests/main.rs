@@ -3,12 +3,18 @@
 
 mod bad_input;
 mod bad_stage;
+#[cfg(unix)]
+mod build_script;
 mod common;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod cuda_driver;
 mod golden;
 mod layout;
 mod log_probs;
 mod logit_grads;
 mod mask_dpo;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod mock_libcuda;
 mod objective;
 mod objective_source;
 mod properties;

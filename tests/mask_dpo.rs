@@ -28,7 +28,11 @@ fn sentences() -> [Sentence; 4] {
 fn weights_follow_roles() {
     let pairs = Pairs::halves(1).unwrap();
     let weights = |unlabelled| {
-        Weights::mask_dpo(&packing(), &pairs, &sentences(), unlabelled).unwrap().as_slice().to_vec()
+        Weights::mask_dpo(&packing(), &pairs, &sentences(), unlabelled)
+            .unwrap()
+            .host()
+            .unwrap()
+            .to_vec()
     };
     let keep = [1., 1., 0., 0., 0., 1., 0., 0., 0., 1., 1., 1.];
     assert_eq!(weights(Unlabelled::Keep), keep);
@@ -37,7 +41,7 @@ fn weights_follow_roles() {
 
     let swapped = Pairs::new(vec![(1, 0)]).unwrap();
     let swapped = Weights::mask_dpo(&packing(), &swapped, &sentences(), Unlabelled::Keep).unwrap();
-    assert_eq!(swapped.as_slice(), [0., 0., 1., 1., 1., 1., 1., 1., 1., 0., 0., 1.]);
+    assert_eq!(swapped.host().unwrap(), [0., 0., 1., 1., 1., 1., 1., 1., 1., 0., 0., 1.]);
 }
 
 /// A sentence given by its ids covers the labels that are those ids; nothing predicts the first id.
@@ -49,7 +53,8 @@ fn sentences_shift_with_the_labels() {
     let masked = |start: usize, end: usize| -> Vec<i64> {
         let sentence = [Sentence::from_ids(1, start..end, true)];
         let weights = Weights::mask_dpo(&packing(), &pairs, &sentence, Unlabelled::Keep).unwrap();
-        let masked = weights.as_slice().iter().zip(&labels).filter(|(weight, _)| **weight == 0.0);
+        let masked =
+            weights.host().unwrap().iter().zip(&labels).filter(|(weight, _)| **weight == 0.0);
         masked.map(|(_, &label)| label).collect()
     };
     assert_eq!(masked(2, 4), ids[8..10]);
@@ -86,7 +91,8 @@ fn masked_tokens_get_no_gradient() {
     for backend in backends() {
         let weights =
             Weights::mask_dpo(&packing(), &pairs, &sentences(), Unlabelled::Keep).unwrap();
-        let expected: Vec<bool> = weights.as_slice().iter().map(|&weight| weight != 0.0).collect();
+        let expected: Vec<bool> =
+            weights.host().unwrap().iter().map(|&weight| weight != 0.0).collect();
         let (_, grads) = run(&*backend, weights);
         // Row 5 of the inputs has one finite logit: its label is certain, and so is a gradient of 0.
         let moves = |row: &[f32]| row.iter().any(|&x| x != 0.0);

@@ -1,6 +1,8 @@
 // Everything that is not plain CUDA C++: inline PTX, and dynamic shared memory. tests/emulator has a
-// twin of this file with the same functions in C++, so that kernels need no #ifdef for hosts.
-#pragma once
+// twin of this file with the same functions in C++, so that kernels need no #ifdef for hosts. The twin
+// is included first and defines the guard.
+#ifndef PREFUSE_PTX_CUH
+#define PREFUSE_PTX_CUH
 
 #include <stdint.h>
 
@@ -13,9 +15,7 @@ template <class T> __device__ __forceinline__ T &block_shared() {
 }
 
 // 16-byte accesses; `p` is aligned to 16 bytes.
-__device__ __forceinline__ uint4 ld16(const void *p) {
-  return *static_cast<const uint4 *>(p);
-}
+__device__ __forceinline__ uint4 ld16(const void *p) { return *static_cast<const uint4 *>(p); }
 
 // For data that nobody reads again soon: it takes no place in the first-level cache.
 __device__ __forceinline__ uint4 ld16_stream(const void *p) {
@@ -96,9 +96,10 @@ __device__ __forceinline__ uint32_t cluster_size() {
 // Every thread of every block of the cluster arrives; what they wrote is visible after it.
 __device__ __forceinline__ void cluster_sync() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.release.aligned;\n"
-               "barrier.cluster.wait.acquire.aligned;" ::
-                   : "memory");
+  asm volatile(
+      "barrier.cluster.arrive.release.aligned;\n"
+      "barrier.cluster.wait.acquire.aligned;" ::
+          : "memory");
 #endif
 }
 
@@ -106,7 +107,9 @@ __device__ __forceinline__ void cluster_sync() {
 template <class T> __device__ __forceinline__ T *cluster_map(T *p, uint32_t rank) {
 #if __CUDA_ARCH__ >= 900
   uint64_t mapped;
-  asm volatile("mapa.u64 %0, %1, %2;" : "=l"(mapped) : "l"(reinterpret_cast<uint64_t>(p)), "r"(rank));
+  asm volatile("mapa.u64 %0, %1, %2;"
+               : "=l"(mapped)
+               : "l"(reinterpret_cast<uint64_t>(p)), "r"(rank));
   return reinterpret_cast<T *>(mapped);
 #else
   return p;
@@ -114,3 +117,5 @@ template <class T> __device__ __forceinline__ T *cluster_map(T *p, uint32_t rank
 }
 
 }  // namespace prefuse
+
+#endif  // PREFUSE_PTX_CUH

@@ -15,9 +15,7 @@ __device__ inline double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
 
 __device__ inline double softplus(double x) { return max(x, 0.0) + log1p(exp(-abs(x))); }
 
-__device__ inline double product(double a, double b) {
-  return a == 0.0 || b == 0.0 ? 0.0 : a * b;
-}
+__device__ inline double product(double a, double b) { return a == 0.0 || b == 0.0 ? 0.0 : a * b; }
 
 __device__ inline double logistic_loss(double u, double label) {
   return product(label, softplus(-u)) + product(1.0 - label, softplus(u));

@@ -39,8 +39,7 @@ __device__ __forceinline__ uint4 load_across(const void *p, int shift) {
 }
 
 // Whether the words around the vector of columns `column` and following lie within the row.
-template <class E>
-__device__ __forceinline__ bool fits(int64_t vocab, int64_t column, int shift) {
+template <class E> __device__ __forceinline__ bool fits(int64_t vocab, int64_t column, int shift) {
   const int beyond = shift == 0 ? 0 : E::COUNT;
   return column >= beyond && column + E::COUNT + beyond <= vocab;
 }

@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 
+use super::values::Values;
 use crate::batch::Packing;
 use crate::error::{Error, Result};
+use crate::memory::Slice;
 
 /// `[tokens]` labels: `labels[t]` is what `logits[t]` predicts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Labels<'a> {
-    ids: Cow<'a, [i64]>,
+    ids: Values<'a, i64>,
     ignore: i64,
 }
 
@@ -21,7 +23,18 @@ impl<'a> Labels<'a> {
     ///
     /// A label outside the vocabulary is found when the logits are known.
     pub fn new(ids: impl Into<Cow<'a, [i64]>>) -> Self {
-        Self { ids: ids.into(), ignore: Self::IGNORE }
+        Self { ids: Values::Host(ids.into()), ignore: Self::IGNORE }
+    }
+
+    /// Labels, i64, in host memory or in that of the backend that will read them.
+    ///
+    /// On a device a label outside the vocabulary is found by the kernels: the call writes nothing,
+    /// and the error comes where the host next waits for that backend.
+    ///
+    /// # Errors
+    /// Another element type.
+    pub fn from_slice(ids: Slice<'a>) -> Result<Self> {
+        Ok(Self { ids: Values::from_slice("labels", ids)?, ignore: Self::IGNORE })
     }
 
     /// Another ignore value; any value will do, also one inside the vocabulary.
@@ -38,34 +51,23 @@ impl<'a> Labels<'a> {
 
     /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.len() == 0
     }
 
-    /// The label of a token, or `None` where it is ignored; for labels that passed `check`, so that
-    /// they are not negative.
-    pub(crate) fn get(&self, token: usize) -> Option<usize> {
-        let label = self.ids[token];
-        (label != self.ignore).then_some(label as usize)
+    pub(crate) fn slice(&self) -> Slice<'_> {
+        self.ids.slice()
     }
 
-    /// A copy that owns its data.
-    pub fn into_owned(self) -> Labels<'static> {
-        Labels { ids: Cow::Owned(self.ids.into_owned()), ignore: self.ignore }
+    pub(crate) fn ignore(&self) -> i64 {
+        self.ignore
     }
 
-    pub(crate) fn check(&self, tokens: usize, vocab: usize) -> Result<()> {
-        if self.len() != tokens {
-            return Err(Error::Length { what: "labels", expected: tokens, got: self.len() });
-        }
-        let outside = |&label: &i64| {
-            label != self.ignore && usize::try_from(label).map_or(true, |label| label >= vocab)
-        };
-        match self.ids.iter().position(outside) {
-            None => Ok(()),
-            Some(token) => {
-                Err(Error::Label { token, label: self.ids[token], vocab, ignore: self.ignore })
-            }
-        }
+    /// A copy that owns its data, in host memory.
+    ///
+    /// # Errors
+    /// Reading a device.
+    pub fn into_owned(self) -> Result<Labels<'static>> {
+        Ok(Labels { ids: self.ids.into_owned()?, ignore: self.ignore })
     }
 }
 

@@ -90,9 +90,18 @@ impl<'a> Logits<'a> {
         vocab: usize,
         stride: usize,
     ) -> Result<Self> {
+        Self::from_slice(Slice::new(data), tokens, vocab, stride)
+    }
+
+    /// Rows that start `stride` elements apart, in host memory or in that of the backend that will
+    /// read them.
+    ///
+    /// # Errors
+    /// No tokens, no vocabulary, a stride below the vocabulary, or too short a buffer.
+    pub fn from_slice(data: Slice<'a>, tokens: usize, vocab: usize, stride: usize) -> Result<Self> {
         let shape = Shape::checked(tokens, vocab, stride)?;
         least_length(data.len(), shape)?;
-        Ok(Self { data: Slice::new(data), shape })
+        Ok(Self { data, shape })
     }
 
     /// Rows.
@@ -141,9 +150,23 @@ impl<'a> LogitsMut<'a> {
         vocab: usize,
         stride: usize,
     ) -> Result<Self> {
+        Self::from_slice(SliceMut::new(data), tokens, vocab, stride)
+    }
+
+    /// Rows that start `stride` elements apart, in host memory or in that of the backend that will
+    /// write them.
+    ///
+    /// # Errors
+    /// No tokens, no vocabulary, a stride below the vocabulary, or too short a buffer.
+    pub fn from_slice(
+        data: SliceMut<'a>,
+        tokens: usize,
+        vocab: usize,
+        stride: usize,
+    ) -> Result<Self> {
         let shape = Shape::checked(tokens, vocab, stride)?;
         least_length(data.len(), shape)?;
-        Ok(Self { data: SliceMut::new(data), shape })
+        Ok(Self { data, shape })
     }
 
     /// The same memory, to read.

@@ -6,6 +6,7 @@ mod packing;
 mod pairs;
 mod reference;
 mod sentences;
+mod values;
 mod weights;
 
 pub use labels::{Labels, shift_labels};
@@ -30,12 +31,12 @@ fn with_capacity<T>(what: &'static str, len: usize) -> Result<Vec<T>> {
 }
 
 /// Everything about a batch but its logits: labels, sequences, and what is known about them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Batch<'a> {
     labels: Labels<'a>,
     packing: Packing,
     weights: Option<Weights<'a>>,
-    reference: Option<ReferenceLogProbs>,
+    reference: Option<ReferenceLogProbs<'a>>,
     pairs: Option<Pairs<'a>>,
 }
 
@@ -59,7 +60,7 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// Another length than the labels.
     pub fn with_weights(mut self, weights: Weights<'a>) -> Result<Self> {
-        same_length("token weights", self.tokens(), weights.as_slice().len())?;
+        same_length("token weights", self.tokens(), weights.slice().len())?;
         self.weights = Some(weights);
         Ok(self)
     }
@@ -68,7 +69,7 @@ impl<'a> Batch<'a> {
     ///
     /// # Errors
     /// Another length than the labels (per token) or the sequences (per sequence).
-    pub fn with_reference(mut self, reference: ReferenceLogProbs) -> Result<Self> {
+    pub fn with_reference(mut self, reference: ReferenceLogProbs<'a>) -> Result<Self> {
         if let Some(log_probs) = reference.tokens() {
             same_length("reference log-probs", self.tokens(), log_probs.len())?;
         }
@@ -110,7 +111,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The reference log-probs, if any.
-    pub fn reference(&self) -> Option<&ReferenceLogProbs> {
+    pub fn reference(&self) -> Option<&ReferenceLogProbs<'a>> {
         self.reference.as_ref()
     }
 
@@ -119,15 +120,18 @@ impl<'a> Batch<'a> {
         self.pairs.as_ref()
     }
 
-    /// A copy that owns its data.
-    pub fn into_owned(self) -> Batch<'static> {
-        Batch {
-            labels: self.labels.into_owned(),
+    /// A copy that owns its data, in host memory.
+    ///
+    /// # Errors
+    /// Reading a device.
+    pub fn into_owned(self) -> Result<Batch<'static>> {
+        Ok(Batch {
+            labels: self.labels.into_owned()?,
             packing: self.packing,
-            weights: self.weights.map(Weights::into_owned),
-            reference: self.reference,
+            weights: self.weights.map(Weights::into_owned).transpose()?,
+            reference: self.reference.map(ReferenceLogProbs::into_owned).transpose()?,
             pairs: self.pairs.map(Pairs::into_owned),
-        }
+        })
     }
 
     /// What no single constructor can see: sums under token weights belong to a batch with them.

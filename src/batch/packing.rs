@@ -1,15 +1,17 @@
 //! Where each sequence of the pack begins and ends.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::with_capacity;
 use crate::error::{Error, Result};
+use crate::memory::Slice;
 
 /// Sequences laid one after another: sequence `s` is tokens `cu_seqlens[s]..cu_seqlens[s + 1]`.
 /// Sequences may be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packing {
-    offsets: Vec<usize>,
+    offsets: Arc<[i64]>,
 }
 
 impl Packing {
@@ -34,9 +36,9 @@ impl Packing {
                 return Err(Error::CuSeqlensDecrease { index, previous, got });
             }
             previous = got;
-            offsets.push(usize::try_from(got).unwrap_or(usize::MAX));
+            offsets.push(got);
         }
-        Ok(Self { offsets })
+        Ok(Self { offsets: offsets.into() })
     }
 
     /// Sequences of equal length, as in a padded batch: mark the padding by ignored labels.
@@ -44,15 +46,13 @@ impl Packing {
     /// # Errors
     /// No sequences, no tokens, or more tokens than fit in memory.
     pub fn padded(sequences: usize, length: usize) -> Result<Self> {
-        let tokens = sequences
-            .checked_mul(length)
-            .ok_or(Error::TooLarge { tokens: sequences, stride: length })?;
-        if tokens == 0 {
+        let tokens = sequences.checked_mul(length).and_then(|tokens| i64::try_from(tokens).ok());
+        if tokens.ok_or(Error::TooLarge { tokens: sequences, stride: length })? == 0 {
             return Err(Error::NoTokens);
         }
         let mut offsets = with_capacity("sequences", sequences.saturating_add(1))?;
-        offsets.extend((0..=sequences).map(|sequence| sequence * length));
-        Ok(Self { offsets })
+        offsets.extend((0..=sequences).map(|sequence| (sequence * length) as i64));
+        Ok(Self { offsets: offsets.into() })
     }
 
     /// The number of sequences.
@@ -62,7 +62,7 @@ impl Packing {
 
     /// The number of tokens of all sequences.
     pub fn tokens(&self) -> usize {
-        self.offsets[self.sequences()]
+        self.offsets[self.sequences()] as usize
     }
 
     /// The tokens of a sequence, if there is one of this index.
@@ -76,7 +76,11 @@ impl Packing {
     }
 
     pub(crate) fn range(&self, sequence: usize) -> Range<usize> {
-        self.offsets[sequence]..self.offsets[sequence + 1]
+        self.offsets[sequence] as usize..self.offsets[sequence + 1] as usize
+    }
+
+    pub(crate) fn offsets(&self) -> Slice<'_> {
+        Slice::new(&self.offsets)
     }
 }
 

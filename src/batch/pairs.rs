@@ -116,6 +116,11 @@ impl<'a> Pairs<'a> {
         &self.indices
     }
 
+    /// Beta, margin, soft label and weight of each pair, as far as they are given.
+    pub(crate) fn inputs(&self) -> [Option<&[f64]>; 4] {
+        [&self.beta, &self.margin, &self.soft_label, &self.weight].map(Option::as_deref)
+    }
+
     /// The factor of the objective's beta.
     pub(crate) fn beta(&self, pair: usize) -> f64 {
         self.beta.as_ref().map_or(1.0, |beta| beta[pair])

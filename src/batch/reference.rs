@@ -1,6 +1,8 @@
 //! What the reference model said about the same tokens.
 
-use crate::element::Element;
+use crate::element::{DType, Element};
+use crate::error::{Error, Result};
+use crate::memory::{Place, Slice};
 
 /// Log-probs of the labels under the frozen reference model, for objectives that compare with it.
 ///
@@ -17,45 +19,82 @@ use crate::element::Element;
 /// # let _ = reference;
 /// # Ok::<(), prefuse::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct ReferenceLogProbs(Kind);
+#[derive(Clone, Debug)]
+pub struct ReferenceLogProbs<'a>(Kind<'a>);
 
-#[derive(Clone, Debug, PartialEq)]
-enum Kind {
-    PerToken(Vec<f64>),
-    PerSequence { sums: Vec<f64>, weighted: bool },
+#[derive(Clone, Debug)]
+enum Kind<'a> {
+    Tokens(Vec<f64>),
+    TokensOnDevice(Slice<'a>),
+    Sums { sums: Vec<f64>, weighted: bool },
 }
 
-impl ReferenceLogProbs {
+impl ReferenceLogProbs<'static> {
     /// `[tokens]` log-probs of the labels, natural logarithm, of any element type. They are summed with the batch's own
     /// token weights; the values at ignored or masked tokens are not read.
     pub fn per_token<T: Element>(log_probs: &[T]) -> Self {
-        Self(Kind::PerToken(exact(log_probs)))
+        Self(Kind::Tokens(exact(log_probs)))
     }
 
     /// `[sequences]` sums of log-probs, for a batch without token weights.
     pub fn per_sequence<T: Element>(sums: &[T]) -> Self {
-        Self(Kind::PerSequence { sums: exact(sums), weighted: false })
+        Self(Kind::Sums { sums: exact(sums), weighted: false })
     }
 
     /// `[sequences]` sums of token weight times log-prob: the caller says that the weights that
     /// went into them are those of the batch.
     pub fn per_sequence_weighted<T: Element>(sums: &[T]) -> Self {
-        Self(Kind::PerSequence { sums: exact(sums), weighted: true })
+        Self(Kind::Sums { sums: exact(sums), weighted: true })
+    }
+}
+
+impl<'a> ReferenceLogProbs<'a> {
+    /// As [`per_token`](ReferenceLogProbs::per_token), f32 or f64, in host memory or in that of the
+    /// backend that will read them, such as the log-probs that
+    /// [`token_log_probs`](crate::token_log_probs) left there.
+    ///
+    /// # Errors
+    /// Another element type.
+    pub fn from_slice(log_probs: Slice<'a>) -> Result<Self> {
+        let got = log_probs.dtype();
+        if !matches!(got, DType::F32 | DType::F64) {
+            return Err(Error::DataType {
+                what: "reference log-probs",
+                expected: "f32 or f64",
+                got,
+            });
+        }
+        Ok(Self(match log_probs.place() {
+            Place::Host => Kind::Tokens(log_probs.to_vec()?),
+            Place::Device(_) => Kind::TokensOnDevice(log_probs),
+        }))
     }
 
-    pub(crate) fn tokens(&self) -> Option<&[f64]> {
+    pub(crate) fn tokens(&self) -> Option<Slice<'_>> {
         match &self.0 {
-            Kind::PerToken(values) => Some(values),
-            Kind::PerSequence { .. } => None,
+            Kind::Tokens(values) => Some(Slice::new(values)),
+            Kind::TokensOnDevice(values) => Some(*values),
+            Kind::Sums { .. } => None,
         }
     }
 
     pub(crate) fn sums(&self) -> Option<(&[f64], bool)> {
         match &self.0 {
-            Kind::PerToken(_) => None,
-            Kind::PerSequence { sums, weighted } => Some((sums, *weighted)),
+            Kind::Sums { sums, weighted } => Some((sums, *weighted)),
+            _ => None,
         }
+    }
+
+    /// A copy that owns its data, in host memory.
+    ///
+    /// # Errors
+    /// Reading a device.
+    pub fn into_owned(self) -> Result<ReferenceLogProbs<'static>> {
+        Ok(ReferenceLogProbs(match self.0 {
+            Kind::Tokens(values) => Kind::Tokens(values),
+            Kind::TokensOnDevice(values) => Kind::Tokens(values.to_vec()?),
+            Kind::Sums { sums, weighted } => Kind::Sums { sums, weighted },
+        }))
     }
 }
 

@@ -2,14 +2,16 @@
 
 use std::borrow::Cow;
 
+use super::values::Values;
 use crate::error::{Error, Result};
+use crate::memory::Slice;
 
 /// `[tokens]` factors of the log-probs in every sequence sum, and so of their gradients.
 ///
 /// 0 masks a token: its row is not read and its gradient is exactly 0. Negative weights are
 /// allowed. Mask-DPO's weights come from [`Weights::mask_dpo`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct Weights<'a>(Cow<'a, [f32]>);
+#[derive(Clone, Debug)]
+pub struct Weights<'a>(Values<'a, f32>);
 
 impl<'a> Weights<'a> {
     /// # Errors
@@ -17,18 +19,41 @@ impl<'a> Weights<'a> {
     pub fn new(weights: impl Into<Cow<'a, [f32]>>) -> Result<Self> {
         let weights = weights.into();
         match weights.iter().position(|weight| !weight.is_finite()) {
-            None => Ok(Self(weights)),
+            None => Ok(Self(Values::Host(weights))),
             Some(token) => Err(Error::TokenWeight { token, got: weights[token] }),
         }
     }
 
-    /// The weights.
-    pub fn as_slice(&self) -> &[f32] {
-        &self.0
+    /// Weights, f32, in host memory or in that of the backend that will read them. On a device a
+    /// weight that is NaN or infinite is found by the kernels, like a bad label.
+    ///
+    /// # Errors
+    /// Another element type; in host memory a weight that is NaN or infinite.
+    pub fn from_slice(weights: Slice<'a>) -> Result<Self> {
+        match Values::from_slice("token weights", weights)? {
+            Values::Host(weights) => Self::new(weights),
+            weights => Ok(Self(weights)),
+        }
     }
 
-    /// A copy that owns its data.
-    pub fn into_owned(self) -> Weights<'static> {
-        Weights(Cow::Owned(self.0.into_owned()))
+    /// The weights, where they are in host memory.
+    ///
+    /// # Errors
+    /// Weights in device memory.
+    pub fn host(&self) -> Result<&[f32]> {
+        self.slice().host()
+    }
+
+    /// The weights.
+    pub fn slice(&self) -> Slice<'_> {
+        self.0.slice()
+    }
+
+    /// A copy that owns its data, in host memory.
+    ///
+    /// # Errors
+    /// Reading a device.
+    pub fn into_owned(self) -> Result<Weights<'static>> {
+        Ok(Weights(self.0.into_owned()?))
     }
 }

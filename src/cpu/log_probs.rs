@@ -15,7 +15,7 @@ use super::{DTYPES, FEW_ROWS, rows_per_task};
 use crate::batch::Logits;
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
-use crate::stages::{LogProbs, Tokens};
+use crate::stages::{HostTokens, LogProbs};
 
 /// log-prob, maximum, log-sum, entropy, argmax.
 const RESULTS: usize = 5;
@@ -31,7 +31,8 @@ pub(super) fn scratch(tokens: usize, vocab: usize) -> usize {
 
 pub(super) fn log_probs(simd: Simd, mut stage: LogProbs<'_>) -> Result<()> {
     let logits = stage.logits;
-    stage.tokens.labels.check(logits.tokens(), logits.vocab())?;
+    let tokens = stage.tokens.host()?;
+    tokens.check(logits.vocab())?;
     let needed = scratch(logits.tokens(), logits.vocab());
     let scratch = &mut stage.scratch.host::<f64>()?[..needed];
     let (results, states) = scratch.split_at_mut(logits.tokens() * RESULTS);
@@ -39,7 +40,7 @@ pub(super) fn log_probs(simd: Simd, mut stage: LogProbs<'_>) -> Result<()> {
     let rows = Rows {
         simd,
         logits,
-        tokens: stage.tokens,
+        tokens,
         inverse_temperature: 1.0 / stage.temperature,
         entropy: stage.outputs.entropy.is_some(),
         argmax: stage.outputs.argmax.is_some(),
@@ -49,7 +50,7 @@ pub(super) fn log_probs(simd: Simd, mut stage: LogProbs<'_>) -> Result<()> {
         DType::F16 => rows.run::<f16>(results, states)?,
         DType::BF16 => rows.run::<bf16>(results, states)?,
         got => {
-            let backend = stage.backend;
+            let backend = stage.backend.name;
             return Err(Error::LogitsType { backend, expected: DTYPES, got });
         }
     }
@@ -70,7 +71,7 @@ pub(super) fn log_probs(simd: Simd, mut stage: LogProbs<'_>) -> Result<()> {
 struct Rows<'a> {
     simd: Simd,
     logits: Logits<'a>,
-    tokens: Tokens<'a>,
+    tokens: HostTokens<'a>,
     inverse_temperature: f64,
     entropy: bool,
     argmax: bool,

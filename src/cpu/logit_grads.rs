@@ -11,28 +11,29 @@ use super::{DTYPES, FEW_ROWS, rows_per_task};
 use crate::batch::Shape;
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
-use crate::stages::{LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstream, Tokens};
+use crate::stages::{HostTokens, LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstream};
 
 /// Columns that one task takes where a row is split.
 const PART: usize = 4 * BLOCK;
 
 pub(super) fn logit_grads(simd: Simd, stage: LogitGrads<'_>) -> Result<()> {
     let LogitGrads { backend, target, tokens, temperature, statistics, upstream, masked } = stage;
-    let [count, vocab] = target.logits().shape().size();
-    tokens.labels.check(count, vocab)?;
+    let [_, vocab] = target.logits().shape().size();
+    let tokens = tokens.host()?;
+    tokens.check(vocab)?;
     let rows =
         Rows { simd, tokens, inverse_temperature: 1.0 / temperature, statistics, upstream, masked };
     match target.logits().dtype() {
         DType::F32 => rows.run::<f32>(target),
         DType::F16 => rows.run::<f16>(target),
         DType::BF16 => rows.run::<bf16>(target),
-        got => Err(Error::LogitsType { backend, expected: DTYPES, got }),
+        got => Err(Error::LogitsType { backend: backend.name, expected: DTYPES, got }),
     }
 }
 
 struct Rows<'a> {
     simd: Simd,
-    tokens: Tokens<'a>,
+    tokens: HostTokens<'a>,
     inverse_temperature: f64,
     statistics: RowStatistics<'a>,
     upstream: TokenUpstream<'a>,

@@ -21,7 +21,7 @@ use crate::backend::{Backend, sealed};
 use crate::element::DType;
 use crate::error::Result;
 use crate::memory::Buffer;
-use crate::stages::{LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads, check_backend};
+use crate::stages::{BackendId, LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads};
 use simd::Simd;
 
 /// Batches of fewer rows are split inside the rows too, so that no thread waits for the last row.
@@ -80,17 +80,18 @@ impl Backend for Cpu {
     }
 
     fn log_probs(&self, stage: LogProbs<'_>) -> Result<()> {
-        check_backend(self.name(), stage.backend)?;
+        BackendId::of(self).check(stage.backend)?;
         log_probs::log_probs(self.simd, stage)
     }
 
     fn sequence_sums(&self, stage: SequenceSums<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
         sequence_sums::sequence_sums(stage)
     }
 
     fn token_grads(&self, stage: TokenGrads<'_>) -> Result<()> {
-        sequence_sums::token_grads(stage);
-        Ok(())
+        BackendId::of(self).check(stage.backend)?;
+        sequence_sums::token_grads(stage)
     }
 
     fn objective_scratch(&self, units: usize) -> usize {
@@ -98,12 +99,12 @@ impl Backend for Cpu {
     }
 
     fn objective(&self, stage: Objective<'_>) -> Result<()> {
-        check_backend(self.name(), stage.backend)?;
+        BackendId::of(self).check(stage.backend)?;
         objective::objective(stage)
     }
 
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()> {
-        check_backend(self.name(), stage.backend)?;
+        BackendId::of(self).check(stage.backend)?;
         logit_grads::logit_grads(self.simd, stage)
     }
 }

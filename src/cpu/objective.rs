@@ -37,7 +37,7 @@ pub(super) fn objective(mut stage: Objective<'_>) -> Result<()> {
     stage.outputs.value.set(0, inputs.value(losses.iter().copied(), divisor));
     if let Some((grads, scale)) = &mut stage.outputs.grads {
         for (unit, unit_grads) in unit_grads.as_chunks::<2>().0.iter().enumerate() {
-            for (&sequence, &grad) in inputs.members(unit).iter().zip(unit_grads) {
+            for (sequence, &grad) in inputs.members(unit).zip(unit_grads) {
                 let grad = inputs.scaled(*scale, unit, divisor, grad);
                 grads.set(sequence, grads.get(sequence) + grad);
             }

@@ -6,7 +6,8 @@ use crate::error::Result;
 use crate::stages::{SequenceSums, TokenGrads};
 
 pub(super) fn sequence_sums(stage: SequenceSums<'_>) -> Result<()> {
-    let SequenceSums { log_probs, tokens, packing, mut totals } = stage;
+    let SequenceSums { log_probs, tokens, packing, mut totals, .. } = stage;
+    let (tokens, packing) = (tokens.host()?, packing.packing());
     let sums = totals.sums.host::<f64>()?.par_iter_mut();
     let counts = totals.tokens.host::<f64>()?;
     let weights = totals.weights.host::<f64>()?;
@@ -20,8 +21,9 @@ pub(super) fn sequence_sums(stage: SequenceSums<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn token_grads(stage: TokenGrads<'_>) {
-    let TokenGrads { sequence_grads, tokens, packing, mut grads } = stage;
+pub(super) fn token_grads(stage: TokenGrads<'_>) -> Result<()> {
+    let TokenGrads { sequence_grads, tokens, packing, mut grads, .. } = stage;
+    let (tokens, packing) = (tokens.host()?, packing.packing());
     for sequence in 0..packing.sequences() {
         let grad = sequence_grads.get(sequence);
         for token in packing.range(sequence) {
@@ -29,4 +31,5 @@ pub(super) fn token_grads(stage: TokenGrads<'_>) {
             grads.set(token, counted.unwrap_or(0.0));
         }
     }
+    Ok(())
 }

@@ -6,7 +6,8 @@ use crate::stages::LogProbs;
 
 pub(super) fn log_probs(stage: LogProbs<'_>) -> Result<()> {
     let LogProbs { logits, tokens, temperature, mut outputs, .. } = stage;
-    tokens.labels.check(logits.tokens(), logits.vocab())?;
+    let tokens = tokens.host()?;
+    tokens.check(logits.vocab())?;
     for token in 0..logits.tokens() {
         let label = tokens.counted_label(token);
         let row = label.map(|label| Row::new(&scores(logits, token), label, temperature));

@@ -8,7 +8,8 @@ use crate::stages::{LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstream
 pub(super) fn logit_grads(stage: LogitGrads<'_>) -> Result<()> {
     let LogitGrads { mut target, tokens, temperature, statistics, upstream, masked, .. } = stage;
     let [count, vocab] = target.logits().shape().size();
-    tokens.labels.check(count, vocab)?;
+    let tokens = tokens.host()?;
+    tokens.check(vocab)?;
     for token in 0..count {
         let grads = match tokens.counted_label(token) {
             Some(label) => {

@@ -9,7 +9,7 @@ use crate::backend::{Backend, sealed};
 use crate::element::DType;
 use crate::error::Result;
 use crate::memory::Buffer;
-use crate::stages::{LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads, check_backend};
+use crate::stages::{BackendId, LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads};
 
 /// The plain backend: slow, for every element type, and easy to check by eye. With f64 logits all
 /// per-token numbers are f64 too.
@@ -43,18 +43,18 @@ impl Backend for Reference {
     }
 
     fn log_probs(&self, stage: LogProbs<'_>) -> Result<()> {
-        check_backend(self.name(), stage.backend)?;
+        BackendId::of(self).check(stage.backend)?;
         log_probs::log_probs(stage)
     }
 
     fn sequence_sums(&self, stage: SequenceSums<'_>) -> Result<()> {
-        sequence_sums::sequence_sums(stage);
-        Ok(())
+        BackendId::of(self).check(stage.backend)?;
+        sequence_sums::sequence_sums(stage)
     }
 
     fn token_grads(&self, stage: TokenGrads<'_>) -> Result<()> {
-        sequence_sums::token_grads(stage);
-        Ok(())
+        BackendId::of(self).check(stage.backend)?;
+        sequence_sums::token_grads(stage)
     }
 
     fn objective_scratch(&self, _units: usize) -> usize {
@@ -62,13 +62,13 @@ impl Backend for Reference {
     }
 
     fn objective(&self, stage: Objective<'_>) -> Result<()> {
-        check_backend(self.name(), stage.backend)?;
+        BackendId::of(self).check(stage.backend)?;
         objective::objective(stage);
         Ok(())
     }
 
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()> {
-        check_backend(self.name(), stage.backend)?;
+        BackendId::of(self).check(stage.backend)?;
         logit_grads::logit_grads(stage)
     }
 }

@@ -12,7 +12,7 @@ pub(super) fn objective(stage: Objective<'_>) {
         outputs.rewards.set(2 * unit, result.rewards[0]);
         outputs.rewards.set(2 * unit + 1, result.rewards[1]);
         if let Some((grads, scale)) = &mut outputs.grads {
-            for (&sequence, grad) in inputs.members(unit).iter().zip(result.grads) {
+            for (sequence, grad) in inputs.members(unit).zip(result.grads) {
                 let grad = inputs.scaled(*scale, unit, divisor, grad);
                 grads.set(sequence, grads.get(sequence) + grad);
             }

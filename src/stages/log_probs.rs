@@ -1,4 +1,4 @@
-use super::{Tokens, check_logits, check_scratch, check_temperature, same_values};
+use super::{BackendId, Tokens, check_logits, check_scratch, check_temperature, same_values};
 use crate::backend::Backend;
 use crate::batch::Logits;
 use crate::element::DType;
@@ -8,7 +8,7 @@ use crate::memory::SliceMut;
 /// The inputs and outputs of stage 1.
 #[derive(Debug)]
 pub struct LogProbs<'a> {
-    pub(crate) backend: &'static str,
+    pub(crate) backend: BackendId,
     pub(crate) logits: Logits<'a>,
     pub(crate) tokens: Tokens<'a>,
     pub(crate) temperature: f64,
@@ -48,18 +48,19 @@ impl<'a> LogProbs<'a> {
         check_logits(backend, logits, tokens)?;
         check_temperature(temperature)?;
         let (count, dtype) = (tokens.count(), logits.dtype().per_token());
-        same_values("log_probs", outputs.log_probs.as_slice(), dtype, count)?;
-        same_values("maximum", outputs.maximum.as_slice(), dtype, count)?;
-        same_values("log_sum", outputs.log_sum.as_slice(), dtype, count)?;
+        let place = backend.place();
+        same_values(place, "log_probs", outputs.log_probs.as_slice(), dtype, count)?;
+        same_values(place, "maximum", outputs.maximum.as_slice(), dtype, count)?;
+        same_values(place, "log_sum", outputs.log_sum.as_slice(), dtype, count)?;
         if let Some(entropy) = &outputs.entropy {
-            same_values("entropy", entropy.as_slice(), dtype, count)?;
+            same_values(place, "entropy", entropy.as_slice(), dtype, count)?;
         }
         if let Some(argmax) = &outputs.argmax {
-            same_values("argmax", argmax.as_slice(), DType::I64, count)?;
+            same_values(place, "argmax", argmax.as_slice(), DType::I64, count)?;
         }
         let needed = backend.log_probs_scratch(logits.tokens(), logits.vocab());
-        check_scratch("scratch of log_probs", needed, &scratch)?;
-        let backend = backend.name();
+        check_scratch(place, "scratch of log_probs", needed, &scratch)?;
+        let backend = BackendId::of(backend);
         Ok(Self { backend, logits, tokens, temperature, outputs, scratch })
     }
 }

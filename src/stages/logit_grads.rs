@@ -1,4 +1,4 @@
-use super::{Tokens, check_logits, check_temperature, same_values};
+use super::{BackendId, Tokens, check_logits, check_temperature, same_values};
 use crate::backend::Backend;
 use crate::batch::{Logits, LogitsMut};
 use crate::error::{Error, Result};
@@ -7,7 +7,7 @@ use crate::memory::Slice;
 /// The inputs and outputs of stage 4.
 #[derive(Debug)]
 pub struct LogitGrads<'a> {
-    pub(crate) backend: &'static str,
+    pub(crate) backend: BackendId,
     pub(crate) target: Target<'a>,
     pub(crate) tokens: Tokens<'a>,
     pub(crate) temperature: f64,
@@ -80,17 +80,19 @@ impl<'a> LogitGrads<'a> {
         check_logits(backend, logits, tokens)?;
         check_temperature(temperature)?;
         let (count, dtype) = (tokens.count(), logits.dtype().per_token());
-        same_values("maximum", statistics.maximum, dtype, count)?;
-        same_values("log_sum", statistics.log_sum, dtype, count)?;
-        same_values("upstream gradient by log_probs", upstream.log_probs, dtype, count)?;
+        let place = backend.place();
+        same_values(place, "maximum", statistics.maximum, dtype, count)?;
+        same_values(place, "log_sum", statistics.log_sum, dtype, count)?;
+        same_values(place, "upstream gradient by log_probs", upstream.log_probs, dtype, count)?;
         if let Some((grads, entropy)) = upstream.entropy {
-            same_values("upstream gradient by entropy", grads, dtype, count)?;
-            same_values("entropy", entropy, dtype, count)?;
+            same_values(place, "upstream gradient by entropy", grads, dtype, count)?;
+            same_values(place, "entropy", entropy, dtype, count)?;
         }
         if let Target::OutOfPlace { logits, grads } = &target {
             check_grads(*logits, grads.view())?;
+            place.check("logits gradient", grads.view().data().place())?;
         }
-        let backend = backend.name();
+        let backend = BackendId::of(backend);
         Ok(Self { backend, target, tokens, temperature, statistics, upstream, masked })
     }
 }

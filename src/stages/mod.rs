@@ -7,6 +7,8 @@ mod sequence_sums;
 
 pub use log_probs::{LogProbs, TokenOutputs};
 pub use logit_grads::{LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstream};
+#[cfg(feature = "cuda")]
+pub(crate) use objective::UnitInputs;
 pub use objective::{Objective, ObjectiveOutputs, UnitScale};
 pub use sequence_sums::{SequenceSums, TokenGrads, Totals, TotalsMut};
 
@@ -14,13 +16,14 @@ use crate::backend::Backend;
 use crate::batch::{Batch, Labels, Logits, Weights, same_length};
 use crate::element::DType;
 use crate::error::{Error, Result};
-use crate::memory::{Slice, SliceMut};
+use crate::memory::{Place, Slice, SliceMut};
 
 /// Which tokens count, and how much.
 #[derive(Clone, Copy, Debug)]
 pub struct Tokens<'a> {
-    pub(crate) labels: &'a Labels<'a>,
-    weights: Option<&'a [f32]>,
+    pub(crate) labels: Slice<'a>,
+    pub(crate) ignore: i64,
+    pub(crate) weights: Option<Slice<'a>>,
 }
 
 impl<'a> Tokens<'a> {
@@ -32,15 +35,18 @@ impl<'a> Tokens<'a> {
         if labels.is_empty() {
             return Err(Error::NoTokens);
         }
+        let weights = weights.map(Weights::slice);
         if let Some(weights) = weights {
-            same_length("token weights", labels.len(), weights.as_slice().len())?;
+            same_length("token weights", labels.len(), weights.len())?;
         }
-        Ok(Self { labels, weights: weights.map(Weights::as_slice) })
+        Ok(Self { labels: labels.slice(), ignore: labels.ignore(), weights })
     }
 
     /// The tokens of a batch.
     pub fn of(batch: &'a Batch<'_>) -> Self {
-        Self { labels: batch.labels(), weights: batch.weights().map(Weights::as_slice) }
+        let (labels, weights) = (batch.labels(), batch.weights());
+        let (ignore, weights) = (labels.ignore(), weights.map(Weights::slice));
+        Self { labels: labels.slice(), ignore, weights }
     }
 
     /// How many there are, counted or not; at least 1.
@@ -48,35 +54,105 @@ impl<'a> Tokens<'a> {
         self.labels.len()
     }
 
-    /// The factor of a token's log-prob.
-    pub(crate) fn weight(self, token: usize) -> f64 {
-        self.weights.map_or(1.0, |weights| f64::from(weights[token]))
+    fn check(self, place: Place) -> Result<()> {
+        place.check("labels", self.labels.place())?;
+        self.weights.map_or(Ok(()), |weights| place.check("token weights", weights.place()))
     }
 
-    /// The label of a token that counts: not ignored, and of a weight that is not 0.
-    pub(crate) fn counted_label(self, token: usize) -> Option<usize> {
-        self.labels.get(token).filter(|_| self.weight(token) != 0.0)
+    /// What a host backend asks of each token.
+    pub(crate) fn host(self) -> Result<HostTokens<'a>> {
+        let weights = self.weights.map(Slice::host).transpose()?;
+        Ok(HostTokens { labels: self.labels.host()?, ignore: self.ignore, weights })
     }
 }
 
-fn check_scratch(what: &'static str, expected: usize, scratch: &SliceMut<'_>) -> Result<()> {
+/// [`Tokens`] in host memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostTokens<'a> {
+    labels: &'a [i64],
+    ignore: i64,
+    weights: Option<&'a [f32]>,
+}
+
+impl HostTokens<'_> {
+    /// # Errors
+    /// The first label that names no entry of the vocabulary and is not ignored.
+    pub fn check(self, vocab: usize) -> Result<()> {
+        let Self { labels, ignore, .. } = self;
+        let outside = |&label: &i64| {
+            label != ignore && usize::try_from(label).map_or(true, |label| label >= vocab)
+        };
+        match labels.iter().position(outside) {
+            None => Ok(()),
+            Some(token) => Err(Error::Label { token, label: labels[token], vocab, ignore }),
+        }
+    }
+
+    /// The factor of a token's log-prob.
+    pub fn weight(self, token: usize) -> f64 {
+        self.weights.map_or(1.0, |weights| f64::from(weights[token]))
+    }
+
+    /// The label of a token that counts: not ignored, and of a weight that is not 0. For labels that
+    /// passed [`check`](Self::check), so that they are not negative.
+    pub fn counted_label(self, token: usize) -> Option<usize> {
+        let label = self.labels[token];
+        (label != self.ignore && self.weight(token) != 0.0).then_some(label as usize)
+    }
+}
+
+/// The backend that a stage was checked, and its scratch was sized, for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BackendId {
+    pub name: &'static str,
+    place: Place,
+}
+
+impl BackendId {
+    pub fn of(backend: &dyn Backend) -> Self {
+        Self { name: backend.name(), place: backend.place() }
+    }
+
+    /// # Errors
+    /// A stage of another backend.
+    pub fn check(self, got: Self) -> Result<()> {
+        let other = if self.name == got.name { "another one" } else { got.name };
+        if self == got {
+            Ok(())
+        } else {
+            Err(Error::OtherBackend { expected: self.name, got: other })
+        }
+    }
+}
+
+fn check_scratch(
+    place: Place,
+    what: &'static str,
+    expected: usize,
+    scratch: &SliceMut<'_>,
+) -> Result<()> {
     if scratch.dtype() != DType::F64 {
         return Err(Error::DataType { what, expected: "f64", got: scratch.dtype() });
     }
     let got = scratch.len();
-    if got >= expected { Ok(()) } else { Err(Error::Length { what, expected, got }) }
+    if got < expected {
+        return Err(Error::Length { what, expected, got });
+    }
+    if expected == 0 { Ok(()) } else { place.check(what, scratch.as_slice().place()) }
 }
 
-/// A stage was checked, and its scratch was sized, for one backend.
-pub(crate) fn check_backend(expected: &'static str, got: &'static str) -> Result<()> {
-    if expected == got { Ok(()) } else { Err(Error::OtherBackend { expected, got }) }
-}
-
-fn same_values(what: &'static str, values: Slice<'_>, dtype: DType, len: usize) -> Result<()> {
+fn same_values(
+    place: Place,
+    what: &'static str,
+    values: Slice<'_>,
+    dtype: DType,
+    len: usize,
+) -> Result<()> {
     if values.dtype() != dtype {
         return Err(Error::DataType { what, expected: dtype.name(), got: values.dtype() });
     }
-    same_length(what, len, values.len())
+    same_length(what, len, values.len())?;
+    place.check(what, values.place())
 }
 
 fn check_logits(backend: &dyn Backend, logits: Logits<'_>, tokens: Tokens<'_>) -> Result<()> {
@@ -84,7 +160,9 @@ fn check_logits(backend: &dyn Backend, logits: Logits<'_>, tokens: Tokens<'_>) -
         let (backend, expected) = (backend.name(), backend.dtypes());
         return Err(Error::LogitsType { backend, expected, got: logits.dtype() });
     }
-    same_length("labels", logits.tokens(), tokens.count())
+    same_length("labels", logits.tokens(), tokens.count())?;
+    backend.place().check("logits", logits.data().place())?;
+    tokens.check(backend.place())
 }
 
 fn check_temperature(got: f64) -> Result<()> {

@@ -1,21 +1,20 @@
-use super::{Totals, check_scratch, same_values};
+use super::{BackendId, Totals, check_scratch, same_values};
 use crate::backend::Backend;
-use crate::batch::{Batch, Pairs};
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Slice, SliceMut};
 use crate::objectives::scalar::product;
 use crate::objectives::{LossSum, Pair, Response, Sequence};
+use crate::placed::PlacedTerm;
 use crate::term::{Over, Resolved};
 
 /// The inputs and outputs of stage 3, for one term.
 #[derive(Debug)]
 pub struct Objective<'a> {
-    pub(crate) backend: &'static str,
-    term: &'a Resolved,
-    pairs: Option<&'a Pairs<'a>>,
-    policy: Totals<'a>,
-    reference: Option<Slice<'a>>,
+    pub(crate) backend: BackendId,
+    pub(crate) term: &'a PlacedTerm,
+    pub(crate) policy: Totals<'a>,
+    pub(crate) reference: Option<Slice<'a>>,
     pub(crate) outputs: ObjectiveOutputs<'a>,
     pub(crate) scratch: SliceMut<'a>,
 }
@@ -62,50 +61,46 @@ impl<'a> Objective<'a> {
     /// A length that does not fit, a buffer that is not f64, or too little scratch.
     pub fn new(
         backend: &dyn Backend,
-        batch: &'a Batch<'_>,
-        term: &'a Resolved,
+        placed: &'a PlacedTerm,
         (policy, reference): (Totals<'a>, Option<Slice<'a>>),
         outputs: ObjectiveOutputs<'a>,
         scratch: SliceMut<'a>,
     ) -> Result<Self> {
-        let (sequences, units) = (batch.packing().sequences(), term.units());
-        if !term.fits(batch) {
-            return Err(Error::OtherBatch);
-        }
-        policy.check(sequences)?;
+        let (place, term) = (backend.place(), placed.term());
+        placed.check(place)?;
+        let (sequences, units) = (placed.sequences(), term.units());
+        policy.check(place, sequences)?;
         if term.uses_reference() && reference.is_none() {
             return Err(Error::MissingReference { objective: term.name() });
         }
         if let Some(sums) = reference {
-            same_values("reference sums", sums, DType::F64, sequences)?;
+            same_values(place, "reference sums", sums, DType::F64, sequences)?;
         }
-        same_values("losses", outputs.losses.as_slice(), DType::F64, units)?;
-        same_values("rewards", outputs.rewards.as_slice(), DType::F64, 2 * units)?;
-        same_values("value", outputs.value.as_slice(), DType::F64, 1)?;
+        same_values(place, "losses", outputs.losses.as_slice(), DType::F64, units)?;
+        same_values(place, "rewards", outputs.rewards.as_slice(), DType::F64, 2 * units)?;
+        same_values(place, "value", outputs.value.as_slice(), DType::F64, 1)?;
         if let Some((grads, scale)) = &outputs.grads {
-            same_values("sequence grads", grads.as_slice(), DType::F64, sequences)?;
+            same_values(place, "sequence grads", grads.as_slice(), DType::F64, sequences)?;
             if let UnitScale::Given(scale) = scale {
-                same_values("upstream gradient", *scale, DType::F64, units)?;
+                same_values(place, "upstream gradient", *scale, DType::F64, units)?;
             }
         }
-        check_scratch("scratch of objective", backend.objective_scratch(units), &scratch)?;
-        let backend = backend.name();
-        Ok(Self { backend, term, pairs: batch.pairs(), policy, reference, outputs, scratch })
+        check_scratch(place, "scratch of objective", backend.objective_scratch(units), &scratch)?;
+        let backend = BackendId::of(backend);
+        Ok(Self { backend, term: placed, policy, reference, outputs, scratch })
     }
 
     pub(crate) fn inputs(&self) -> UnitInputs<'a> {
-        let Self { term, pairs, policy, reference, .. } = *self;
-        UnitInputs { term, pairs, policy, reference }
+        UnitInputs { term: self.term.term(), policy: self.policy, reference: self.reference }
     }
 }
 
 /// What stage 3 reads, apart from what it writes.
 #[derive(Clone, Copy)]
 pub(crate) struct UnitInputs<'a> {
-    term: &'a Resolved,
-    pairs: Option<&'a Pairs<'a>>,
-    policy: Totals<'a>,
-    reference: Option<Slice<'a>>,
+    pub term: &'a Resolved,
+    pub policy: Totals<'a>,
+    pub reference: Option<Slice<'a>>,
 }
 
 impl UnitInputs<'_> {
@@ -114,19 +109,22 @@ impl UnitInputs<'_> {
     }
 
     /// The sequences of a unit's responses.
-    pub(crate) fn members(&self, unit: usize) -> &[usize] {
+    pub(crate) fn members(&self, unit: usize) -> impl Iterator<Item = usize> {
         self.term.members(unit)
     }
 
     pub(crate) fn evaluate(&self, unit: usize) -> UnitResult {
-        match (self.term.over(), self.term.members(unit), self.pairs) {
-            (Over::Pairs(objective), &[chosen, rejected], Some(pairs)) => {
-                let pair = Pair::new(self.response(chosen), self.response(rejected))
-                    .with_beta(pairs.beta(unit))
-                    .with_margin(pairs.margin(unit))
-                    .with_soft_label(pairs.soft_label(unit));
+        let mut members = self.term.members(unit).map(|sequence| self.response(sequence));
+        let mut member = || members.next().unwrap_or_default();
+        match self.term.over() {
+            Over::Pairs(objective) => {
+                let [beta, margin, soft_label, weight] = self.term.unit_inputs(unit);
+                let pair = Pair::new(member(), member())
+                    .with_beta(beta)
+                    .with_margin(margin)
+                    .with_soft_label(soft_label);
                 let evaluation = objective.evaluate(&pair);
-                let (weight, grad) = (pairs.weight(unit), evaluation.grad);
+                let grad = evaluation.grad;
                 // A weight of 0 takes a pair out of the term, whatever its loss is.
                 UnitResult {
                     loss: product(weight, evaluation.loss),
@@ -134,22 +132,21 @@ impl UnitInputs<'_> {
                     rewards: [evaluation.reward.chosen, evaluation.reward.rejected],
                 }
             }
-            (Over::Sequences(objective, _), &[sequence], _) => {
-                let evaluation = objective.evaluate(&Sequence::new(self.response(sequence)));
+            Over::Sequences(objective, _) => {
+                let evaluation = objective.evaluate(&Sequence::new(member()));
                 UnitResult {
                     loss: evaluation.loss,
                     grads: [evaluation.grad.response, 0.0],
                     rewards: [evaluation.reward.response, 0.0],
                 }
             }
-            _ => unreachable!("a resolved term's units have the members of their kind"),
         }
     }
 
     /// What divides the sum of the losses in the term's value.
     pub(crate) fn divisor(&self) -> f64 {
         let members = (0..self.units()).flat_map(|unit| self.members(unit));
-        let tokens = members.map(|&sequence| self.policy.tokens.get(sequence)).sum();
+        let tokens = members.map(|sequence| self.policy.tokens.get(sequence)).sum();
         self.term.divisor(tokens)
     }
 

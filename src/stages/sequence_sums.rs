@@ -1,15 +1,18 @@
-use super::{Tokens, same_values};
-use crate::batch::{Packing, same_length};
+use super::{BackendId, Tokens, same_values};
+use crate::backend::Backend;
+use crate::batch::same_length;
 use crate::element::DType;
 use crate::error::Result;
-use crate::memory::{Slice, SliceMut};
+use crate::memory::{Place, Slice, SliceMut};
+use crate::placed::PlacedPacking;
 
 /// The inputs and outputs of stage 2.
 #[derive(Debug)]
 pub struct SequenceSums<'a> {
+    pub(crate) backend: BackendId,
     pub(crate) log_probs: Slice<'a>,
     pub(crate) tokens: Tokens<'a>,
-    pub(crate) packing: &'a Packing,
+    pub(crate) packing: &'a PlacedPacking,
     pub(crate) totals: TotalsMut<'a>,
 }
 
@@ -36,10 +39,10 @@ pub struct Totals<'a> {
 }
 
 impl Totals<'_> {
-    pub(super) fn check(self, sequences: usize) -> Result<()> {
-        same_values("sequence sums", self.sums, DType::F64, sequences)?;
-        same_values("sequence tokens", self.tokens, DType::F64, sequences)?;
-        same_values("sequence weights", self.weights, DType::F64, sequences)
+    pub(super) fn check(self, place: Place, sequences: usize) -> Result<()> {
+        same_values(place, "sequence sums", self.sums, DType::F64, sequences)?;
+        same_values(place, "sequence tokens", self.tokens, DType::F64, sequences)?;
+        same_values(place, "sequence weights", self.weights, DType::F64, sequences)
     }
 }
 
@@ -60,24 +63,30 @@ impl<'a> SequenceSums<'a> {
     /// # Errors
     /// A length that does not fit, or an output that is not f64.
     pub fn new(
+        backend: &dyn Backend,
         log_probs: Slice<'a>,
         tokens: Tokens<'a>,
-        packing: &'a Packing,
+        packing: &'a PlacedPacking,
         totals: TotalsMut<'a>,
     ) -> Result<Self> {
-        same_length("packed tokens", tokens.count(), packing.tokens())?;
+        let place = backend.place();
+        tokens.check(place)?;
+        same_length("packed tokens", tokens.count(), packing.packing().tokens())?;
+        place.check("cu_seqlens", packing.offsets().place())?;
         same_length("log_probs", tokens.count(), log_probs.len())?;
-        totals.as_totals().check(packing.sequences())?;
-        Ok(Self { log_probs, tokens, packing, totals })
+        place.check("log_probs", log_probs.place())?;
+        totals.as_totals().check(place, packing.packing().sequences())?;
+        Ok(Self { backend: BackendId::of(backend), log_probs, tokens, packing, totals })
     }
 }
 
 /// The inputs and outputs of stage 2 backwards.
 #[derive(Debug)]
 pub struct TokenGrads<'a> {
+    pub(crate) backend: BackendId,
     pub(crate) sequence_grads: Slice<'a>,
     pub(crate) tokens: Tokens<'a>,
-    pub(crate) packing: &'a Packing,
+    pub(crate) packing: &'a PlacedPacking,
     pub(crate) grads: SliceMut<'a>,
 }
 
@@ -87,14 +96,20 @@ impl<'a> TokenGrads<'a> {
     /// # Errors
     /// A length that does not fit, or gradients by sequence that are not f64.
     pub fn new(
+        backend: &dyn Backend,
         sequence_grads: Slice<'a>,
         tokens: Tokens<'a>,
-        packing: &'a Packing,
+        packing: &'a PlacedPacking,
         grads: SliceMut<'a>,
     ) -> Result<Self> {
-        same_length("packed tokens", tokens.count(), packing.tokens())?;
-        same_values("sequence grads", sequence_grads, DType::F64, packing.sequences())?;
+        let place = backend.place();
+        tokens.check(place)?;
+        same_length("packed tokens", tokens.count(), packing.packing().tokens())?;
+        place.check("cu_seqlens", packing.offsets().place())?;
+        let sequences = packing.packing().sequences();
+        same_values(place, "sequence grads", sequence_grads, DType::F64, sequences)?;
         same_length("token grads", tokens.count(), grads.len())?;
-        Ok(Self { sequence_grads, tokens, packing, grads })
+        place.check("token grads", grads.as_slice().place())?;
+        Ok(Self { backend: BackendId::of(backend), sequence_grads, tokens, packing, grads })
     }
 }

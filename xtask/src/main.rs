@@ -4,6 +4,7 @@ mod bundle;
 mod device_run;
 mod disassembly;
 mod kernels;
+mod newer_nvcc;
 mod process;
 mod steps;
 mod toolchain;

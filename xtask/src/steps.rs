@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::disassembly;
 use crate::kernels::{self, Committed};
+use crate::newer_nvcc;
 use crate::process::{self, Result, cargo, command, root, run};
 use crate::toolchain::{self, Toolchain};
 
@@ -19,9 +20,11 @@ enum Work {
     Cargo(&'static [&'static str], &'static [(&'static str, &'static str)]),
     /// What needs the CUDA compiler or its companions.
     Tools(fn(&Toolchain) -> Result<()>),
+    /// What needs nothing but cargo.
+    Own(fn() -> Result<()>),
 }
 
-use Work::{Cargo, Tools};
+use Work::{Cargo, Own, Tools};
 
 const fn step(name: &'static str, work: Work) -> Step {
     Step { name, work }
@@ -37,6 +40,7 @@ fn steps() -> Vec<Step> {
     let mut steps = vec![
         step("format of Rust", Cargo(&["fmt", "--all", "--check"], &[])),
         step("format of CUDA and Python", Tools(check_format)),
+        step("build beside a newer nvcc", Own(newer_nvcc::check)),
     ];
     if kernels::sources().is_ok_and(|sources| !sources.is_empty()) {
         steps.push(step("kernels", Tools(check_kernels)));
@@ -130,6 +134,10 @@ pub fn test() -> Result<()> {
                 println!("\n== {name}");
                 work(toolchain)
             }
+            (Own(work), _) => {
+                println!("\n== {name}");
+                work()
+            }
             (Cargo(arguments, environment), toolchain) => {
                 println!("\n== {name}: cargo {}", arguments.join(" "));
                 run_cargo(arguments, environment, toolchain.as_ref())
@@ -154,7 +162,7 @@ fn run_cargo(
 ) -> Result<()> {
     let mut cargo = cargo();
     match toolchain {
-        Some(toolchain) => cargo.env("NVCC", &toolchain.nvcc).envs([WITH_KERNELS]),
+        Some(toolchain) => cargo.envs(toolchain.fatbins()).envs([WITH_KERNELS]),
         None => cargo.envs([WITHOUT_KERNELS]),
     };
     run(cargo.args(arguments).envs(environment.iter().copied()))

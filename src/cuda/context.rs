@@ -1,0 +1,182 @@
+//! What all memory and all stages of one backend share: the driver and the error slot.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytemuck::{Pod, Zeroable};
+
+use super::driver::{Driver, Mapped};
+use crate::error::{Error, Result};
+use crate::memory::Place;
+
+/// A stream, and the errors that its kernels find.
+#[derive(Debug)]
+pub(crate) struct Context {
+    driver: Box<dyn Driver>,
+    number: usize,
+    /// For the kernels: each looks at it first, and writes nothing once it holds an error.
+    slot: u64,
+    /// The same for the host, which can look without waiting.
+    mapped: Mapped,
+    taking: Mutex<()>,
+}
+
+// SAFETY: the mapped memory is written by kernels and read by volatile accesses alone; it belongs to
+// nobody else.
+unsafe impl Send for Context {}
+// SAFETY: as above; the host writes it under `taking` and when no kernel runs.
+unsafe impl Sync for Context {}
+
+/// What a kernel found; twin of `ErrorSlot` in kernels/include/tokens.cuh.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct Record {
+    code: i64,
+    token: i64,
+    value: i64,
+    vocab: i64,
+    ignore: i64,
+}
+
+const LABEL_OUTSIDE: i64 = 1;
+const WEIGHT_NOT_FINITE: i64 = 2;
+
+impl Record {
+    fn error(self) -> Option<Error> {
+        let token = self.token as usize;
+        match self.code {
+            0 => None,
+            LABEL_OUTSIDE => {
+                let (label, vocab, ignore) = (self.value, self.vocab as usize, self.ignore);
+                Some(Error::Label { token, label, vocab, ignore })
+            }
+            WEIGHT_NOT_FINITE => {
+                Some(Error::TokenWeight { token, got: f32::from_bits(self.value as u32) })
+            }
+            code => Some(Error::Driver {
+                call: "error slot",
+                message: format!("unknown code {code}: memory was overwritten"),
+            }),
+        }
+    }
+}
+
+impl Context {
+    /// # Errors
+    /// The driver's own.
+    pub fn new(driver: Box<dyn Driver>) -> Result<Self> {
+        static CONTEXTS: AtomicUsize = AtomicUsize::new(0);
+        let bytes = size_of::<Record>();
+        let slot = driver.allocate(bytes)?;
+        let mapped = match driver.allocate_mapped(bytes) {
+            Ok(mapped) => mapped,
+            Err(error) => {
+                // SAFETY: nothing was enqueued on it.
+                unsafe { driver.free(slot) };
+                return Err(error);
+            }
+        };
+        let number = CONTEXTS.fetch_add(1, Ordering::Relaxed);
+        let context = Self { driver, number, slot, mapped, taking: Mutex::new(()) };
+        context.clear()?;
+        Ok(context)
+    }
+
+    pub fn driver(&self) -> &dyn Driver {
+        &*self.driver
+    }
+
+    pub fn place(&self) -> Place {
+        Place::Device(self.number)
+    }
+
+    /// Where kernels find the slot, on the device and mapped.
+    pub fn slot(&self) -> [u64; 2] {
+        [self.slot, self.mapped.device]
+    }
+
+    /// Waits for everything enqueued, and takes the error that a kernel has left.
+    ///
+    /// # Errors
+    /// That error, or the driver's own.
+    pub fn check(&self) -> Result<()> {
+        self.driver.synchronize()?;
+        self.take()
+    }
+
+    /// Takes an error that a kernel has left, without waiting for those that still run.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn poll(&self) -> Result<()> {
+        if self.record().code == 0 { Ok(()) } else { self.check() }
+    }
+
+    /// Copies device memory to the host, and waits for it.
+    ///
+    /// # Errors
+    /// What a kernel has left in the slot, or the driver's own.
+    ///
+    /// # Safety
+    /// That of [`Driver::download`].
+    pub unsafe fn download(&self, to: &mut [u8], from: u64) -> Result<()> {
+        if to.is_empty() {
+            return self.check();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.driver.download(to, from) }?;
+        self.take()
+    }
+
+    /// After everything enqueued has run.
+    fn take(&self) -> Result<()> {
+        let _taking = self.taking.lock();
+        match self.record().error() {
+            None => Ok(()),
+            Some(error) => {
+                self.clear()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn record(&self) -> Record {
+        let record = self.mapped.host.cast::<Record>();
+        // SAFETY: the memory is of this size, page-aligned and initialised; kernels write it while the
+        // host reads, hence volatile. The code is written last, and read again after a wait.
+        unsafe { record.as_ptr().read_volatile() }
+    }
+
+    fn clear(&self) -> Result<()> {
+        let record = self.mapped.host.cast::<Record>();
+        // SAFETY: as for reading; nothing that is enqueued writes it: there was no error, or every
+        // kernel since has returned at once.
+        unsafe { record.as_ptr().write_volatile(Record::zeroed()) };
+        // SAFETY: the slot is this large.
+        unsafe { self.driver.zero(self.slot, size_of::<Record>()) }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // What is enqueued may still look at the slot.
+        let _ = self.driver.synchronize();
+        // SAFETY: allocated by this driver; nothing runs any more, and buffers hold the context, so
+        // there is none left.
+        unsafe {
+            self.driver.free(self.slot);
+            self.driver.free_mapped(self.mapped);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Record;
+
+    #[test]
+    fn the_record_is_the_kernels() {
+        assert_eq!(size_of::<Record>(), 40);
+        assert_eq!(std::mem::offset_of!(Record, ignore), 32);
+    }
+}

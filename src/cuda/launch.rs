@@ -1,0 +1,231 @@
+//! How many threads run a kernel: a pure function of sizes, type and device. No shape changes a bit of
+//! the result, only who computes what.
+
+use super::driver::{Device, LaunchShape};
+use crate::element::DType;
+
+/// Columns that one state of stage 1 stands for; SEGMENT in kernels/include/softmax.cuh.
+pub(crate) const SEGMENT: usize = 1024;
+
+/// Bytes of such a state.
+pub(crate) const STATE_BYTES: usize = 12;
+
+/// Rows of up to this many segments are a warp's; ROWS_SEGMENTS in kernels/log_probs.cu.
+const ROWS_SEGMENTS: usize = 4;
+
+/// Warps of a block that has a row each; ROWS_WARPS in the kernels.
+const ROWS_WARPS: usize = 8;
+
+/// States beyond this many do not fit the shared memory that every block may have (48 KB).
+const SHARED_STATES: usize = 48 * 1024 / STATE_BYTES;
+
+/// Blocks that fill a multiprocessor in stage 1: 512 threads of 64 registers, twice.
+const RESIDENT_BLOCKS: usize = 2;
+
+/// Blocks of a cluster that every sm_90 device can place.
+const CLUSTER: usize = 8;
+
+/// Blocks for each multiprocessor from which stage 4 splits rows no further: 4 are resident, and after
+/// 16 waves a last one that is half empty costs 3 %.
+const GRADS_BLOCKS: usize = 64;
+
+/// The most blocks of a grid's x axis; a kernel's rows go round where they are more.
+const MAX_GRID: usize = i32::MAX as usize;
+
+/// Who computes the states of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogProbsShape {
+    /// A warp, several rows to a block.
+    Rows(LaunchShape),
+    /// A block.
+    Block(LaunchShape),
+    /// The blocks of a cluster.
+    Cluster(LaunchShape),
+    /// So many blocks that leave states in memory, and a second launch that merges them.
+    Part(LaunchShape, usize, LaunchShape),
+}
+
+/// | rows | segments of 1024 columns | device | shape |
+/// |---|---|---|---|
+/// | any | up to 4 | any | a warp a row |
+/// | two blocks for each multiprocessor, or more | 5 to 4096 | any | a block a row |
+/// | fewer, but a cluster of 8 for each fills the device | 5 to 4096 | sm_90 and later | a cluster a row |
+/// | fewer still | 5 or more | any | a row in parts |
+/// | any | more than 4096 | any | a row in parts |
+pub(crate) fn log_probs(device: &Device, tokens: usize, vocab: usize) -> LogProbsShape {
+    let segments = vocab.div_ceil(SEGMENT);
+    if segments <= ROWS_SEGMENTS {
+        let shared = ROWS_WARPS * ROWS_SEGMENTS * STATE_BYTES;
+        return LogProbsShape::Rows(shape(tokens.div_ceil(ROWS_WARPS), 32 * ROWS_WARPS, 1, shared));
+    }
+    let warps = if segments <= 8 { 8 } else { 16 };
+    let (threads, shared) = (32 * warps, segments * STATE_BYTES);
+    let wanted = (RESIDENT_BLOCKS * device.processors as usize).div_ceil(tokens);
+    // No warp without a segment.
+    let parts = wanted.min(segments.div_ceil(warps));
+    if segments > SHARED_STATES || parts > CLUSTER || parts > 1 && device.capability.0 < 9 {
+        let rows = tokens.min(MAX_GRID / parts);
+        let merge = shape(tokens.div_ceil(ROWS_WARPS), 32 * ROWS_WARPS, 1, 0);
+        return LogProbsShape::Part(shape(rows * parts, threads, 1, 0), parts, merge);
+    }
+    if parts > 1 {
+        let cluster = 1 << parts.ilog2();
+        let rows = tokens.min(MAX_GRID / cluster);
+        return LogProbsShape::Cluster(shape(rows * cluster, threads, cluster, shared));
+    }
+    LogProbsShape::Block(shape(tokens, threads, 1, shared))
+}
+
+/// f64 numbers of memory for the states of rows in parts.
+pub(crate) fn log_probs_scratch(device: &Device, tokens: usize, vocab: usize) -> usize {
+    match log_probs(device, tokens, vocab) {
+        LogProbsShape::Part(..) => (tokens * vocab.div_ceil(SEGMENT) * STATE_BYTES).div_ceil(8),
+        _ => 0,
+    }
+}
+
+/// Who has a row of the gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogitGradsShape {
+    /// A warp, several rows to a block.
+    Rows(LaunchShape),
+    /// So many blocks.
+    Block(LaunchShape, usize),
+}
+
+/// A warp a row up to 4096 columns; beyond, one block or as many as there are tiles of 4 vectors for
+/// each thread, until each multiprocessor has 64.
+pub(crate) fn logit_grads(
+    device: &Device,
+    dtype: DType,
+    tokens: usize,
+    vocab: usize,
+) -> LogitGradsShape {
+    if vocab <= ROWS_SEGMENTS * SEGMENT {
+        return LogitGradsShape::Rows(shape(tokens.div_ceil(ROWS_WARPS), 32 * ROWS_WARPS, 1, 0));
+    }
+    let tile = 256 * 4 * 16 / dtype.size();
+    let wanted = (GRADS_BLOCKS * device.processors as usize).div_ceil(tokens);
+    let parts = wanted.min(vocab.div_ceil(tile));
+    let rows = tokens.min(MAX_GRID / parts);
+    LogitGradsShape::Block(shape(rows * parts, 256, 1, 0), parts)
+}
+
+/// One block: the slot has to be written before the next kernel.
+pub(crate) fn check_tokens() -> LaunchShape {
+    shape(1, 1024, 1, 32 * 8)
+}
+
+/// A block a sequence.
+pub(crate) fn sequence_sums(sequences: usize) -> LaunchShape {
+    shape(sequences, 256, 1, 8 * 8)
+}
+
+/// A thread a token.
+pub(crate) fn token_grads(tokens: usize) -> LaunchShape {
+    shape(tokens.div_ceil(256), 256, 1, 0)
+}
+
+/// A thread a unit.
+pub(crate) fn objective(units: usize) -> LaunchShape {
+    shape(units.div_ceil(128), 128, 1, 0)
+}
+
+/// One block: sums over all units.
+pub(crate) fn objective_reduce() -> LaunchShape {
+    shape(1, 256, 1, 9 * 8)
+}
+
+fn shape(grid: usize, block: usize, cluster: usize, shared: usize) -> LaunchShape {
+    let [grid, block, cluster, shared] =
+        [grid.min(MAX_GRID), block, cluster, shared].map(|size| size as u32);
+    LaunchShape { grid, block, cluster, shared }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(capability: (u32, u32), processors: u32) -> Device {
+        Device { ordinal: 0, name: String::new(), capability, processors }
+    }
+
+    fn cluster(shape: LogProbsShape) -> u32 {
+        match shape {
+            LogProbsShape::Cluster(shape) => shape.cluster,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn rows_of_stage_1() {
+        let hopper = device((9, 0), 132);
+        assert!(matches!(log_probs(&hopper, 1, 1), LogProbsShape::Rows(shape) if shape.grid == 1));
+        assert!(matches!(log_probs(&hopper, 9, 4096), LogProbsShape::Rows(s) if s.grid == 2));
+        let block = LaunchShape { grid: 8192, block: 512, cluster: 1, shared: 126 * 12 };
+        assert_eq!(log_probs(&hopper, 8192, 128_256), LogProbsShape::Block(block));
+        assert_eq!(cluster(log_probs(&hopper, 132, 128_256)), 2);
+        assert_eq!(cluster(log_probs(&hopper, 64, 128_256)), 4);
+        assert_eq!(cluster(log_probs(&hopper, 33, 128_256)), 8);
+        // 8 segments are 8 warps' work: one block.
+        assert!(matches!(log_probs(&hopper, 4, 8192), LogProbsShape::Block(s) if s.block == 256));
+    }
+
+    #[test]
+    fn few_rows_and_older_devices_split() {
+        let ampere = device((8, 0), 108);
+        for (device, tokens, expected) in [
+            (device((9, 0), 132), 1, 8),
+            (device((10, 0), 148), 8, 8),
+            (ampere.clone(), 33, 7),
+            (ampere, 1, 8),
+        ] {
+            let shape = log_probs(&device, tokens, 128_256);
+            let parts = match shape {
+                LogProbsShape::Part(_, parts, _) => parts,
+                LogProbsShape::Cluster(shape) => shape.cluster as usize,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(parts, expected);
+        }
+    }
+
+    #[test]
+    fn states_have_room() {
+        let hopper = device((9, 0), 132);
+        for vocab in [5000, 128_256, SHARED_STATES * SEGMENT, SHARED_STATES * SEGMENT + 1, 1 << 33]
+        {
+            for tokens in [1, 8, 1000, 1 << 20] {
+                let scratch = log_probs_scratch(&hopper, tokens, vocab);
+                match log_probs(&hopper, tokens, vocab) {
+                    LogProbsShape::Part(shape, parts, _) => {
+                        assert!(shape.grid as usize % parts == 0 && shape.grid > 0);
+                        assert!(scratch * 8 >= tokens * vocab.div_ceil(SEGMENT) * STATE_BYTES);
+                    }
+                    LogProbsShape::Cluster(shape) | LogProbsShape::Block(shape) => {
+                        assert!(shape.shared <= 48 * 1024 && shape.grid % shape.cluster == 0);
+                        assert_eq!(scratch, 0);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn grids_stay_in_range() {
+        let hopper = device((9, 0), 132);
+        for tokens in [1, 1 << 31, 1 << 40] {
+            for vocab in [1, 128_256] {
+                let (LogitGradsShape::Rows(shape) | LogitGradsShape::Block(shape, _)) =
+                    logit_grads(&hopper, DType::BF16, tokens, vocab);
+                assert!(shape.grid > 0 && shape.grid <= i32::MAX as u32);
+            }
+        }
+        let LogitGradsShape::Block(shape, parts) = logit_grads(&hopper, DType::BF16, 8192, 128_256)
+        else {
+            panic!()
+        };
+        assert_eq!((shape.grid, parts), (2 * 8192, 2));
+    }
+}

@@ -1,0 +1,70 @@
+//! Stage 1: the launch of `kernels/log_probs.cu`.
+
+use super::context::Context;
+use super::launch::{self, LogProbsShape};
+use super::tokens::{self, Tokens};
+use super::{address, kernel, scale, start};
+use crate::error::Result;
+use crate::stages::LogProbs;
+
+/// Twin of `LogProbsArguments` in the kernel.
+#[repr(C)]
+#[derive(Debug)]
+struct Arguments {
+    logits: u64,
+    stride: i64,
+    vocab: i64,
+    tokens: Tokens,
+    inverse_temperature: f64,
+    scale: f32,
+    segments: i32,
+    log_probs: u64,
+    maximum: u64,
+    log_sum: u64,
+    entropy: u64,
+    argmax: u64,
+    states: u64,
+    error: u64,
+}
+
+pub(super) fn log_probs(context: &Context, stage: LogProbs<'_>) -> Result<()> {
+    let LogProbs { logits, tokens, temperature, outputs, scratch, .. } = stage;
+    let (shape, device) = (logits.shape(), context.driver().device());
+    let launch_shape = launch::log_probs(device, shape.tokens, shape.vocab);
+    let states = match launch_shape {
+        LogProbsShape::Part(..) => address(&scratch),
+        _ => 0,
+    };
+    let arguments = Arguments {
+        logits: logits.data().address(),
+        stride: shape.stride as i64,
+        vocab: shape.vocab as i64,
+        tokens: Tokens::of(tokens),
+        inverse_temperature: 1.0 / temperature,
+        scale: scale(temperature),
+        segments: shape.vocab.div_ceil(launch::SEGMENT) as i32,
+        log_probs: address(&outputs.log_probs),
+        maximum: address(&outputs.maximum),
+        log_sum: address(&outputs.log_sum),
+        entropy: outputs.entropy.as_ref().map_or(0, address),
+        argmax: outputs.argmax.as_ref().map_or(0, address),
+        states,
+        error: context.slot()[0],
+    };
+    tokens::check(context, arguments.tokens, shape.vocab)?;
+    let name = |form: &str| kernel("log_probs", form, logits.dtype(), outputs.entropy.is_some());
+    let (form, first, parts, second) = match launch_shape {
+        LogProbsShape::Rows(first) => ("rows", first, None, None),
+        LogProbsShape::Block(first) => ("block", first, None, None),
+        LogProbsShape::Cluster(first) => ("cluster", first, None, None),
+        LogProbsShape::Part(first, parts, second) => ("part", first, Some(parts), Some(second)),
+    };
+    // SAFETY: the kernel takes these arguments; the stage's constructor checked every length, and that
+    // the scratch has room for the states of this shape.
+    unsafe { start(context, &name(form), first, &arguments, parts) }?;
+    if let Some(second) = second {
+        // SAFETY: as above.
+        unsafe { start(context, &name("merge"), second, &arguments, None) }?;
+    }
+    Ok(())
+}

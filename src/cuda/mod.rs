@@ -1,0 +1,236 @@
+//! The CUDA backend: one file for each stage checks nothing more, chooses a launch shape and launches
+//! the kernel of its name; [`driver`] is what they ask of a device.
+
+mod call;
+mod context;
+mod device;
+#[doc(hidden)]
+pub mod driver;
+mod fatbins;
+mod launch;
+mod loaded;
+mod log_probs;
+mod logit_grads;
+mod memory;
+mod objective;
+mod sequence_sums;
+mod tokens;
+
+#[doc(hidden)]
+pub use device::CudaDriver;
+#[doc(hidden)]
+pub use fatbins::{Kernels, Module};
+pub(crate) use memory::{DeviceBuffer, DeviceSlice, DeviceSliceMut};
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use crate::backend::{Backend, sealed};
+use crate::element::DType;
+use crate::error::Result;
+use crate::memory::{Buffer, Place, Slice, SliceMut};
+use crate::stages::{BackendId, LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads};
+use context::Context;
+#[doc(hidden)]
+pub use driver::{Device, Driver, LaunchShape, Mapped};
+
+const DTYPES: &[DType] = &[DType::F32, DType::F16, DType::BF16];
+
+/// The CUDA backend, for f32, f16 and bf16 logits: one stream of one device, and the memory that it
+/// orders. Copies are the same backend.
+///
+/// Stages are enqueued and not waited for; nothing in them allocates or waits, so that they can be
+/// captured in a CUDA graph (an objective from outside of the crate is the exception: its scalars are
+/// evaluated on the host). What a kernel finds wrong, such as a label outside the vocabulary, comes
+/// back where the host next waits: reading a [`Slice`], [`check`](Self::check), or the
+/// [`forward`](crate::Loss::forward) of a loss. From the failed call until then no kernel of this
+/// backend writes anything.
+///
+/// Memory of one backend is refused by another, even on the same device: their streams do not wait for
+/// each other.
+#[derive(Clone, Debug)]
+pub struct Cuda {
+    context: Arc<Context>,
+}
+
+impl Cuda {
+    /// A stream of its own on the device of this number.
+    ///
+    /// # Errors
+    /// In this order: [`NoDriver`](crate::Error::NoDriver), [`NoDevice`](crate::Error::NoDevice) or
+    /// [`DeviceOrdinal`](crate::Error::DeviceOrdinal),
+    /// [`KernelsNotBuilt`](crate::Error::KernelsNotBuilt),
+    /// [`DriverTooOld`](crate::Error::DriverTooOld) or
+    /// [`NoKernelsForDevice`](crate::Error::NoKernelsForDevice), or what else the driver says.
+    pub fn new(ordinal: usize) -> Result<Self> {
+        Self::with_driver(Box::new(CudaDriver::open(ordinal)?))
+    }
+
+    /// A stream of somebody else, such as the framework's that made the logits; null is the default
+    /// stream. It is never destroyed.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new), or a stream of another context than the device's primary one.
+    ///
+    /// # Safety
+    /// `stream` is a `CUstream` (`cudaStream_t`) that lives longer than this backend and all memory
+    /// that it allocates.
+    pub unsafe fn on_stream(ordinal: usize, stream: *mut c_void) -> Result<Self> {
+        // SAFETY: the caller's promise.
+        Self::with_driver(Box::new(unsafe { CudaDriver::on_stream(ordinal, stream) }?))
+    }
+
+    /// On anything that runs the kernels.
+    ///
+    /// # Errors
+    /// The driver's own.
+    #[doc(hidden)]
+    pub fn with_driver(driver: Box<dyn Driver>) -> Result<Self> {
+        Ok(Self { context: Arc::new(Context::new(driver)?) })
+    }
+
+    /// The device's number and the driver's name for it.
+    pub fn device(&self) -> (usize, &str) {
+        let device = self.context.driver().device();
+        (device.ordinal, &device.name)
+    }
+
+    /// Waits for everything enqueued so far.
+    ///
+    /// # Errors
+    /// The first thing that a kernel found wrong since the last check, or the device's own errors.
+    pub fn check(&self) -> Result<()> {
+        self.context.check()
+    }
+
+    /// The same without waiting where nothing has been found so far.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn poll(&self) -> Result<()> {
+        self.context.poll()
+    }
+
+    /// Device memory of somebody else, to read: `len` elements at `address`.
+    ///
+    /// # Errors
+    /// An address that is no multiple of the element's size.
+    ///
+    /// # Safety
+    /// The memory is initialised, lies on this device, and stays as it is until everything has run
+    /// that was enqueued with it on this stream.
+    pub unsafe fn from_raw(&self, dtype: DType, address: u64, len: usize) -> Result<Slice<'_>> {
+        // SAFETY: the caller's promise.
+        let slice = unsafe { DeviceSlice::from_raw(&self.context, dtype, address, len) }?;
+        Ok(Slice::on_device(slice))
+    }
+
+    /// Device memory of somebody else, to write.
+    ///
+    /// # Errors
+    /// As [`from_raw`](Self::from_raw).
+    ///
+    /// # Safety
+    /// As [`from_raw`](Self::from_raw), and nobody else reads or writes it until then.
+    pub unsafe fn from_raw_mut(
+        &self,
+        dtype: DType,
+        address: u64,
+        len: usize,
+    ) -> Result<SliceMut<'_>> {
+        // SAFETY: the caller's promise.
+        let slice = unsafe { DeviceSliceMut::from_raw(&self.context, dtype, address, len) }?;
+        Ok(SliceMut::on_device(slice))
+    }
+}
+
+impl sealed::Sealed for Cuda {
+    fn place(&self) -> Place {
+        self.context.place()
+    }
+}
+
+impl Backend for Cuda {
+    fn name(&self) -> &'static str {
+        "cuda"
+    }
+
+    fn dtypes(&self) -> &'static [DType] {
+        DTYPES
+    }
+
+    fn allocate(&self, dtype: DType, len: usize) -> Result<Buffer> {
+        DeviceBuffer::zeroed(&self.context, dtype, len).map(Buffer::on_device)
+    }
+
+    fn log_probs_scratch(&self, tokens: usize, vocab: usize) -> usize {
+        launch::log_probs_scratch(self.context.driver().device(), tokens, vocab)
+    }
+
+    fn log_probs(&self, stage: LogProbs<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        log_probs::log_probs(&self.context, stage)
+    }
+
+    fn sequence_sums(&self, stage: SequenceSums<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        sequence_sums::sequence_sums(&self.context, stage)
+    }
+
+    fn token_grads(&self, stage: TokenGrads<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        sequence_sums::token_grads(&self.context, stage)
+    }
+
+    fn objective_scratch(&self, units: usize) -> usize {
+        objective::scratch(units)
+    }
+
+    fn objective(&self, stage: Objective<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        objective::objective(&self.context, stage)
+    }
+
+    fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        logit_grads::logit_grads(&self.context, stage)
+    }
+}
+
+/// Enqueues a kernel that takes one struct, and a number of parts where it has one.
+///
+/// # Safety
+/// The kernel's signature is `A`'s twin (and an int32), and what it points to fits the launch.
+unsafe fn start<A>(
+    context: &Context,
+    kernel: &str,
+    shape: LaunchShape,
+    arguments: &A,
+    parts: Option<usize>,
+) -> Result<()> {
+    let mut parts = parts.map(|parts| parts as i32);
+    // The driver reads arguments and writes none.
+    let first = std::ptr::from_ref(arguments).cast_mut().cast();
+    let mut list = [first, parts.as_mut().map_or(std::ptr::null_mut(), pointer)];
+    let count = if parts.is_some() { 2 } else { 1 };
+    // SAFETY: the caller's promise.
+    unsafe { context.driver().launch(kernel, shape, &mut list[..count]) }
+}
+
+fn pointer<T>(argument: &mut T) -> *mut c_void {
+    std::ptr::from_mut(argument).cast()
+}
+
+fn address(buffer: &SliceMut<'_>) -> u64 {
+    buffer.as_slice().address()
+}
+
+/// log2(e) / T, what an f32 difference of logits is multiplied by.
+fn scale(temperature: f64) -> f32 {
+    (std::f64::consts::LOG2_E / temperature) as f32
+}
+
+/// The name of a row kernel.
+fn kernel(stage: &str, form: &str, dtype: DType, entropy: bool) -> String {
+    format!("{stage}_{form}_{dtype}{}", if entropy { "_entropy" } else { "" })
+}

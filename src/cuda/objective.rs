@@ -1,0 +1,196 @@
+//! Stage 3: the launches of `kernels/objective.cu`. An objective that is not compiled there is
+//! evaluated on the host, which waits for the sums and hands the results back.
+
+use std::ffi::c_void;
+use std::sync::OnceLock;
+
+use super::context::Context;
+use super::{address, launch, pointer, start};
+use crate::error::Result;
+use crate::memory::{Slice, SliceMut};
+use crate::objectives::{
+    Objective as Evaluate, Reduction, Source, Unit, pair_objectives, sequence_objectives,
+};
+use crate::placed::Tables;
+use crate::stages::{Objective, Totals, UnitInputs, UnitScale};
+use crate::term::Over;
+
+/// Twin of `UnitsArguments` in the kernel.
+#[repr(C)]
+#[derive(Debug)]
+struct UnitsArguments {
+    members: u64,
+    units: i64,
+    policy: u64,
+    reference: u64,
+    tokens: u64,
+    token_weights: u64,
+    beta: u64,
+    margin: u64,
+    soft_label: u64,
+    weight: u64,
+    losses: u64,
+    rewards: u64,
+    unit_grads: u64,
+    error: u64,
+}
+
+/// Twin of `ReduceArguments` in the kernel.
+#[repr(C)]
+#[derive(Debug)]
+struct ReduceArguments {
+    losses: u64,
+    unit_grads: u64,
+    units: i64,
+    members: u64,
+    responses: i64,
+    tokens: u64,
+    divisor: f64,
+    weight: f64,
+    value: u64,
+    grads: u64,
+    sequences: i64,
+    uses_offsets: u64,
+    uses: u64,
+    upstream: f64,
+    unit_upstream: u64,
+    error: u64,
+}
+
+/// f64 numbers for the two gradients of each unit.
+pub(super) fn scratch(units: usize) -> usize {
+    2 * units
+}
+
+pub(super) fn objective(context: &Context, mut stage: Objective<'_>) -> Result<()> {
+    let Some(tables) = stage.term.tables() else {
+        unreachable!("a term placed on a device has tables")
+    };
+    match compiled(stage.term.term().over()) {
+        Some((name, parameters)) => run_units(context, &stage, tables, &name, parameters)?,
+        None => evaluate_on_host(&mut stage)?,
+    }
+    reduce(context, &stage, tables)
+}
+
+/// The kernel of an objective whose text was compiled, and its parameters.
+fn compiled(over: &Over) -> Option<(String, Vec<f64>)> {
+    static TEXTS: OnceLock<Vec<(&'static str, Source)>> = OnceLock::new();
+    let texts = TEXTS.get_or_init(|| {
+        let pairs = pair_objectives().into_iter().map(|o| (o.name(), o.source()));
+        let sequences = sequence_objectives().into_iter().map(|o| (o.name(), o.source()));
+        pairs.chain(sequences).filter_map(|(name, source)| Some((name, source?))).collect()
+    });
+    fn find<U: Unit>(
+        texts: &[(&'static str, Source)],
+        objective: &dyn Evaluate<U>,
+    ) -> Option<(String, Vec<f64>)> {
+        let text = (objective.name(), objective.source()?);
+        let parameters = objective.parameters().iter().map(|parameter| parameter.1).collect();
+        texts.contains(&text).then(|| (format!("objective_{}_{}", U::NAMES[0], text.0), parameters))
+    }
+    match over {
+        Over::Pairs(objective) => find(texts, &**objective),
+        Over::Sequences(objective, _) => find(texts, &**objective),
+    }
+}
+
+fn run_units(
+    context: &Context,
+    stage: &Objective<'_>,
+    tables: &Tables,
+    name: &str,
+    mut parameters: Vec<f64>,
+) -> Result<()> {
+    let units = stage.term.term().units();
+    let [beta, margin, soft_label, weight] =
+        tables.inputs.each_ref().map(|input| input.as_ref().map_or(0, |x| x.slice().address()));
+    let uses_reference = stage.term.term().uses_reference();
+    let mut arguments = UnitsArguments {
+        members: tables.members.slice().address(),
+        units: units as i64,
+        policy: stage.policy.sums.address(),
+        reference: stage.reference.filter(|_| uses_reference).map_or(0, Slice::address),
+        tokens: stage.policy.tokens.address(),
+        token_weights: stage.policy.weights.address(),
+        beta,
+        margin,
+        soft_label,
+        weight,
+        losses: address(&stage.outputs.losses),
+        rewards: address(&stage.outputs.rewards),
+        unit_grads: address(&stage.scratch),
+        error: context.slot()[0],
+    };
+    // An objective without parameters is an empty struct, which is one byte.
+    let parameters: *mut c_void = match parameters.as_mut_slice() {
+        [] => pointer(&mut 0.0_f64),
+        some => some.as_mut_ptr().cast(),
+    };
+    let mut list = [pointer(&mut arguments), parameters];
+    // SAFETY: the kernel takes these arguments, the objective's struct being its parameters in order;
+    // the stage's constructor checked every length, and the members are those of the batch.
+    unsafe { context.driver().launch(name, launch::objective(units), &mut list) }
+}
+
+/// Waits for the sums, and leaves losses, rewards and unit gradients where the kernel would.
+fn evaluate_on_host(stage: &mut Objective<'_>) -> Result<()> {
+    let read = |values: Slice<'_>| values.read::<f64>();
+    let Totals { sums, tokens, weights } = stage.policy;
+    let (sums, tokens, weights) = (read(sums)?, read(tokens)?, read(weights)?);
+    let reference = stage.reference.map(read).transpose()?;
+    let policy = Totals {
+        sums: Slice::new(&sums),
+        tokens: Slice::new(&tokens),
+        weights: Slice::new(&weights),
+    };
+    let term = stage.term.term();
+    let inputs = UnitInputs { term, policy, reference: reference.as_deref().map(Slice::new) };
+    let units = inputs.units();
+    let mut losses = Vec::with_capacity(units);
+    let (mut rewards, mut grads) = (Vec::with_capacity(2 * units), vec![0.0; stage.scratch.len()]);
+    for (unit, grads) in grads.chunks_exact_mut(2).take(units).enumerate() {
+        let result = inputs.evaluate(unit);
+        losses.push(result.loss);
+        rewards.extend(result.rewards);
+        grads.copy_from_slice(&result.grads);
+    }
+    let write = |to: &mut SliceMut<'_>, from: &[f64]| to.copy_from(Slice::new(from));
+    write(&mut stage.outputs.losses, &losses)?;
+    write(&mut stage.outputs.rewards, &rewards)?;
+    write(&mut stage.scratch, &grads)
+}
+
+fn reduce(context: &Context, stage: &Objective<'_>, tables: &Tables) -> Result<()> {
+    let (term, outputs) = (stage.term.term(), &stage.outputs);
+    let (units, members) = (term.units(), term.all_members().len());
+    let (grads, upstream, unit_upstream) = match &outputs.grads {
+        None => (0, 0.0, 0),
+        Some((grads, UnitScale::Reduced(upstream))) => (address(grads), *upstream, 0),
+        Some((grads, UnitScale::Given(scale))) => (address(grads), 0.0, scale.address()),
+    };
+    let arguments = ReduceArguments {
+        losses: address(&outputs.losses),
+        unit_grads: address(&stage.scratch),
+        units: units as i64,
+        members: tables.members.slice().address(),
+        responses: (members / units) as i64,
+        tokens: stage.policy.tokens.address(),
+        divisor: match term.reduction() {
+            // Known on the device alone.
+            Reduction::TokenMean => 0.0,
+            _ => term.divisor(0.0),
+        },
+        weight: term.weight(),
+        value: address(&outputs.value),
+        grads,
+        sequences: stage.term.sequences() as i64,
+        uses_offsets: tables.uses_offsets.slice().address(),
+        uses: tables.uses.slice().address(),
+        upstream,
+        unit_upstream,
+        error: context.slot()[0],
+    };
+    // SAFETY: the kernel takes these arguments; as above.
+    unsafe { start(context, "objective_reduce", launch::objective_reduce(), &arguments, None) }
+}

@@ -1,0 +1,8 @@
+//! The emulator itself: correct kernels pass in silence, mistakes are caught where they can be.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+mod driver;
+mod good;
+mod planted;
+mod precision;
