@@ -1,4 +1,5 @@
-//! Inputs of the benches: random logits, and the sizes that they run at.
+//! Inputs of the benches: random logits, and the sizes that they run at. No bench uses all of it.
+#![allow(dead_code)]
 
 use prefuse::Element;
 use prefuse::batch::Labels;
@@ -16,9 +17,13 @@ pub fn logits<T: Element>(tokens: usize, vocab: usize) -> Vec<T> {
 }
 
 /// A label for each token; every second one ignored if `half_masked`.
-pub fn labels(tokens: usize, vocab: usize, half_masked: bool) -> Labels<'static> {
+pub fn ids(tokens: usize, vocab: usize, half_masked: bool) -> Vec<i64> {
     let label = |token: usize| ((token * 7919) % vocab) as i64;
     let ignored = |token: usize| half_masked && token % 2 == 1;
-    let ids = (0..tokens).map(|t| if ignored(t) { Labels::IGNORE } else { label(t) });
-    Labels::new(ids.collect::<Vec<_>>())
+    (0..tokens).map(|t| if ignored(t) { Labels::IGNORE } else { label(t) }).collect()
+}
+
+/// The same as labels.
+pub fn labels(tokens: usize, vocab: usize, half_masked: bool) -> Labels<'static> {
+    Labels::new(ids(tokens, vocab, half_masked))
 }

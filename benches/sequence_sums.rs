@@ -11,14 +11,15 @@ fn benches(criterion: &mut Criterion) {
     let count = sequences * length;
     let log_probs: Vec<f32> = (0..count).map(|t| -((t % 17) as f32)).collect();
     let (labels, weights) = (Labels::new(vec![1; count]), Weights::new(vec![0.5; count]).unwrap());
-    let packing = Packing::padded(sequences, length).unwrap();
+    let packing = Packing::padded(sequences, length).unwrap().place(&Cpu::new()).unwrap();
     let mut outputs = [vec![0.0; sequences], vec![0.0; sequences], vec![0.0; sequences]];
     let mut run = || {
         let [sums, tokens, weighted] = outputs.each_mut().map(|output| SliceMut::new(output));
         let totals = TotalsMut { sums, tokens, weights: weighted };
         let tokens = Tokens::new(&labels, Some(&weights)).unwrap();
-        let stage = SequenceSums::new(log_probs[..].into(), tokens, &packing, totals).unwrap();
-        Cpu::new().sequence_sums(stage).unwrap();
+        let cpu = Cpu::new();
+        let stage = SequenceSums::new(&cpu, log_probs[..].into(), tokens, &packing, totals);
+        cpu.sequence_sums(stage.unwrap()).unwrap();
         outputs[0][0]
     };
     let expected: f32 = log_probs[..length].iter().sum();

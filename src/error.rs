@@ -20,6 +20,16 @@ pub enum Error {
         /// The length found.
         got: usize,
     },
+    /// A range beyond a buffer.
+    #[error("part of a buffer: expected a range within its {len} elements, got {start}..{end}")]
+    Part {
+        /// Elements of the buffer.
+        len: usize,
+        /// First element found.
+        start: usize,
+        /// End found.
+        end: usize,
+    },
     /// A vocabulary without entries.
     #[error("vocabulary: expected at least 1 entry, got 0")]
     NoVocabulary,

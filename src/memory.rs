@@ -3,6 +3,8 @@
 //! Where the memory lies is private to this file: on the host, or with the feature `cuda` in the
 //! memory of one [`Cuda`](crate::Cuda) backend.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 #[cfg(feature = "cuda")]
@@ -150,6 +152,23 @@ impl<'a> Slice<'a> {
         self.len() == 0
     }
 
+    /// Some of the elements, by their indices.
+    ///
+    /// # Errors
+    /// A range beyond the elements.
+    pub fn part(self, range: Range<usize>) -> Result<Self> {
+        check_part(&range, self.len())?;
+        Ok(Self(match self.0 {
+            Data::Host(HostSlice::F64(data)) => Data::Host(HostSlice::F64(&data[range])),
+            Data::Host(HostSlice::F32(data)) => Data::Host(HostSlice::F32(&data[range])),
+            Data::Host(HostSlice::F16(data)) => Data::Host(HostSlice::F16(&data[range])),
+            Data::Host(HostSlice::BF16(data)) => Data::Host(HostSlice::BF16(&data[range])),
+            Data::Host(HostSlice::I64(data)) => Data::Host(HostSlice::I64(&data[range])),
+            #[cfg(feature = "cuda")]
+            Data::Device(data) => Data::Device(data.part(range)),
+        }))
+    }
+
     pub(crate) fn place(self) -> Place {
         match self.0 {
             Data::Host(_) => Place::Host,
@@ -262,6 +281,33 @@ impl<'a> SliceMut<'a> {
         })
     }
 
+    /// Some of the elements, by their indices.
+    ///
+    /// # Errors
+    /// A range beyond the elements.
+    pub fn part(self, range: Range<usize>) -> Result<Self> {
+        check_part(&range, self.len())?;
+        Ok(Self(match self.0 {
+            DataMut::Host(HostSliceMut::F64(data)) => {
+                DataMut::Host(HostSliceMut::F64(&mut data[range]))
+            }
+            DataMut::Host(HostSliceMut::F32(data)) => {
+                DataMut::Host(HostSliceMut::F32(&mut data[range]))
+            }
+            DataMut::Host(HostSliceMut::F16(data)) => {
+                DataMut::Host(HostSliceMut::F16(&mut data[range]))
+            }
+            DataMut::Host(HostSliceMut::BF16(data)) => {
+                DataMut::Host(HostSliceMut::BF16(&mut data[range]))
+            }
+            DataMut::Host(HostSliceMut::I64(data)) => {
+                DataMut::Host(HostSliceMut::I64(&mut data[range]))
+            }
+            #[cfg(feature = "cuda")]
+            DataMut::Device(data) => DataMut::Device(data.part(range)),
+        }))
+    }
+
     /// The element type.
     pub fn dtype(&self) -> DType {
         self.as_slice().dtype()
@@ -287,11 +333,11 @@ impl<'a> SliceMut<'a> {
         Ok(each_dtype!(HostSliceMut, self.host_data(), data => bytemuck::cast_slice_mut(data)))
     }
 
-    /// Overwrites all elements by those of `from`, of the same type and number: from host memory to
-    /// host or device memory, or from device memory to the host.
+    /// Overwrites all elements by those of `from`, of the same type and number, on the host or on a
+    /// device. Copies to the host wait for what was enqueued before.
     ///
     /// # Errors
-    /// Another type or number, device memory on both sides, or the device's own errors.
+    /// Another type or number, memory of two backends, or the device's own errors.
     pub fn copy_from(&mut self, from: Slice<'_>) -> Result<()> {
         let expected = self.dtype().name();
         if from.dtype() != self.dtype() {
@@ -318,9 +364,7 @@ impl<'a> SliceMut<'a> {
             #[cfg(feature = "cuda")]
             (DataMut::Device(to), Data::Host(_)) => to.upload(from.host::<T>()?),
             #[cfg(feature = "cuda")]
-            (DataMut::Device(_), Data::Device(from)) => {
-                Err(Place::Host.other("copied buffer", from.place()))
-            }
+            (DataMut::Device(to), Data::Device(from)) => to.copy_from(from),
             (DataMut::Host(_), Data::Host(_)) => {
                 self.host::<T>()?.copy_from_slice(from.host()?);
                 Ok(())
@@ -390,6 +434,11 @@ impl Buffer {
             Owned::Device(data) => SliceMut::on_device(data.slice_mut()),
         }
     }
+}
+
+fn check_part(range: &Range<usize>, len: usize) -> Result<()> {
+    let &Range { start, end } = range;
+    if start <= end && end <= len { Ok(()) } else { Err(Error::Part { len, start, end }) }
 }
 
 fn check_type<T: Element>(got: DType) -> Result<()> {

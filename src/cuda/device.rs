@@ -226,6 +226,15 @@ impl Driver for CudaDriver {
         self.synchronize()
     }
 
+    unsafe fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let _current = self.enter()?;
+        // SAFETY: the caller's promise.
+        unsafe { call!(cuMemcpyDtoDAsync_v2(to, from, bytes, self.stream)) }
+    }
+
     unsafe fn zero(&self, address: u64, bytes: usize) -> Result<()> {
         if bytes == 0 {
             return Ok(());

@@ -53,6 +53,16 @@ pub trait Driver: Debug + Send + Sync {
     /// `to.len()` bytes of device memory at `from` are readable.
     unsafe fn download(&self, to: &mut [u8], from: u64) -> Result<()>;
 
+    /// Copies device memory to device memory.
+    ///
+    /// # Errors
+    /// The driver's own.
+    ///
+    /// # Safety
+    /// `bytes` bytes of device memory are readable at `from` and writable at `to`, and the two do not
+    /// overlap.
+    unsafe fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()>;
+
     /// Sets device memory to 0.
     ///
     /// # Errors

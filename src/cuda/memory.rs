@@ -1,5 +1,6 @@
 //! Device memory, owned and borrowed.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::context::Context;
@@ -49,6 +50,13 @@ impl<'a> DeviceSlice<'a> {
         }
     }
 
+    /// Elements of a range that lies within.
+    pub fn part(self, range: Range<usize>) -> Self {
+        debug_assert!(range.end <= self.len);
+        let address = self.address + (range.start * self.dtype.size()) as u64;
+        Self { address, len: range.len(), ..self }
+    }
+
     pub fn dtype(self) -> DType {
         self.dtype
     }
@@ -93,6 +101,19 @@ impl<'a> DeviceSliceMut<'a> {
 
     pub fn as_slice(&self) -> DeviceSlice<'_> {
         self.0
+    }
+
+    /// Elements of a range that lies within.
+    pub fn part(self, range: Range<usize>) -> Self {
+        Self(self.0.part(range))
+    }
+
+    /// Overwrites all elements by as many of the same type of the same backend.
+    pub fn copy_from(&mut self, from: DeviceSlice<'_>) -> Result<()> {
+        self.0.place().check("copied buffer", from.place())?;
+        let (driver, bytes) = (self.0.context.driver(), self.0.len * self.0.dtype.size());
+        // SAFETY: both slices are this large, and one that is written overlaps no other.
+        unsafe { driver.copy(self.0.address, from.address, bytes) }
     }
 
     /// Overwrites all elements by as many of the same type.
