@@ -6,6 +6,7 @@
 // Two shapes, which differ in nothing but who has which element:
 //   rows   a warp a row, 8 rows a block
 //   block  the row in `parts`, a block each
+// Rows go from the last to the first: what stage 1 read last may still be in the second-level cache.
 #include "tokens.cuh"
 #include "vector.cuh"
 
@@ -198,9 +199,8 @@ __device__ __forceinline__ void row_grads(const LogitGradsArguments &a, int64_t 
 template <class E, bool ENTROPY>
 __device__ __forceinline__ void rows(const LogitGradsArguments &a) {
   if (a.error->code != 0) return;
-  const int64_t step = int64_t(gridDim.x) * ROWS_WARPS;
-  for (int64_t token = int64_t(blockIdx.x) * ROWS_WARPS + threadIdx.x / 32; token < a.tokens.count;
-       token += step) {
+  const int step = gridDim.x * ROWS_WARPS, first = blockIdx.x * ROWS_WARPS + threadIdx.x / 32;
+  for (int64_t token = a.tokens.count - 1 - first; token >= 0; token -= step) {
     row_grads<E, ENTROPY, 32>(a, token, threadIdx.x % 32, 0, 1);
   }
 }
@@ -209,7 +209,8 @@ template <class E, bool ENTROPY>
 __device__ __forceinline__ void block(const LogitGradsArguments &a, int32_t parts) {
   if (a.error->code != 0) return;
   const int part = blockIdx.x % parts;
-  for (int64_t token = blockIdx.x / parts; token < a.tokens.count; token += gridDim.x / parts) {
+  const int step = gridDim.x / parts, first = blockIdx.x / parts;
+  for (int64_t token = a.tokens.count - 1 - first; token >= 0; token -= step) {
     row_grads<E, ENTROPY, BLOCK_THREADS>(a, token, threadIdx.x, part, parts);
   }
 }
