@@ -189,7 +189,7 @@ fn clang_sources() -> Result<Vec<PathBuf>> {
     for folder in ["kernels", "tests"] {
         found.extend(process::files(
             &root().join(folder),
-            &["cu", "cuh", "h", "hpp", "cpp", "inc"],
+            &["cu", "cuh", "c", "h", "hpp", "cpp", "inc"],
         )?);
     }
     Ok(found)
