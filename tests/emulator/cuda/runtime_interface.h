@@ -104,19 +104,17 @@ struct Kernel {
   unsigned max_threads;  // __launch_bounds__
 };
 
-template <class T> const char *type_name() { return __PRETTY_FUNCTION__; }
+template <class T> constexpr const char *type_name() { return __PRETTY_FUNCTION__; }
 
 template <class Function> struct Entry;
 template <class... Arguments> struct Entry<void (*)(Arguments...)> {
   static constexpr size_t kCount = sizeof...(Arguments);
 
-  static const Parameter *parameters() {
-    static const Parameter list[] = {
-        {sizeof(Arguments), alignof(Arguments), std::is_pointer_v<Arguments>,
-         type_name<Arguments>()}...,
-        {0, 0, false, nullptr}};
-    return list;
-  }
+  // One more than there are, because an array has at least one element.
+  static constexpr Parameter kParameters[] = {
+      {sizeof(Arguments), alignof(Arguments), std::is_pointer_v<Arguments>,
+       type_name<Arguments>()}...,
+      {0, 0, false, nullptr}};
 
   template <size_t... Index>
   EMULATOR_UNCHECKED static void call(void *function, void **arguments,
@@ -140,5 +138,5 @@ struct Registration {
 #define EMULATOR_KERNEL(entry, max_threads)                                                  \
   static const emulator::Registration emulator_registration_##entry(                         \
       {#entry, reinterpret_cast<void *>(&entry), &emulator::Entry<decltype(&entry)>::invoke, \
-       emulator::Entry<decltype(&entry)>::parameters(),                                      \
+       emulator::Entry<decltype(&entry)>::kParameters,                                       \
        emulator::Entry<decltype(&entry)>::kCount, max_threads});

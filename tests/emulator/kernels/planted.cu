@@ -249,6 +249,9 @@ extern "C" __global__ void indirect(const unsigned long long *address, float *ou
   if (threadIdx.x == 0) out[0] = *reinterpret_cast<const float *>(address[0]);
 }
 
+// Indexes far out of any buffer.
+extern "C" __global__ void far_away(float *out) { out[threadIdx.x + (1ll << 44)] = 1.0f; }
+
 // The launch says how many words there are in shared memory.
 extern "C" __global__ void dynamic_words(float *out, int words) {
   float *word = &block_shared<float>();

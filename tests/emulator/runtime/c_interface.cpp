@@ -111,7 +111,8 @@ void run(Launch &launch) {
   // Threads of its own, because kernels' stacks and sanitizers leave traces on those that run them.
   auto work = [&launch, &next, clusters] {
     Cluster cluster;
-    for (unsigned i; (i = next++) < clusters;) run_cluster(launch, cluster, i);
+    const SignalStack signal_stack;
+    for (unsigned i; !launch.stopped && (i = next++) < clusters;) run_cluster(launch, cluster, i);
     for (Block &block : cluster.blocks) unpoison(block.arena.get(), block.arena_bytes);
   };
   // The race detector follows one cluster after another.
@@ -160,6 +161,7 @@ int launch(Device *device, const char *name, const Extent *extent, void **argume
   }
   if (!device->message.empty()) return kRefused;
   Launch launch{*device, kernel, *extent, arguments};
+  catch_faults();
   race_start_launch(*device);
   run(launch);
   device->memory.check_margins(name, device->reports);

@@ -50,14 +50,14 @@ struct RaceDetector::Query {
   uint32_t pc;
 };
 
-void RaceDetector::check(Thread &thread, uintptr_t p, size_t bytes, Access access, uint32_t pc) {
+bool RaceDetector::check(Thread &thread, uintptr_t p, size_t bytes, Access access, uint32_t pc) {
   Block *owner;
   const Space space = space_of(thread, p, bytes, writes(access), owner);
-  if (space == Space::kPrivate) return;
+  if (space == Space::kPrivate) return true;
   const Query query{thread, owner, space, p, bytes, access, pc};
   if (space != Space::kShared && space != Space::kDevice) {
     report_outside(query);
-    return;
+    return false;
   }
   // Not covered by the last fence.
   if (space == Space::kDevice && access == Access::kWrite) thread.fenced = false;
@@ -72,6 +72,7 @@ void RaceDetector::check(Thread &thread, uintptr_t p, size_t bytes, Access acces
     expire(found, horizon);
     check_cell(query, found, touched);
   }
+  return true;
 }
 
 void RaceDetector::check_cell(const Query &query, Cell &cell, unsigned bytes) {
@@ -193,45 +194,45 @@ static std::string by(const Thread &thread) {
 
 void RaceDetector::report_outside(const Query &query) {
   if (!first_report(0, query.pc)) return;
-  std::string file;
-  const Site site = source_of(query.pc, file);
+  const Source source = source_of(query.pc);
   const char *kind = query.space == Space::kFreed    ? "use after free"
                      : query.space == Space::kExited ? "cluster"
                                                      : "out of bounds";
   query.thread.cluster->reports().add(
-      kind, site, "%zu-byte %s by %s%s", query.bytes, writes(query.access) ? "write" : "read",
-      by(query.thread).c_str(),
-      query.space == Space::kExited ? " of the shared memory of a block that has exited" : "");
+      kind, source.site(), "%zu-byte %s by %s%s%s", query.bytes,
+      writes(query.access) ? "write" : "read", by(query.thread).c_str(),
+      query.space == Space::kExited ? " of the shared memory of a block that has exited" : "",
+      source.within.c_str());
 }
 
 void RaceDetector::report_race(const Query &query, const Remembered &earlier, bool earlier_writes) {
   if (!first_report(earlier.pc, query.pc)) return;
-  std::string file, earlier_file;
-  const Site site = source_of(query.pc, file), earlier_site = source_of(earlier.pc, earlier_file);
+  const Source source = source_of(query.pc), other = source_of(earlier.pc);
   const Cluster &cluster = *query.thread.cluster;
-  const bool same_cluster = earlier.epoch >= cluster.start_epoch;
-  const std::string other = same_cluster ? by(cluster.threads[earlier.thread])
-                                         : std::string("a thread of an earlier block");
+  const std::string whose = earlier.epoch >= cluster.start_epoch
+                                ? by(cluster.threads[earlier.thread])
+                                : std::string("a thread of an earlier block");
   const char *what = earlier.async     ? "asynchronous copy that nobody has waited for"
                      : earlier_writes ? "write"
                                       : "read";
   query.thread.cluster->reports().add(
-      "data race", site, "%s by %s and %s at %s:%d by %s, %s memory, nothing orders them",
-      writes(query.access) ? "write" : "read", by(query.thread).c_str(), what, earlier_site.file,
-      earlier_site.line, other.c_str(), query.space == Space::kDevice ? "device" : "shared");
+      "data race", source.site(), "%s by %s%s, and %s at %s:%d by %s%s: %s memory, nothing orders them",
+      writes(query.access) ? "write" : "read", by(query.thread).c_str(), source.within.c_str(), what,
+      other.file.c_str(), other.line, whose.c_str(), other.within.c_str(),
+      query.space == Space::kDevice ? "device" : "shared");
 }
 
 void RaceDetector::report_uninitialised(const Query &query) {
   if (!first_report(1, query.pc)) return;
-  std::string file;
-  const Site site = source_of(query.pc, file);
-  query.thread.cluster->reports().add("uninitialised shared memory", site, "read of byte %zu by %s",
+  const Source source = source_of(query.pc);
+  query.thread.cluster->reports().add("uninitialised shared memory", source.site(),
+                                      "read of byte %zu by %s%s",
                                       size_t(query.p - uintptr_t(query.owner->shared)),
-                                      by(query.thread).c_str());
+                                      by(query.thread).c_str(), source.within.c_str());
 }
 
-void race_access(Thread &thread, const void *p, size_t bytes, Access access, const void *pc) {
-  thread.cluster->launch->device.races->check(thread, uintptr_t(p), bytes, access, relative_pc(pc));
+bool race_access(Thread &thread, const void *p, size_t bytes, Access access, const void *pc) {
+  return thread.cluster->launch->device.races->check(thread, uintptr_t(p), bytes, access, relative_pc(pc));
 }
 
 void race_landed(Thread &thread, const void *p, size_t bytes, bool own) {

@@ -6,6 +6,7 @@
 // every schedule. In other modes all of this is empty.
 #pragma once
 
+#include "source.h"
 #include "state.h"
 
 namespace emulator {
@@ -14,8 +15,8 @@ enum class Access : uint8_t { kRead, kWrite, kAtomicRead, kAtomicWrite, kAsyncWr
 
 #if EMULATOR_RACE
 
-// `pc`: the return address, from which the source line is found.
-void race_access(Thread &thread, const void *p, size_t bytes, Access access, const void *pc);
+// `pc`: the return address, from which the source line is found. False where there is no memory.
+bool race_access(Thread &thread, const void *p, size_t bytes, Access access, const void *pc);
 // The thread has waited for an asynchronous write; `own`: by waiting for its own copies.
 void race_landed(Thread &thread, const void *p, size_t bytes, bool own);
 // What happened before a release of the object happens before what follows an acquire of it.
@@ -47,7 +48,7 @@ struct Cell {
 
 class RaceDetector {
  public:
-  void check(Thread &thread, uintptr_t p, size_t bytes, Access access, uint32_t pc);
+  bool check(Thread &thread, uintptr_t p, size_t bytes, Access access, uint32_t pc);
   void landed(Thread &thread, uintptr_t p, size_t bytes, bool own);
   void publish(Thread &thread, const void *p);
   void start_launch();
@@ -81,16 +82,10 @@ class RaceDetector {
   uint32_t launch_epoch_ = 0;
 };
 
-// Source lines.
-uint32_t relative_pc(const void *pc);
-Site source_of(uint32_t pc, std::string &storage);
-// Whether the address is in the program's own image: constants, and tables of the compiler.
-bool in_program(uintptr_t p);
-
 #else
 
 class RaceDetector {};
-inline void race_access(Thread &, const void *, size_t, Access, const void *) {}
+inline bool race_access(Thread &, const void *, size_t, Access, const void *) { return true; }
 inline void race_landed(Thread &, const void *, size_t, bool) {}
 inline void race_release(Thread &, const void *) {}
 inline void race_acquire(Thread &, const void *) {}

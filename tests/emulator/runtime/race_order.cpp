@@ -6,7 +6,6 @@
 
 namespace emulator {
 
-
 #if EMULATOR_RACE
 
 namespace {
@@ -122,7 +121,9 @@ bool happens_before(const Remembered &earlier, const Thread &thread) {
 
 void atomic_access(const void *p, size_t bytes) {
   Thread &thread = running();
-  race_access(thread, p, bytes, Access::kAtomicWrite, __builtin_return_address(0));
+  if (!race_access(thread, p, bytes, Access::kAtomicWrite, __builtin_return_address(0))) {
+    stop_at_fault(thread);
+  }
   race_publish(thread, p);
 }
 

@@ -267,9 +267,7 @@ void trap(Site site) {
   Thread &thread = running();
   thread.cluster->reports().add("trap", site, "thread %u of block %u", thread.index,
                                 thread.block_index.x);
-  exit_thread(thread);
-  switch_fiber(thread.fiber, thread.cluster->scheduler, true);
-  abort();
+  stop_at_fault(thread);
 }
 
 void report_misaligned(const void *p, size_t bytes, Site site) {
@@ -287,24 +285,26 @@ void report_shared_size(size_t needed, Site site) {
 
 void run_cluster(Launch &launch, Cluster &cluster, unsigned number) {
   prepare(cluster, launch, number);
-  while (cluster.live > 0) {
+  while (cluster.live > 0 && !launch.stopped) {
     land_bulk_copies(cluster);
     Thread *thread = pick(cluster);
     if (!thread && !cluster.copies_in_flight.empty()) continue;
     if (!thread) {
       report_deadlock(cluster);
-      return;  // the stacks are dropped as they are
+      launch.stopped = true;
+      break;  // the stacks are dropped as they are
     }
     if (cluster.idle_polls > kMaxIdlePolls) {
       cluster.reports().add("livelock", thread->site, "thread %u of block %u polls for ever",
                             thread->index, thread->block_index.x);
-      return;
+      launch.stopped = true;
+      break;
     }
     current = thread;
     switch_fiber(cluster.scheduler, thread->fiber, false);
     current = nullptr;
   }
-  if (!cluster.copies_in_flight.empty()) {
+  if (!launch.stopped && !cluster.copies_in_flight.empty()) {
     cluster.reports().add("bulk copy", {launch.kernel.name, 0}, "the cluster exited with a copy in flight");
   }
 }

@@ -60,6 +60,7 @@ struct Launch {
   const Kernel &kernel;
   Extent extent;
   void **arguments;
+  std::atomic<bool> stopped{false};  // by a fault, as a GPU would be
 };
 
 enum class Status : uint8_t {
@@ -106,6 +107,11 @@ struct Thread : ThreadView {
   int source_lane = 0;
   uint64_t value = 0;
   uint64_t result = 0;
+
+  struct {
+    uintptr_t address, pc;
+    int signal;  // 0: none
+  } fault = {0, 0, 0};
 
   std::vector<std::vector<AsyncCopy>> copy_groups;  // oldest first; the last one is open
 
@@ -180,6 +186,20 @@ inline Thread &running() { return *static_cast<Thread *>(current); }
 void make_ready(Thread &thread);
 void leave(Thread &thread);  // returns when the thread is scheduled again
 void run_cluster(Launch &launch, Cluster &cluster, unsigned number);
+
+// Ends the launch. The thread's mistake has been reported, or the host has caught it.
+[[noreturn]] void stop_at_fault(Thread &thread);
+// From now on, the host's signals of bad accesses by kernels are reports.
+void catch_faults();
+// What a thread of the host needs for that.
+class SignalStack {
+ public:
+  SignalStack();
+  ~SignalStack();
+
+ private:
+  std::unique_ptr<char[]> memory_;
+};
 
 // Lets waiting threads go on if the last one has come, or has exited.
 void release_block_barrier(Block &block, Cluster &cluster);
