@@ -1,4 +1,6 @@
-//! The project's commands: `cargo xtask test` and `cargo xtask candle-cuda`.
+//! The project's commands: `cargo xtask test`, `cargo xtask mutate` and `cargo xtask candle-cuda`.
+
+mod mutate;
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -30,6 +32,16 @@ const TEST: &[Step] = &[
     // Every f32 through the exponential and the conversions.
     step("exhaustive tests", &["test", "--release", "-p", "prefuse", "--lib", "--", "--ignored"]),
     step("tests of the members", &["test", "--release", "--workspace", "--exclude", "prefuse"]),
+    Step {
+        name: "kernels on the emulator, watched for races",
+        arguments: &["test", "-p", "prefuse-emulator"],
+        environment: &[("PREFUSE_EMULATOR", "race")],
+    },
+    Step {
+        name: "kernels on the emulator, watched by AddressSanitizer",
+        arguments: &["test", "-p", "prefuse-emulator"],
+        environment: &[("PREFUSE_EMULATOR", "asan")],
+    },
     step("the example", &["run", "--release", "-p", "align", "--", "--quick"]),
     step("the packaged crate", &["package", "-p", "prefuse", "--allow-dirty"]),
 ];
@@ -48,6 +60,7 @@ fn main() -> ExitCode {
             install_components();
             run(TEST)
         }
+        Some("mutate") => mutate::run(std::env::args().nth(2).as_deref()),
         Some("candle-cuda") => run(CANDLE_CUDA),
         other => {
             if let Some(other) = other {
@@ -55,6 +68,7 @@ fn main() -> ExitCode {
             }
             eprintln!(
                 "cargo xtask test          every check that a change must pass\n\
+                 cargo xtask mutate [FILE] takes barriers out of kernels; tests must notice; minutes\n\
                  cargo xtask candle-cuda   type-checks prefuse-candle with CUDA; needs nvcc, minutes"
             );
             ExitCode::FAILURE

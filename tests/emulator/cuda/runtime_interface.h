@@ -82,7 +82,7 @@ bool mbarrier_try_wait(uint64_t *barrier, unsigned parity, Site site);
 void bulk_copy(void *to, const void *from, unsigned bytes, uint64_t *barrier, Site site);
 
 void atomic_access(const void *p, size_t bytes);  // before the access itself
-void fence();                                     // what came before is published by the next atomic
+void fence();  // what came before is published by the next atomic
 void report_misaligned(const void *p, size_t bytes, Site site);
 void report_shared_size(size_t needed, Site site);
 [[noreturn]] void trap(Site site);
@@ -116,9 +116,8 @@ template <class... Arguments> struct Entry<void (*)(Arguments...)> {
        type_name<Arguments>()}...,
       {0, 0, false, nullptr}};
 
-  template <size_t... Index>
-  EMULATOR_UNCHECKED static void call(void *function, void **arguments,
-                                      std::index_sequence<Index...>) {
+  template <size_t... Index> EMULATOR_UNCHECKED static void call(void *function, void **arguments,
+                                                                 std::index_sequence<Index...>) {
     reinterpret_cast<void (*)(Arguments...)>(function)(
         *static_cast<std::remove_cv_t<Arguments> *>(arguments[Index])...);
   }
@@ -135,8 +134,8 @@ struct Registration {
 }  // namespace emulator
 
 // The build writes one line for each entry point that it finds.
-#define EMULATOR_KERNEL(entry, max_threads)                                                  \
-  static const emulator::Registration emulator_registration_##entry(                         \
-      {#entry, reinterpret_cast<void *>(&entry), &emulator::Entry<decltype(&entry)>::invoke, \
-       emulator::Entry<decltype(&entry)>::kParameters,                                       \
-       emulator::Entry<decltype(&entry)>::kCount, max_threads});
+#define EMULATOR_KERNEL(entry, max_threads)                                                       \
+  static const emulator::Registration emulator_registration_##entry(                              \
+      {#entry, reinterpret_cast<void *>(&entry), &emulator::Entry<decltype(&entry)>::invoke,      \
+       emulator::Entry<decltype(&entry)>::kParameters, emulator::Entry<decltype(&entry)>::kCount, \
+       max_threads});

@@ -14,7 +14,7 @@ constexpr size_t kSignalStackBytes = 64 * 1024;
 constexpr int kSignals[] = {SIGSEGV, SIGBUS};
 struct sigaction previous[2];
 
-// On a stack of its own, because the fault may be the thread's stack itself.
+// Starts over on the thread's stack, which may have overflowed.
 void land() { stop_at_fault(running()); }
 
 void handle(int signal, siginfo_t *info, void *raw_context) {
@@ -28,7 +28,8 @@ void handle(int signal, siginfo_t *info, void *raw_context) {
   thread.fault.address = uintptr_t(info->si_addr);
   thread.fault.pc = uintptr_t(registers[REG_RIP]);
   thread.fault.signal = signal;
-  const uintptr_t top = (uintptr_t(thread.fiber.stack) + thread.fiber.stack_bytes - 1024) & ~uintptr_t(15);
+  const uintptr_t top =
+      (uintptr_t(thread.fiber.stack) + thread.fiber.stack_bytes - 1024) & ~uintptr_t(15);
   registers[REG_RSP] = greg_t(top - 8);
   registers[REG_RIP] = greg_t(uintptr_t(&land));
 }

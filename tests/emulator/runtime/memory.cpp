@@ -82,8 +82,8 @@ std::string DeviceMemory::complaint(uintptr_t address, size_t bytes) const {
   }
   const size_t offset = address - allocation->address;
   if (bytes <= allocation->bytes - offset) return "";
-  snprintf(text, sizeof text, "%zu bytes from byte %zu of an allocation of %zu bytes", bytes, offset,
-           allocation->bytes);
+  snprintf(text, sizeof text, "%zu bytes from byte %zu of an allocation of %zu bytes", bytes,
+           offset, allocation->bytes);
   return text;
 }
 

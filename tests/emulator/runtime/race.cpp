@@ -23,7 +23,8 @@ Space space_of(Thread &thread, uintptr_t p, size_t bytes, bool writes, Block *&o
   }
   const DeviceMemory &memory = cluster.launch->device.memory;
   if (const Allocation *allocation = memory.find(p)) {
-    return bytes <= allocation->bytes - (p - allocation->address) ? Space::kDevice : Space::kOutside;
+    return bytes <= allocation->bytes - (p - allocation->address) ? Space::kDevice
+                                                                  : Space::kOutside;
   }
   // threadIdx and its like.
   const uintptr_t threads = uintptr_t(cluster.threads.data());
@@ -62,8 +63,7 @@ bool RaceDetector::check(Thread &thread, uintptr_t p, size_t bytes, Access acces
   // Not covered by the last fence.
   if (space == Space::kDevice && access == Access::kWrite) thread.fenced = false;
   // Earlier launches happened before; earlier blocks had shared memory of their own.
-  const uint32_t horizon =
-      space == Space::kDevice ? launch_epoch_ : thread.cluster->start_epoch;
+  const uint32_t horizon = space == Space::kDevice ? launch_epoch_ : thread.cluster->start_epoch;
   const uintptr_t end = p + bytes;
   for (uintptr_t index = p >> kCellBits; index <= (end - 1) >> kCellBits; ++index) {
     const uintptr_t low = index << kCellBits;
@@ -212,13 +212,14 @@ void RaceDetector::report_race(const Query &query, const Remembered &earlier, bo
   const std::string whose = earlier.epoch >= cluster.start_epoch
                                 ? by(cluster.threads[earlier.thread])
                                 : std::string("a thread of an earlier block");
-  const char *what = earlier.async     ? "asynchronous copy that nobody has waited for"
+  const char *what = earlier.async    ? "asynchronous copy that nobody has waited for"
                      : earlier_writes ? "write"
                                       : "read";
   query.thread.cluster->reports().add(
-      "data race", source.site(), "%s by %s%s, and %s at %s:%d by %s%s: %s memory, nothing orders them",
-      writes(query.access) ? "write" : "read", by(query.thread).c_str(), source.within.c_str(), what,
-      other.file.c_str(), other.line, whose.c_str(), other.within.c_str(),
+      "data race", source.site(),
+      "%s by %s%s, and %s at %s:%d by %s%s: %s memory, nothing orders them",
+      writes(query.access) ? "write" : "read", by(query.thread).c_str(), source.within.c_str(),
+      what, other.file.c_str(), other.line, whose.c_str(), other.within.c_str(),
       query.space == Space::kDevice ? "device" : "shared");
 }
 
@@ -232,7 +233,8 @@ void RaceDetector::report_uninitialised(const Query &query) {
 }
 
 bool race_access(Thread &thread, const void *p, size_t bytes, Access access, const void *pc) {
-  return thread.cluster->launch->device.races->check(thread, uintptr_t(p), bytes, access, relative_pc(pc));
+  return thread.cluster->launch->device.races->check(thread, uintptr_t(p), bytes, access,
+                                                     relative_pc(pc));
 }
 
 void race_landed(Thread &thread, const void *p, size_t bytes, bool own) {

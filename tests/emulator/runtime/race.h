@@ -1,9 +1,9 @@
 // The detector of data races, accesses out of bounds and reads of uninitialised shared memory.
 //
-// In race mode the kernels are compiled with -fsanitize=thread, which makes every load and store call
-// a function; those functions are ours (race_hooks.cpp). Which accesses are ordered is decided by what
-// the kernel synchronises, never by the order in which they happen to run: so a race is reported in
-// every schedule. In other modes all of this is empty.
+// In race mode the kernels are compiled with -fsanitize=thread, which makes every load and store
+// call a function; those functions are ours (race_hooks.cpp). Which accesses are ordered is decided
+// by what the kernel synchronises, never by the order in which they happen to run: so a race is
+// reported in every schedule. In other modes all of this is empty.
 #pragma once
 
 #include "source.h"
@@ -24,7 +24,8 @@ void race_release(Thread &thread, const void *object);
 void race_acquire(Thread &thread, const void *object);
 void race_warp_sync(Thread *const *threads, int count);
 void race_block_barrier(Block &block, Cluster &cluster);
-// An atomic access: publishes what the thread's last fence covers, and learns what others published.
+// An atomic access: publishes what the thread's last fence covers, and learns what others
+// published.
 void race_publish(Thread &thread, const void *p);
 void race_start_launch(Device &device);
 void race_forget(Device &device, uintptr_t address, size_t bytes);

@@ -59,7 +59,8 @@ void race_release(Thread &thread, const void *object) {
   const Block &block = *thread.block;
   const unsigned warp = block.first + thread.warp * kWarpSize;
   join(&clocks[warp], thread.known.warp, std::min(kWarpSize, block.first + block.threads - warp));
-  if (!thread.known.cluster.empty()) join(clocks.data(), thread.known.cluster.data(), clocks.size());
+  if (!thread.known.cluster.empty())
+    join(clocks.data(), thread.known.cluster.data(), clocks.size());
   for (unsigned i = block.first; i < block.first + block.threads; ++i) {
     clocks[i] = std::max(clocks[i], cluster.threads[i].clock_at_barrier);
   }
@@ -76,8 +77,9 @@ void race_publish(Thread &thread, const void *p) {
   thread.cluster->launch->device.races->publish(thread, p);
 }
 
-// A fence and then an atomic publishes what the thread did, and what barriers had ordered before it.
-// Whoever accesses the same word atomically learns of it; with it, generously, its whole cluster.
+// A fence and then an atomic publishes what the thread did, and what barriers had ordered before
+// it. Whoever accesses the same word atomically learns of it; with it, generously, its whole
+// cluster.
 void RaceDetector::publish(Thread &thread, const void *p) {
   std::vector<Published> &list = published_[p];
   Cluster &cluster = *thread.cluster;

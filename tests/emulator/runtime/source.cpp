@@ -50,8 +50,8 @@ const Image &image() {
   return found;
 }
 
-// Frames of one machine instruction, innermost first, as addr2line prints them: a line each. Those of
-// the emulator's and the compiler's headers are left out.
+// Frames of one machine instruction, innermost first, as addr2line prints them: a line each. Those
+// of the emulator's and the compiler's headers are left out.
 Source parse(FILE *output) {
   Source source;
   char line[4096];

@@ -1,7 +1,7 @@
 // What the emulator keeps of a device, and while a kernel runs of its clusters, blocks and threads.
 //
-// Every CUDA thread is a fiber. The blocks of a cluster share one scheduler, which runs on one thread
-// of the host until they are done; clusters are spread over the host's threads.
+// Every CUDA thread is a fiber. The blocks of a cluster share one scheduler, which runs on one
+// thread of the host until they are done; clusters are spread over the host's threads.
 #pragma once
 
 #include <atomic>
@@ -82,8 +82,8 @@ struct AsyncCopy {
 };
 
 // What a thread knows of the clocks of others: of its own warp always, of the rest of the cluster
-// once it has synchronised with them one by one. What it learns at a block's or cluster's barrier is
-// kept as epochs instead.
+// once it has synchronised with them one by one. What it learns at a block's or cluster's barrier
+// is kept as epochs instead.
 struct VectorClock {
   uint32_t warp[kWarpSize] = {};
   std::vector<uint32_t> cluster;  // empty: nothing
@@ -123,7 +123,7 @@ struct Thread : ThreadView {
 };
 
 struct Block {
-  unsigned rank = 0;  // in the cluster
+  unsigned rank = 0;                // in the cluster
   unsigned first = 0, threads = 0;  // its part of the cluster's threads
   unsigned live = 0, started = 0, arrived = 0;
   std::unique_ptr<unsigned char[]> arena;
@@ -131,8 +131,8 @@ struct Block {
   unsigned char *shared = nullptr;
   size_t shared_bytes = 0;
   std::map<int, std::vector<Thread *>> named_barriers;  // who waits
-  uint32_t epoch = 0;            // goes up at every barrier
-  uint32_t remote_use = 0;       // when another block last asked for our shared memory
+  uint32_t epoch = 0;                                   // goes up at every barrier
+  uint32_t remote_use = 0;  // when another block last asked for our shared memory
 };
 
 // One bulk copy.

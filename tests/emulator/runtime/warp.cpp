@@ -55,17 +55,17 @@ uint32_t combine(WarpOp op, uint32_t a, uint32_t b) {
 uint64_t shuffled(const Thread &thread, const Thread *warp, unsigned live) {
   const unsigned from = unsigned(thread.source_lane);
   if (has(thread.mask, from) && has(live, from)) return warp[from].value;
-  thread.cluster->reports().add("warp mask", thread.site, "lane %u reads from lane %u, which %s (mask %08x)",
-                                thread.lane, from,
-                                has(live, from) ? "the mask leaves out" : "has exited or does not exist",
-                                thread.mask);
+  thread.cluster->reports().add(
+      "warp mask", thread.site, "lane %u reads from lane %u, which %s (mask %08x)", thread.lane,
+      from, has(live, from) ? "the mask leaves out" : "has exited or does not exist", thread.mask);
   return kUndefined;
 }
 
 void report_disagreement(const Thread &a, const Thread &b) {
   a.cluster->reports().add(
-      "warp mask", a.site, "lane %u calls %s with mask %08x, lane %u calls %s with mask %08x (line %d)",
-      a.lane, name(a.warp_op), a.mask, b.lane, name(b.warp_op), b.mask, b.site.line);
+      "warp mask", a.site,
+      "lane %u calls %s with mask %08x, lane %u calls %s with mask %08x (line %d)", a.lane,
+      name(a.warp_op), a.mask, b.lane, name(b.warp_op), b.mask, b.site.line);
 }
 
 bool agree(const Thread &a, const Thread &b) { return a.mask == b.mask && a.warp_op == b.warp_op; }
@@ -134,7 +134,8 @@ uint64_t warp_operation(WarpOp op, unsigned mask, uint64_t value, int source_lan
   thread.site = site;
   thread.status = Status::kWarp;
   if (!has(mask, thread.lane)) {
-    thread.cluster->reports().add("warp mask", site, "lane %u calls %s with mask %08x, which leaves it out",
+    thread.cluster->reports().add("warp mask", site,
+                                  "lane %u calls %s with mask %08x, which leaves it out",
                                   thread.lane, name(op), mask);
   }
   // Those who wait for this lane have to mean the same call.

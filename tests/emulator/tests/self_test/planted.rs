@@ -216,7 +216,8 @@ fn control_flow() {
 /// Half of a warp asks for lanes that ask for themselves alone, and may be gone by then.
 #[test]
 fn mixed_masks() {
-    let run = writes(shape(1, 32), vec![0.0; 32], indices(32).map(|i| (i as u32 ^ 1) as f32).collect());
+    let run =
+        writes(shape(1, 32), vec![0.0; 32], indices(32).map(|i| (i as u32 ^ 1) as f32).collect());
     check("mixed_masks", [Sometimes, Sometimes, Sometimes], run);
 }
 
@@ -247,7 +248,8 @@ fn freed_memory() {
         let freed = Buffer::new(emulator, &[1f32]);
         let address = freed.address;
         drop(freed);
-        let (table, out) = (Buffer::new(emulator, &[address]), Buffer::<f32>::poisoned(emulator, 1));
+        let (table, out) =
+            (Buffer::new(emulator, &[address]), Buffer::<f32>::poisoned(emulator, 1));
         launch(emulator, kernel, shape(1, 32), &[&table, &out])?;
         Ok(out.get()? == [1.0])
     };
