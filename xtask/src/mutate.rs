@@ -212,11 +212,13 @@ fn test_programs() -> Result<Vec<PathBuf>> {
     Ok(paths.filter(|path| !is_other(path)).collect())
 }
 
-/// The most telling line of a test program's output.
+/// The first report in a test program's output, up to the end of its line, which is escaped where
+/// the report was printed as an error's fields.
 fn summary(output: &str) -> String {
-    let found = |line: &&str| REPORTS.iter().any(|report| line.contains(report));
-    let line = output.lines().find(found).unwrap_or("wrong values").trim();
-    line.chars().take(140).collect()
+    let starts = REPORTS.iter().filter_map(|report| output.find(report));
+    let Some(start) = starts.min() else { return "wrong values".to_owned() };
+    let report = output[start..].lines().next().unwrap_or_default();
+    report.split("\\n").next().unwrap_or_default().to_owned()
 }
 
 /// `*.cu` and `include/*.cuh`, below the folder.

@@ -86,3 +86,7 @@ template <class T> EMULATOR_UNCHECKED T atomicCAS(T *p, emulator::ExactlyT<T> co
   return emulator::read_modify_write(
       p, [=](T old) -> T { return old == compare ? value : old; }, site);
 }
+
+// Calls of the library would go past the race detector.
+#define memcpy emulator::copy_bytes
+#define memset emulator::set_bytes

@@ -81,6 +81,8 @@ void mbarrier_arrive(uint64_t *barrier, unsigned expected_bytes, Site site);
 bool mbarrier_try_wait(uint64_t *barrier, unsigned parity, Site site);
 void bulk_copy(void *to, const void *from, unsigned bytes, uint64_t *barrier, Site site);
 
+void *copy_bytes(void *to, const void *from, size_t bytes);
+void *set_bytes(void *to, int value, size_t bytes);
 void atomic_access(const void *p, size_t bytes);  // before the access itself
 void fence();  // what came before is published by the next atomic
 void report_misaligned(const void *p, size_t bytes, Site site);

@@ -129,6 +129,22 @@ void atomic_access(const void *p, size_t bytes) {
   race_publish(thread, p);
 }
 
+void *copy_bytes(void *to, const void *from, size_t bytes) {
+  Thread &thread = running();
+  const void *pc = __builtin_return_address(0);
+  const bool inside = bytes == 0 || (race_access(thread, from, bytes, Access::kRead, pc) &&
+                                     race_access(thread, to, bytes, Access::kWrite, pc));
+  if (!inside) stop_at_fault(thread);
+  return memcpy(to, from, bytes);
+}
+
+void *set_bytes(void *to, int value, size_t bytes) {
+  Thread &thread = running();
+  const void *pc = __builtin_return_address(0);
+  if (bytes != 0 && !race_access(thread, to, bytes, Access::kWrite, pc)) stop_at_fault(thread);
+  return memset(to, value, bytes);
+}
+
 void fence() {
   running().fenced = true;
   __atomic_thread_fence(__ATOMIC_SEQ_CST);

@@ -187,6 +187,13 @@ fn shared_memory() {
     let race = || Always("data race at planted.cu:");
     check("exchange", [Never, Never, Never], exchange());
     check("exchange_no_sync_warp", [Sometimes, race(), Sometimes], exchange());
+    let copied = |emulator: &Arc<Emulator>, kernel: &str| {
+        let x: Vec<f32> = indices(16).collect();
+        let (bx, out) = (Buffer::new(emulator, &x), Buffer::<f32>::poisoned(emulator, 16));
+        launch(emulator, kernel, shape(1, 16), &[&bx, &out])?;
+        Ok(out.get()? == x)
+    };
+    check("copy_no_barrier", [Sometimes, race(), Sometimes], copied);
     let twice = writes(shape(1, 64), vec![0.0; 64], vec![3.0; 64]);
     check("write_after_read", [Sometimes, race(), Sometimes], twice);
     // A thread's own read and write are not parted without preemption.
