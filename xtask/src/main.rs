@@ -16,7 +16,8 @@ const fn step(name: &'static str, arguments: &'static [&'static str]) -> Step {
     Step { name, arguments, environment: &[] }
 }
 
-/// Everything that must hold before a change lands. Nothing but Rust is needed.
+/// Everything that must hold before a change lands. Nothing but Rust is needed, and a C++ compiler for
+/// the emulator that runs the kernels.
 const TEST: &[Step] = &[
     step("format", &["fmt", "--all", "--check"]),
     step("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),

@@ -63,10 +63,16 @@ EMULATOR_STORE(__stwb)
 EMULATOR_STORE(__stwt)
 #undef EMULATOR_STORE
 
+// With the system's scope too, for memory that the host reads. Those with a block's are left out:
+// the emulator could not tell when another block uses the word.
 #define EMULATOR_ATOMIC(name, result)                                                          \
   template <class T> EMULATOR_UNCHECKED T name(T *p, emulator::ExactlyT<T> value,              \
                                                emulator::Site site = emulator::Site::here()) { \
     return emulator::read_modify_write(p, [=](T old) -> T { return result; }, site);           \
+  }                                                                                            \
+  template <class T> EMULATOR_UNCHECKED T name##_system(                                       \
+      T *p, emulator::ExactlyT<T> value, emulator::Site site = emulator::Site::here()) {       \
+    return name(p, value, site);                                                               \
   }
 EMULATOR_ATOMIC(atomicAdd, old + value)
 EMULATOR_ATOMIC(atomicSub, old - value)
@@ -85,6 +91,13 @@ template <class T> EMULATOR_UNCHECKED T atomicCAS(T *p, emulator::ExactlyT<T> co
                                                   emulator::Site site = emulator::Site::here()) {
   return emulator::read_modify_write(
       p, [=](T old) -> T { return old == compare ? value : old; }, site);
+}
+
+template <class T>
+EMULATOR_UNCHECKED T atomicCAS_system(T *p, emulator::ExactlyT<T> compare,
+                                      emulator::ExactlyT<T> value,
+                                      emulator::Site site = emulator::Site::here()) {
+  return atomicCAS(p, compare, value, site);
 }
 
 // Calls of the library would go past the race detector.

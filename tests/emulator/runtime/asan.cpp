@@ -1,7 +1,10 @@
 // What AddressSanitizer and UndefinedBehaviorSanitizer find becomes a report too.
 #if EMULATOR_ASAN
 
+#include <fcntl.h>
+
 #include <cstdlib>
+#include <mutex>
 
 #include "sanitizer.h"
 #include "state.h"
@@ -58,7 +61,18 @@ void report_asan(const char *text) {
 
 }  // namespace
 
-void watch_sanitizers() { __asan_set_error_report_callback(report_asan); }
+void say_that_it_is_over() { fputs("the sanitizer has ended the program\n", stderr); }
+
+void watch_sanitizers() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    __asan_set_error_report_callback(report_asan);
+    __sanitizer_set_death_callback(say_that_it_is_over);
+    // Their own print is a page for each report.
+    const intptr_t nowhere = open("/dev/null", O_WRONLY);
+    if (nowhere >= 0) __sanitizer_set_report_fd(reinterpret_cast<void *>(nowhere));
+  });
+}
 
 }  // namespace emulator
 

@@ -146,9 +146,11 @@ int free_memory(Device *device, uint64_t address) {
 }
 
 // A message, or null if the host may copy the range.
-const char *check_range(Device *device, uint64_t address, size_t bytes) {
+const char *check_range(Device *device, uint64_t address, size_t bytes, int will_write) {
   device->message = device->memory.complaint(address, bytes);
-  return device->message.empty() ? nullptr : device->message.c_str();
+  if (!device->message.empty()) return device->message.c_str();
+  if (will_write) device->memory.mark_written(address, bytes);
+  return nullptr;
 }
 
 int launch(Device *device, const char *name, const Extent *extent, void **arguments, size_t count) {
@@ -192,7 +194,7 @@ struct Interface {
   int (*mode)();
   uint64_t (*allocate)(Device *, size_t, int);
   int (*free)(Device *, uint64_t);
-  const char *(*check_range)(Device *, uint64_t, size_t);
+  const char *(*check_range)(Device *, uint64_t, size_t, int);
   int (*launch)(Device *, const char *, const Extent *, void **, size_t);
   const char *(*message)(Device *);
   size_t (*allocation_count)(Device *);

@@ -35,8 +35,11 @@ Space space_of(Thread &thread, uintptr_t p, size_t bytes, bool writes, Block *&o
 
 bool writes(Access access) { return access != Access::kRead && access != Access::kAtomicRead; }
 
+bool reads(Access access) { return !writes(access) || access == Access::kAtomicUpdate; }
+
 bool atomic(Access access) {
-  return access == Access::kAtomicRead || access == Access::kAtomicWrite;
+  return access == Access::kAtomicRead || access == Access::kAtomicWrite ||
+         access == Access::kAtomicUpdate;
 }
 
 }  // namespace
@@ -60,6 +63,7 @@ bool RaceDetector::check(Thread &thread, uintptr_t p, size_t bytes, Access acces
     report_outside(query);
     return false;
   }
+  if (space == Space::kDevice) check_written(query);
   // Not covered by the last fence.
   if (space == Space::kDevice && access == Access::kWrite) thread.fenced = false;
   // Earlier launches happened before; earlier blocks had shared memory of their own.
@@ -88,8 +92,9 @@ void RaceDetector::check_cell(const Query &query, Cell &cell, unsigned bytes) {
       }
     }
   }
-  if (query.access == Access::kRead && query.space == Space::kShared && !cell.write.valid) {
-    report_uninitialised(query);
+  if (reads(query.access) && query.space == Space::kShared && !cell.write.valid) {
+    report_uninitialised(query, "uninitialised shared memory",
+                         query.p - uintptr_t(query.owner->shared));
   }
   const Thread &thread = query.thread;
   const Remembered now = {thread.clock,
@@ -223,13 +228,23 @@ void RaceDetector::report_race(const Query &query, const Remembered &earlier, bo
       query.space == Space::kDevice ? "device" : "shared");
 }
 
-void RaceDetector::report_uninitialised(const Query &query) {
+void RaceDetector::report_uninitialised(const Query &query, const char *memory, size_t byte) {
   if (!first_report(1, query.pc)) return;
   const Source source = source_of(query.pc);
-  query.thread.cluster->reports().add("uninitialised shared memory", source.site(),
-                                      "read of byte %zu by %s%s",
-                                      size_t(query.p - uintptr_t(query.owner->shared)),
+  query.thread.cluster->reports().add(memory, source.site(), "read of byte %zu by %s%s", byte,
                                       by(query.thread).c_str(), source.within.c_str());
+}
+
+void RaceDetector::check_written(const Query &query) {
+  Allocation &allocation = *query.thread.cluster->launch->device.memory.find(query.p);
+  const size_t offset = query.p - allocation.address;
+  for (size_t byte = offset; byte < offset + query.bytes; ++byte) {
+    if (reads(query.access) && !allocation.written[byte]) {
+      report_uninitialised(query, "uninitialised device memory", byte);
+      return;
+    }
+    if (writes(query.access)) allocation.written[byte] = true;
+  }
 }
 
 bool race_access(Thread &thread, const void *p, size_t bytes, Access access, const void *pc) {

@@ -11,7 +11,14 @@
 
 namespace emulator {
 
-enum class Access : uint8_t { kRead, kWrite, kAtomicRead, kAtomicWrite, kAsyncWrite };
+enum class Access : uint8_t {
+  kRead,
+  kWrite,
+  kAtomicRead,
+  kAtomicWrite,
+  kAtomicUpdate,
+  kAsyncWrite,
+};
 
 #if EMULATOR_RACE
 
@@ -68,7 +75,8 @@ class RaceDetector {
   bool first_report(uint32_t earlier_pc, uint32_t pc);
   void report_outside(const Query &query);
   void report_race(const Query &query, const Remembered &earlier, bool earlier_writes);
-  void report_uninitialised(const Query &query);
+  void report_uninitialised(const Query &query, const char *memory, size_t byte);
+  void check_written(const Query &query);
 
   static constexpr int kCellBits = 1;
   static constexpr int kPageBits = 12;

@@ -123,7 +123,7 @@ bool happens_before(const Remembered &earlier, const Thread &thread) {
 
 void atomic_access(const void *p, size_t bytes) {
   Thread &thread = running();
-  if (!race_access(thread, p, bytes, Access::kAtomicWrite, __builtin_return_address(0))) {
+  if (!race_access(thread, p, bytes, Access::kAtomicUpdate, __builtin_return_address(0))) {
     stop_at_fault(thread);
   }
   race_publish(thread, p);

@@ -153,7 +153,6 @@ fn math() {
 
 /// A soak: no report, and the same bits, whatever the schedule.
 #[test]
-#[ignore = "a thousand launches of correct kernels: a minute"]
 fn many_seeds() {
     for seed in 0..200 {
         let emulator = emulator(Schedule::Random(seed));

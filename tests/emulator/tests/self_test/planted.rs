@@ -200,6 +200,18 @@ fn shared_memory() {
     check("lost_update", [Never, race(), Never], writes(shape(1, 64), vec![0.0], vec![64.0]));
 }
 
+/// Fresh device memory that nobody has written is NaN, and known in race mode.
+#[test]
+fn uninitialised_device_memory() {
+    let run = |emulator: &Arc<Emulator>, kernel: &str| {
+        let x = Buffer::<f32>::poisoned(emulator, 128);
+        let out = Buffer::<f32>::poisoned(emulator, 1);
+        launch(emulator, kernel, shape(1, 128), &[&x, &out])?;
+        Ok(!out.get()?[0].is_nan())
+    };
+    check("sum", [Sometimes, Always("uninitialised device memory at planted.cu:"), Sometimes], run);
+}
+
 #[test]
 fn between_blocks() {
     let twice = writes(shape(6, 32), vec![0.0; 3], vec![2.0; 3]);
