@@ -34,7 +34,7 @@ uintptr_t DeviceMemory::allocate(size_t bytes, unsigned char fill) {
   const uintptr_t address = uintptr_t(base) + kMarginBefore;
   memset(reinterpret_cast<void *>(address), fill, bytes);
   // What is filled with something else than poison is meant to be read.
-  std::vector<bool> written(EMULATOR_RACE ? bytes : 0, fill != kPoison);
+  std::vector<uint8_t> written(EMULATOR_RACE ? bytes : 0, fill != kPoison);
   live_[address] = {address, bytes, base, total, std::move(written)};
   return address;
 }
@@ -77,7 +77,7 @@ void DeviceMemory::mark_written(uintptr_t address, size_t bytes) {
   Allocation *allocation = find(address);
   if (!allocation || allocation->written.empty()) return;
   const auto begin = allocation->written.begin() + long(address - allocation->address);
-  std::fill(begin, begin + long(bytes), true);
+  std::fill(begin, begin + long(bytes), 1);
 }
 
 bool DeviceMemory::freed(uintptr_t address) const {

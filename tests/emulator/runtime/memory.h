@@ -17,8 +17,8 @@ struct Allocation {
   size_t bytes;
   void *base;  // of the allocation on the host, with its margins
   size_t total;
-  // Race mode: which bytes have been written to.
-  std::vector<bool> written;
+  // Race mode: for each byte, whether it has been written to.
+  std::vector<uint8_t> written;
 };
 
 class DeviceMemory {

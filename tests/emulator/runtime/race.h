@@ -84,6 +84,8 @@ class RaceDetector {
     Cell cells[1 << (kPageBits - kCellBits)];
   };
   std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages_;
+  uintptr_t last_page_number_ = 0;  // neighbours are asked for one after another
+  Page *last_page_ = nullptr;
   std::vector<std::vector<Remembered>> lists_ = std::vector<std::vector<Remembered>>(1);
   std::vector<uint32_t> free_lists_;
   std::unordered_map<const void *, std::vector<Published>> published_;
