@@ -51,10 +51,6 @@ const BOUNDS: [Bound; 2] = [
     },
 ];
 
-/// What f32 may take beyond the bounds: a vector's own instructions are shared by half as many logits,
-/// and the logits come at half the rate.
-const MORE_FOR_F32: f64 = 1.0;
-
 /// A loop that touches logits.
 struct Hot {
     /// Where its source begins.
@@ -163,9 +159,8 @@ fn check(file: &str, function: &Function, loops: &[Hot]) -> std::result::Result<
     let exempt = |name: &&str| function.name.starts_with(*name);
     let bound = BOUNDS.iter().find(|bound| bound.file == file && !bound.exempt.iter().any(exempt));
     let Some(bound) = bound else { return Ok(()) };
-    let (entropy, size) = (function.name.contains("entropy"), bytes_per_logit(&function.name));
+    let entropy = function.name.contains("entropy");
     let allowed = if entropy { bound.with_entropy } else { bound.instructions };
-    let allowed = allowed + if size == Some(4) { MORE_FOR_F32 } else { 0.0 };
     // What is loaded is stored again, in vectors of the same size.
     let stored = |main: &Counts| !bound.stores || main.stores.wide() >= main.loads.wide();
     let aligned = loops.iter().filter(|hot| hot.aligned && stored(&hot.main));

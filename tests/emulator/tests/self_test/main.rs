@@ -3,6 +3,7 @@
 
 mod common;
 mod driver;
+mod entries;
 mod good;
 mod planted;
 mod precision;
