@@ -191,6 +191,8 @@ impl Build {
         build.warnings(true).extra_warnings(true).flag("-Wno-unknown-pragmas");
         // blockDim and its like are unsigned, and indices are not.
         build.flag("-Wno-sign-compare");
+        // What a template leaves alone where it is not asked for, it still hands on.
+        build.flag_if_supported("-Wno-maybe-uninitialized");
         // A raw reinterpret_cast means on the GPU what it says.
         build.flag("-g").flag("-fno-strict-aliasing").flag("-ffp-contract=off");
         let flag = |on: bool| if on { "1" } else { "0" };

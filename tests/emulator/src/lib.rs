@@ -41,7 +41,7 @@
 mod emulator;
 mod interface;
 
-pub use emulator::{Emulator, Mode, Schedule, kernel_names, mode};
+pub use emulator::{Emulator, Mode, Schedule, kernel_names, mode, parameter_sizes};
 
 #[cfg(doc)]
 use prefuse::{Error, cuda::Driver};
