@@ -187,6 +187,13 @@ const char *kernel_name(size_t index) {
   return nullptr;
 }
 
+// 0 where there is no such parameter.
+size_t parameter_bytes(const char *name, size_t index) {
+  const auto found = kernels().find(name);
+  if (found == kernels().end() || index >= found->second.parameter_count) return 0;
+  return found->second.parameters[index].bytes;
+}
+
 struct Interface {
   Device *(*create)(int, int);
   void (*destroy)(Device *);
@@ -199,6 +206,7 @@ struct Interface {
   const char *(*message)(Device *);
   size_t (*allocation_count)(Device *);
   const char *(*kernel_name)(size_t);
+  size_t (*parameter_bytes)(const char *, size_t);
 };
 
 }  // namespace
@@ -208,6 +216,6 @@ extern "C" const void *prefuse_emulator_interface() {
   using namespace emulator;
   static const Interface interface = {create,   destroy,          configure,   mode,
                                       allocate, free_memory,      check_range, launch,
-                                      message,  allocation_count, kernel_name};
+                                      message,  allocation_count, kernel_name, parameter_bytes};
   return &interface;
 }

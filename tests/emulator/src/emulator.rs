@@ -49,6 +49,15 @@ pub fn kernel_names() -> Vec<String> {
     (0..).map_while(name).collect()
 }
 
+/// The sizes in bytes of what a kernel takes, to compare with those of the host's types; empty where
+/// no kernel has the name.
+pub fn parameter_sizes(kernel: &str) -> Vec<usize> {
+    let Ok(name) = CString::new(kernel) else { return Vec::new() };
+    // SAFETY: the string outlives the call, which takes any number.
+    let bytes = |index| unsafe { (INTERFACE.parameter_bytes)(name.as_ptr(), index) };
+    (0..).map(bytes).take_while(|bytes| *bytes != 0).collect()
+}
+
 /// A made-up GPU with its memory. Devices share nothing, so tests may use theirs side by side.
 #[derive(Debug)]
 pub struct Emulator {

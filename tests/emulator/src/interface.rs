@@ -41,6 +41,7 @@ pub struct Interface {
     pub message: unsafe extern "C" fn(*mut RawDevice) -> *const c_char,
     pub allocation_count: unsafe extern "C" fn(*mut RawDevice) -> usize,
     pub kernel_name: unsafe extern "C" fn(usize) -> *const c_char,
+    pub parameter_bytes: unsafe extern "C" fn(*const c_char, usize) -> usize,
 }
 
 type GetInterface = unsafe extern "C" fn() -> *const Interface;

@@ -1,4 +1,5 @@
 //! The emulator itself: correct kernels pass in silence, mistakes are caught where they can be.
+#![cfg(emulator)]
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
