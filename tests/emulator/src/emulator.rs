@@ -142,8 +142,7 @@ impl State {
     /// A pointer to a range of device memory that the host may copy, or why it may not.
     fn range(&self, call: &'static str, address: u64, bytes: usize) -> Result<*mut u8> {
         // SAFETY: the device is alive, and its message is read before the next call.
-        let complaint =
-            unsafe { text((INTERFACE.check_range)(self.raw.as_ptr(), address, bytes)) };
+        let complaint = unsafe { text((INTERFACE.check_range)(self.raw.as_ptr(), address, bytes)) };
         match complaint {
             Some(complaint) => Err(error(call, complaint)),
             None => Ok(std::ptr::with_exposed_provenance_mut(address as usize)),

@@ -67,14 +67,9 @@ fn arguments_of_the_wrong_size() {
 
 #[test]
 fn limits_of_shared_memory() {
-    for (capability, kib) in [
-        ((8, 0), 163),
-        ((8, 6), 99),
-        ((8, 9), 99),
-        ((9, 0), 227),
-        ((10, 0), 227),
-        ((12, 0), 99),
-    ] {
+    for (capability, kib) in
+        [((8, 0), 163), ((8, 6), 99), ((8, 9), 99), ((9, 0), 227), ((10, 0), 227), ((12, 0), 99)]
+    {
         let emulator = Arc::new(Emulator::new(device(capability.0, capability.1)));
         let out = Buffer::<f32>::poisoned(&emulator, 32);
         let with = |shared| LaunchShape { shared, ..shape(1, 32) };

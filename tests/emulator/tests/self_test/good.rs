@@ -12,7 +12,8 @@ fn warp_functions() {
         launch(&emulator, "good_warp", shape(1, 48), &[&out]).unwrap();
         let out = out.get().unwrap();
         for thread in 0..48i32 {
-            let (lane, base, lanes) = (thread & 31, thread & !31, if thread < 32 { 32 } else { 16 });
+            let (lane, base, lanes) =
+                (thread & 31, thread & !31, if thread < 32 { 32 } else { 16 });
             let ballot: u32 = (0..lanes).filter(|i| i % 3 == 0).map(|i| 1 << i).sum();
             let matching: u32 = (0..lanes).filter(|i| i % 4 == lane % 4).map(|i| 1 << i).sum();
             let expected = [
@@ -96,8 +97,7 @@ fn clusters() {
 fn bit_intrinsics() {
     let emulator = emulator(schedules().next().unwrap());
     let (a, b) = (0x8765_4320u32, 0x0fed_cba9u32);
-    let (input, out) =
-        (Buffer::new(&emulator, &[a, b]), Buffer::<u32>::poisoned(&emulator, 12));
+    let (input, out) = (Buffer::new(&emulator, &[a, b]), Buffer::<u32>::poisoned(&emulator, 12));
     launch(&emulator, "good_bits", shape(1, 1), &[&input, &out]).unwrap();
     let expected = [
         0xa987_6543,

@@ -238,7 +238,8 @@ fn freed_memory() {
         let freed = Buffer::new(emulator, &[1f32]);
         let address = freed.address;
         drop(freed);
-        let (table, out) = (Buffer::new(emulator, &[address]), Buffer::<f32>::poisoned(emulator, 1));
+        let (table, out) =
+            (Buffer::new(emulator, &[address]), Buffer::<f32>::poisoned(emulator, 1));
         launch(emulator, kernel, shape(1, 32), &[&table, &out])?;
         Ok(out.get()? == [1.0])
     };

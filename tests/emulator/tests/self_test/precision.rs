@@ -24,13 +24,8 @@ fn check_packing(x: &[f32]) {
         Buffer::<u32>::poisoned(&emulator, pairs),
         Buffer::<u32>::poisoned(&emulator, pairs),
     );
-    launch(
-        &emulator,
-        "pack_halves",
-        shape(8, 256),
-        &[&input, &as_bf16, &as_f16, &(pairs as i32)],
-    )
-    .unwrap();
+    launch(&emulator, "pack_halves", shape(8, 256), &[&input, &as_bf16, &as_f16, &(pairs as i32)])
+        .unwrap();
     let (as_bf16, as_f16) = (as_bf16.get().unwrap(), as_f16.get().unwrap());
     for (i, pair) in x.chunks_exact(2).enumerate() {
         let (low, high) = (rounded(pair[0]), rounded(pair[1]));
@@ -119,12 +114,32 @@ fn powers_of_2() {
     let emulator = emulator(Schedule::Forward);
     let smallest = f32::MIN_POSITIVE;
     let x = [
-        0.0, -0.0, 1e-40, -1e-40, -126.0, -126.5, -149.0, -1e30, f32::NEG_INFINITY, 10.0, 128.0,
+        0.0,
+        -0.0,
+        1e-40,
+        -1e-40,
+        -126.0,
+        -126.5,
+        -149.0,
+        -1e30,
+        f32::NEG_INFINITY,
+        10.0,
+        128.0,
         f32::NAN,
     ];
     let n = x.len();
     let expected = [
-        1.0, 1.0, 1.0, 1.0, smallest, 0.0, 0.0, 0.0, 0.0, 1024.0, f32::INFINITY,
+        1.0,
+        1.0,
+        1.0,
+        1.0,
+        smallest,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        1024.0,
+        f32::INFINITY,
         f32::from_bits(0x7fff_ffff),
     ];
     let (input, out) = (Buffer::new(&emulator, &x), Buffer::<f32>::poisoned(&emulator, n));
