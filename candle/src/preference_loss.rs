@@ -58,7 +58,8 @@ pub fn preference_loss(logits: &Tensor, loss: &Loss<'_>) -> Result<PreferenceLos
     let forward =
         rows::read(logits, |rows| loss.forward(rows::backend(rows.dtype()).as_ref(), rows))?;
     let forward = Arc::new(forward);
-    let operation = LossOperation { loss: loss.clone().into_owned(), forward: forward.clone() };
+    let loss = loss.clone().into_owned().map_err(Error::wrap)?;
+    let operation = LossOperation { loss, forward: forward.clone() };
     Ok(PreferenceLoss { loss: attach(logits, operation)?, forward })
 }
 

@@ -60,8 +60,8 @@ pub fn token_log_probs(
     let argmax = argmax.map(<[i64]>::to_vec);
     let has_entropies = values.entropy().is_some();
     let operation = TokenOperation {
-        labels: labels.clone().into_owned(),
-        weights: weights.cloned().map(Weights::into_owned),
+        labels: labels.clone().into_owned().map_err(Error::wrap)?,
+        weights: weights.cloned().map(Weights::into_owned).transpose().map_err(Error::wrap)?,
         values,
     };
     let output = attach(logits, operation)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prefuse::Error;
 use prefuse::cuda::{Driver, LaunchShape};
-use prefuse_emulator::{Emulator, Schedule, kernel_names};
+use prefuse_emulator::{Emulator, Schedule, kernel_names, parameter_sizes};
 
 use crate::common::{Argument, Buffer, SHARED, device, emulator, launch, shape};
 
@@ -182,6 +182,8 @@ fn entry_points() {
     for kernel in ["good_warp", "sum", "bulk_sum_no_wait", "max_halves"] {
         assert!(names.iter().any(|name| name == kernel), "{names:?}");
     }
+    assert_eq!(parameter_sizes("bulk_sum"), [8, 8, 4]);
+    assert!(parameter_sizes("none_such").is_empty());
 }
 
 /// The twin has every function of the header that it stands in for.

@@ -1,6 +1,7 @@
 //! Correct kernels pass in silence, with the right values, in every mode and schedule.
 
 use prefuse::cuda::LaunchShape;
+use prefuse_emulator::Schedule;
 
 use crate::common::{Buffer, SHARED, emulator, launch, schedules, shape};
 
@@ -147,5 +148,24 @@ fn math() {
     let expected = [0.25f64.exp(), 0.25f64.ln_1p(), 0.25f64.exp_m1()];
     for (got, expected) in wide.get().unwrap().iter().zip(expected) {
         approx::assert_relative_eq!(*got, expected, max_relative = 1e-15);
+    }
+}
+
+/// A soak: no report, and the same bits, whatever the schedule.
+#[test]
+fn many_seeds() {
+    for seed in 0..200 {
+        let emulator = emulator(Schedule::Random(seed));
+        let x: Vec<f32> = (0..9 * 256).map(|i| (i % 89) as f32).collect();
+        let x = Buffer::new(&emulator, &x);
+        let out = Buffer::new(&emulator, &[0f32; 128]);
+        let (parts, count) =
+            (Buffer::<f32>::poisoned(&emulator, 16), Buffer::new(&emulator, &[0i32]));
+        let clusters = LaunchShape { grid: 8, block: 128, cluster: 4, shared: SHARED };
+        launch(&emulator, "sum", shape(8, 128), &[&x, &out]).unwrap();
+        launch(&emulator, "last_block", shape(8, 64), &[&parts, &count, &out]).unwrap();
+        launch(&emulator, "async_sum", shape(1, 128), &[&x, &out, &(9 * 256)]).unwrap();
+        launch(&emulator, "bulk_sum", clusters, &[&x, &out, &(9 * 256)]).unwrap();
+        launch(&emulator, "good_cluster", clusters, &[&out]).unwrap();
     }
 }

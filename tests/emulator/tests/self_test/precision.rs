@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use prefuse_emulator::Schedule;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use rayon::prelude::*;
 
 use crate::common::{Buffer, emulator, launch, shape};
 
@@ -58,10 +59,10 @@ fn packing() {
 #[test]
 #[ignore = "every f32: minutes"]
 fn packing_of_everything() {
-    for high in 0..1u32 << 8 {
+    (0..1u32 << 8).into_par_iter().for_each(|high| {
         let x: Vec<f32> = (0..1u32 << 24).map(|low| f32::from_bits(high << 24 | low)).collect();
         check_packing(&x);
-    }
+    });
 }
 
 #[test]
