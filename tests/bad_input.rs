@@ -1,24 +1,13 @@
 //! Every bad input is its own error, names both sides, and leaves the caller's buffers as they were.
 
 use prefuse::batch::{
-    Batch, Labels, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs, Sentence, Unlabelled,
-    Weights, shift_labels,
+    Batch, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs, Sentence, Unlabelled, Weights,
+    shift_labels,
 };
 use prefuse::objectives::{Dpo, Hinge, Ipo, Nll, Reduction, Robust, SimPo};
-use prefuse::{
-    Cpu, Error, Loss, MaskedRows, RowOptions, Sequences, Slice, Target, Term, Upstream,
-    token_log_probs,
-};
+use prefuse::{Loss, Sequences, Term};
 
-use crate::common::backends;
-
-#[track_caller]
-pub fn refused<T>(result: Result<T, Error>, message: &str) {
-    match result {
-        Ok(_) => panic!("accepted, expected: {message}"),
-        Err(error) => assert_eq!(error.to_string(), message),
-    }
-}
+use crate::common::{batch, ready, refused};
 
 #[test]
 fn logits() {
@@ -81,10 +70,6 @@ fn packing() {
     refused(batch(&[], &[0, 0]), "tokens: expected at least 1, got 0");
     let packing = Packing::new(&[0_i32, 2]).unwrap();
     refused(shift_labels(&[1, 2, 3], &packing, -100), "ids: expected length 2, got 3");
-}
-
-pub fn batch(labels: &[i64], cu_seqlens: &[i64]) -> Result<Batch<'static>, Error> {
-    Batch::new(Labels::new(labels.to_vec()), Packing::new(cu_seqlens)?)
 }
 
 #[test]
@@ -166,13 +151,6 @@ fn pairs() {
         pairs().with_weight(&[f64::NAN, 0.0][..]),
         "weight of pair 0: expected a finite number, got NaN",
     );
-}
-
-pub fn ready() -> Batch<'static> {
-    batch(&[0; 4], &[0, 2, 4])
-        .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&[-1.0_f32; 4])))
-        .and_then(|batch| batch.with_pairs(Pairs::halves(1).unwrap()))
-        .unwrap()
 }
 
 #[test]
@@ -312,139 +290,4 @@ fn sentences() {
         Weights::mask_dpo(&packing, &beyond, &[], Unlabelled::Keep),
         "rejected of pair 0: expected a sequence below 2, got 2",
     );
-}
-
-/// Labels are known against the vocabulary only with the logits.
-#[test]
-fn labels() {
-    for backend in backends() {
-        let data = [0.0_f32; 12];
-        let logits = Logits::new(&data, 4, 3).unwrap();
-        let run = |labels: &Labels<'_>| {
-            token_log_probs(&*backend, logits, labels, None, RowOptions::default())
-        };
-        for label in [3, -1, i64::MAX, i64::MIN] {
-            refused(
-                run(&Labels::new(vec![0, -100, label, label])),
-                &format!("label of token 2: expected 0 to 2 or the ignore value -100, got {label}"),
-            );
-        }
-        refused(
-            run(&Labels::new(vec![0, -100, 0, 0]).with_ignore(7)),
-            "label of token 1: expected 0 to 2 or the ignore value 7, got -100",
-        );
-        refused(run(&Labels::new(vec![0; 3])), "labels: expected length 4, got 3");
-        refused(run(&Labels::new(vec![])), "tokens: expected at least 1, got 0");
-    }
-}
-
-#[test]
-fn options() {
-    for backend in backends() {
-        let data = [0.0_f32; 12];
-        let logits = Logits::new(&data, 4, 3).unwrap();
-        for temperature in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            let rows = RowOptions::default().with_temperature(temperature);
-            let message =
-                format!("temperature: expected a number from 1e-30 to 1e30, got {temperature}");
-            let labels = Labels::new(&[0; 4][..]);
-            refused(token_log_probs(&*backend, logits, &labels, None, rows), &message);
-            let loss = Loss::new(ready(), [Term::pairs(Dpo::new(0.1))]).unwrap().with_rows(rows);
-            refused(loss.forward(&*backend, logits), &message);
-        }
-    }
-    let data = [0.0_f64; 12];
-    let logits = Logits::new(&data, 4, 3).unwrap();
-    let labels = Labels::new(&[0; 4][..]);
-    refused(
-        token_log_probs(&Cpu::new(), logits, &labels, None, RowOptions::default()),
-        "logits: the cpu backend takes [f32, f16, bf16], got f64",
-    );
-}
-
-/// A refused backward leaves every buffer as it was.
-#[test]
-fn gradients() {
-    for backend in backends() {
-        let data = [0.5_f32; 12];
-        let logits = Logits::new(&data, 4, 3).unwrap();
-        let loss = Loss::new(ready(), [Term::pairs(Dpo::new(0.1))]).unwrap();
-        let forward = loss.forward(&*backend, logits).unwrap();
-        let mut grads = [7.0_f32; 15];
-        let mut run = |tokens: usize, vocab: usize, upstream: Upstream<'_>| {
-            let grads = LogitsMut::new(&mut grads[..tokens * vocab], tokens, vocab).unwrap();
-            loss.logit_grads(&*backend, &forward, (logits, grads), upstream, MaskedRows::Zero)
-        };
-        let one = Upstream::Loss(1.0);
-        refused(run(3, 3, one), "logits gradient: expected shape [4, 3], got [3, 3]");
-        refused(run(3, 4, one), "logits gradient: expected shape [4, 3], got [3, 4]");
-        for got in [f64::NAN, f64::INFINITY, 1e300] {
-            let message = format!(
-                "upstream gradient: expected a finite number in the range of f32, got {got}"
-            );
-            refused(run(4, 3, Upstream::Loss(got)), &message);
-            refused(run(4, 3, Upstream::Units(&[&[got]])), &message);
-        }
-        refused(run(4, 3, Upstream::Units(&[])), "upstream terms: expected length 1, got 0");
-        refused(
-            run(4, 3, Upstream::Units(&[&[1.0, 1.0]])),
-            "upstream gradient: expected length 1, got 2",
-        );
-        assert_eq!(grads, [7.0; 15]);
-
-        let mut half = [half::bf16::ONE; 12];
-        let target = (logits, LogitsMut::new(&mut half, 4, 3).unwrap());
-        refused(
-            loss.logit_grads(&*backend, &forward, target, one, MaskedRows::Zero),
-            "logits gradient: expected f32, got bf16",
-        );
-        let mut other = [0.5_f32; 15];
-        let target = LogitsMut::new(&mut other, 5, 3).unwrap();
-        refused(
-            loss.logit_grads_in_place(&*backend, forward, target, one, MaskedRows::Zero),
-            "logits: expected shape [4, 3], got [5, 3]",
-        );
-        assert_eq!(other, [0.5; 15]);
-    }
-}
-
-#[test]
-fn token_gradients() {
-    for backend in backends() {
-        let data = [0.5_f32; 12];
-        let logits = Logits::new(&data, 4, 3).unwrap();
-        let labels = Labels::new(&[0, 1, 2, -100][..]);
-        let plain =
-            token_log_probs(&*backend, logits, &labels, None, RowOptions::default()).unwrap();
-        let mut grads = [7.0_f32; 12];
-        let mut run = |by_log_prob: Slice<'_>, by_entropy, labels: &Labels<'_>| {
-            let grads = LogitsMut::new(&mut grads, 4, 3).unwrap();
-            let target = Target::OutOfPlace { logits, grads };
-            plain.logit_grads(
-                &*backend,
-                target,
-                (labels, None),
-                (by_log_prob, by_entropy),
-                MaskedRows::Zero,
-            )
-        };
-        let (single, double, short) = ([1.0_f32; 4], [1.0_f64; 4], [1.0_f32; 3]);
-        refused(
-            run(Slice::new(&short), None, &labels),
-            "upstream gradient by log_probs: expected length 4, got 3",
-        );
-        refused(
-            run(Slice::new(&double), None, &labels),
-            "upstream gradient by log_probs: expected f32, got f64",
-        );
-        refused(
-            run(Slice::new(&single), Some(Slice::new(&single)), &labels),
-            "entropy gradient: expected a forward call with entropy, got one without",
-        );
-        refused(
-            run(Slice::new(&single), None, &Labels::new(&[0, 1, 2, 3][..])),
-            "label of token 3: expected 0 to 2 or the ignore value -100, got 3",
-        );
-        assert_eq!(grads, [7.0; 12]);
-    }
 }

@@ -2,11 +2,10 @@
 
 use prefuse::batch::{Labels, Logits};
 use prefuse::objectives::Dpo;
-use prefuse::stages::{LogProbs, Objective, ObjectiveOutputs, TokenOutputs, Tokens, Totals};
-use prefuse::{Backend, Cpu, DType, Reference, Slice, SliceMut, Term};
+use prefuse::stages::{LogProbs, TokenOutputs, Tokens};
+use prefuse::{Backend, Cpu, DType, Reference, SliceMut, Term};
 
-use crate::bad_input::{batch, ready, refused};
-use crate::common::backends;
+use crate::common::{batch, ready, refused};
 
 /// Shapes of the stages themselves, for callers that own the memory.
 #[test]
@@ -74,48 +73,8 @@ fn stages_of_another_backend() {
 fn terms_of_another_batch() {
     let term = Term::pairs(Dpo::new(0.1)).resolve(&ready()).unwrap();
     let bare = batch(&[0; 4], &[0, 4]).unwrap();
-    let zeros = [0.0_f64; 1];
-    let totals = Totals {
-        sums: Slice::new(&zeros),
-        tokens: Slice::new(&zeros),
-        weights: Slice::new(&zeros),
-    };
-    let (mut losses, mut rewards, mut value) = ([0.0_f64], [0.0_f64; 2], [0.0_f64]);
-    let outputs = ObjectiveOutputs {
-        losses: SliceMut::new(&mut losses),
-        rewards: SliceMut::new(&mut rewards),
-        value: SliceMut::new(&mut value),
-        grads: None,
-    };
-    let mut scratch = [0.0_f64; 0];
-    let scratch = SliceMut::new(&mut scratch);
-    let inputs = (totals, Some(Slice::new(&zeros)));
     refused(
-        Objective::new(&Reference::new(), &bare, &term, inputs, outputs, scratch),
+        term.place(&Cpu::new(), &bare),
         "term: expected one resolved against this batch, got one of another",
     );
-}
-
-/// A label outside the vocabulary is found before anything is written.
-#[test]
-fn a_bad_label_leaves_the_outputs() {
-    for backend in backends() {
-        let data = [0.5_f32; 12];
-        let labels = Labels::new(&[0, 1, 2, 3]);
-        let mut buffers = [[7.0_f32; 4]; 4];
-        let [log_probs, maximum, log_sum, entropy] =
-            buffers.each_mut().map(|buffer| SliceMut::new(buffer));
-        let outputs =
-            TokenOutputs { log_probs, maximum, log_sum, entropy: Some(entropy), argmax: None };
-        let mut scratch = vec![0.0_f64; backend.log_probs_scratch(4, 3)];
-        let scratch = SliceMut::new(&mut scratch);
-        let logits = Logits::new(&data, 4, 3).unwrap();
-        let tokens = Tokens::new(&labels, None).unwrap();
-        let stage = LogProbs::new(&*backend, logits, tokens, 1.0, outputs, scratch).unwrap();
-        refused(
-            backend.log_probs(stage),
-            "label of token 3: expected 0 to 2 or the ignore value -100, got 3",
-        );
-        assert_eq!(buffers, [[7.0; 4]; 4]);
-    }
 }

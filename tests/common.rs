@@ -1,57 +1,120 @@
-//! Backends, random inputs, and the vocabularies that every row test runs over.
+//! Inputs and outputs where a backend reaches them, and random inputs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use prefuse::batch::{Labels, Logits, Weights};
-use prefuse::{Backend, Cpu, Element, Reference, RowOptions, SimdLevel, TokenLogProbs};
+use prefuse::batch::{
+    Batch, Labels, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs, Weights,
+};
+use prefuse::{
+    Backend, Buffer, DType, Element, Error, Forward, Loss, MaskedRows, Reference, RowOptions,
+    Slice, SliceMut, TokenLogProbs, Upstream, token_log_probs,
+};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 /// The crate's folder, or its copy where the tests were carried to another machine.
 pub fn root() -> PathBuf {
-    std::env::var_os("PREFUSE_ROOT").map_or(env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+    let here = || {
+        let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+        folders.find(|folder| folder.join("src/objectives").is_dir()).unwrap().to_owned()
+    };
+    std::env::var_os("PREFUSE_ROOT").map_or_else(here, PathBuf::from)
 }
 
-/// Sizes shrink under tools that slow a GPU down a hundredfold.
-pub fn small() -> bool {
-    std::env::var_os("PREFUSE_SMALL").is_some_and(|value| value == "1")
-}
+/// Numbers where a backend reads and writes them.
+pub struct Placed(Buffer);
 
-/// Every backend that can run here; an instruction set that the machine lacks is said and skipped.
-pub fn backends() -> Vec<Box<dyn Backend>> {
-    let mut backends: Vec<Box<dyn Backend>> = vec![Box::new(Reference::new())];
-    for cpu in cpus() {
-        backends.push(Box::new(cpu));
+impl Placed {
+    pub fn new<T: Element>(backend: &dyn Backend, data: &[T]) -> Self {
+        Self(backend.upload(Slice::new(data)).unwrap())
     }
-    backends
-}
 
-/// The CPU backend at every instruction set that the machine has.
-pub fn cpus() -> Vec<Cpu> {
-    let levels = [SimdLevel::Baseline, SimdLevel::Avx2, SimdLevel::Avx512];
-    let available = levels.into_iter().filter_map(|level| {
-        let cpu = Cpu::with_simd(level);
-        if cpu.is_none() {
-            eprintln!("skipped: this machine has no {level:?}");
+    /// f64 or f32, such as log-probs are.
+    pub fn floats(backend: &dyn Backend, dtype: DType, data: &[f64]) -> Self {
+        match dtype {
+            DType::F64 => Self::new(backend, data),
+            _ => Self::new(backend, &data.iter().map(|&x| x as f32).collect::<Vec<_>>()),
         }
-        cpu
-    });
-    available.collect()
+    }
+
+    pub fn poisoned<T: Element>(backend: &dyn Backend, len: usize) -> Self {
+        Self::new(backend, &vec![T::from_f64(f64::NAN); len])
+    }
+
+    pub fn slice(&self) -> Slice<'_> {
+        self.0.slice()
+    }
+
+    pub fn slice_mut(&mut self) -> SliceMut<'_> {
+        self.0.slice_mut()
+    }
+
+    pub fn logits(&self, tokens: usize, vocab: usize) -> Logits<'_> {
+        self.strided(tokens, vocab, vocab)
+    }
+
+    pub fn strided(&self, tokens: usize, vocab: usize, stride: usize) -> Logits<'_> {
+        Logits::from_slice(self.slice(), tokens, vocab, stride).unwrap()
+    }
+
+    pub fn target(&mut self, tokens: usize, vocab: usize) -> LogitsMut<'_> {
+        self.strided_target(tokens, vocab, vocab)
+    }
+
+    pub fn strided_target(&mut self, tokens: usize, vocab: usize, stride: usize) -> LogitsMut<'_> {
+        LogitsMut::from_slice(self.slice_mut(), tokens, vocab, stride).unwrap()
+    }
+
+    pub fn read<T: Element>(&self) -> Vec<T> {
+        self.slice().read().unwrap()
+    }
 }
 
-/// 1: the softmax is 1 whatever the logit. 2: the smallest choice. 31, 32, 33: around a vector.
-/// 1000: shorter than a block. 4099: prime, a block and a tail; odd rows are unaligned. 32000:
-/// Llama 2.
-pub const VOCABS: [usize; 8] = [1, 2, 31, 32, 33, 1000, 4099, 32000];
-
-/// [`VOCABS`], without the largest where sizes shrink.
-pub fn vocabs() -> &'static [usize] {
-    if small() { &VOCABS[..VOCABS.len() - 1] } else { &VOCABS }
+/// Log-probs of contiguous rows.
+pub fn rows<T: Element>(
+    backend: &dyn Backend,
+    data: &[T],
+    labels: &Labels<'_>,
+    weights: Option<&Weights<'_>>,
+    options: RowOptions,
+) -> TokenLogProbs {
+    let data = Placed::new(backend, data);
+    let logits = data.logits(labels.len(), data.slice().len() / labels.len());
+    token_log_probs(backend, logits, labels, weights, options).unwrap()
 }
 
-/// Llama 3, Qwen 2 and Gemma, with few rows.
-pub const LARGE_VOCABS: [usize; 3] = [128_256, 151_936, 262_144];
+/// The same numbers from the reference in f64.
+pub fn truth<T: Element>(
+    data: &[T],
+    labels: &Labels<'_>,
+    weights: Option<&Weights<'_>>,
+    options: RowOptions,
+) -> TokenLogProbs {
+    rows(&Reference::new(), &exact(data), labels, weights, options)
+}
+
+/// A loss of contiguous rows.
+pub fn forward<T: Element>(loss: &Loss<'_>, backend: &dyn Backend, data: &[T]) -> Forward {
+    let tokens = loss.batch().tokens();
+    loss.forward(backend, Placed::new(backend, data).logits(tokens, data.len() / tokens)).unwrap()
+}
+
+/// The gradient of a loss, into a buffer in which an element that is not written shows.
+pub fn gradient<T: Element>(
+    loss: &Loss<'_>,
+    backend: &dyn Backend,
+    forward: &Forward,
+    data: &[T],
+    upstream: Upstream<'_>,
+) -> Vec<T> {
+    let (tokens, vocab) = (loss.batch().tokens(), data.len() / loss.batch().tokens());
+    let (logits, mut grads) =
+        (Placed::new(backend, data), Placed::poisoned::<T>(backend, data.len()));
+    let target = (logits.logits(tokens, vocab), grads.target(tokens, vocab));
+    loss.logit_grads(backend, forward, target, upstream, MaskedRows::Zero).unwrap();
+    grads.read()
+}
 
 pub fn rng(seed: u64) -> SmallRng {
     SmallRng::seed_from_u64(seed)
@@ -109,17 +172,13 @@ pub fn exact<T: Element>(values: &[T]) -> Vec<f64> {
     values.iter().map(|value| value.to_f64()).collect()
 }
 
-/// The same numbers from the reference in f64.
-pub fn truth<T: Element>(
-    logits: &[T],
-    vocab: usize,
-    labels: &Labels<'_>,
-    weights: Option<&Weights<'_>>,
-    options: RowOptions,
-) -> TokenLogProbs {
-    let exact = exact(logits);
-    let logits = Logits::new(&exact, labels.len(), vocab).unwrap();
-    prefuse::token_log_probs(&Reference::new(), logits, labels, weights, options).unwrap()
+/// Rows that start `stride` elements apart, with `gap` between them and after the last.
+pub fn spread<T: Element>(data: &[T], vocab: usize, stride: usize, gap: f64) -> Vec<T> {
+    let mut strided = vec![T::from_f64(gap); data.len() / vocab * stride];
+    for (to, from) in strided.chunks_mut(stride).zip(data.chunks(vocab)) {
+        to[..vocab].copy_from_slice(from);
+    }
+    strided
 }
 
 /// Every number of a result, as it is.
@@ -130,13 +189,32 @@ pub fn bits(result: &TokenLogProbs) -> Vec<u64> {
     parts.flat_map(|part| part.to_vec().unwrap()).map(f64::to_bits).collect()
 }
 
+#[track_caller]
+pub fn refused<T>(result: Result<T, Error>, message: &str) {
+    match result {
+        Ok(_) => panic!("accepted, expected: {message}"),
+        Err(error) => assert_eq!(error.to_string(), message),
+    }
+}
+
+pub fn batch(labels: &[i64], cu_seqlens: &[i64]) -> Result<Batch<'static>, Error> {
+    Batch::new(Labels::new(labels.to_vec()), Packing::new(cu_seqlens)?)
+}
+
+pub fn ready() -> Batch<'static> {
+    batch(&[0; 4], &[0, 2, 4])
+        .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&[-1.0_f32; 4])))
+        .and_then(|batch| batch.with_pairs(Pairs::halves(1).unwrap()))
+        .unwrap()
+}
+
 /// Half a unit in the last place of a stored number, relative, and the same at its smallest.
 pub fn rounding<T: Element>() -> (f64, f64) {
     match T::DTYPE {
-        prefuse::DType::F64 => (f64::EPSILON / 2.0, 0.0),
-        prefuse::DType::F32 => (2f64.powi(-24), 2f64.powi(-150)),
-        prefuse::DType::F16 => (2f64.powi(-11), 2f64.powi(-25)),
-        prefuse::DType::BF16 => (2f64.powi(-8), 2f64.powi(-134)),
+        DType::F64 => (f64::EPSILON / 2.0, 0.0),
+        DType::F32 => (2f64.powi(-24), 2f64.powi(-150)),
+        DType::F16 => (2f64.powi(-11), 2f64.powi(-25)),
+        DType::BF16 => (2f64.powi(-8), 2f64.powi(-134)),
         other => panic!("{other} is not rounded"),
     }
 }
@@ -164,9 +242,9 @@ macro_rules! row_sweep {
     ($check:ident, $tokens:expr) => {
         #[test]
         fn every_backend_dtype_and_vocabulary() {
-            for backend in $crate::common::backends() {
+            for backend in $crate::backends::backends() {
                 let backend = &*backend;
-                for &vocab in $crate::common::vocabs() {
+                for &vocab in $crate::backends::vocabs() {
                     $crate::each_dtype!(backend, $check, $tokens, vocab, 1.0);
                 }
                 $crate::each_dtype!(backend, $check, $tokens, 1000, 0.7);
@@ -176,8 +254,8 @@ macro_rules! row_sweep {
 
         #[test]
         fn large_vocabularies() {
-            for backend in $crate::common::backends() {
-                for vocab in $crate::common::LARGE_VOCABS {
+            for backend in $crate::backends::backends() {
+                for &vocab in $crate::backends::large_vocabs() {
                     $crate::each_dtype!(&*backend, $check, 6, vocab, 1.0);
                 }
             }

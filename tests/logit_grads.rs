@@ -1,13 +1,13 @@
 //! Stage 4 against the reference in f64.
 
-use prefuse::batch::{Labels, Logits, LogitsMut, Weights};
-use prefuse::{
-    Backend, DType, Element, Error, MaskedRows, RowOptions, Slice, Target, TokenLogProbs,
-    token_log_probs,
-};
+use prefuse::batch::{Labels, Weights};
+use prefuse::{Backend, DType, Element, MaskedRows, RowOptions, Target, TokenLogProbs};
 use rand::RngExt;
 
-use crate::common::{backends, exact, labels, logits, normal, rng, rounding, truth, weights};
+use crate::backends::backends;
+use crate::common::{
+    Placed, exact, labels, logits, normal, rng, rounding, rows, spread, truth, weights,
+};
 use crate::{each_dtype, row_sweep};
 
 /// Runs forward and backward; `grads` has the type of the log-probs.
@@ -27,39 +27,24 @@ impl<'a, T: Element> Case<'a, T> {
         Self { data, vocab, labels, weights: None, options, log_prob_grads, entropy_grads: None }
     }
 
-    fn forward(&self, backend: &dyn Backend) -> TokenLogProbs {
-        let logits = Logits::new(self.data, self.labels.len(), self.vocab).unwrap();
-        token_log_probs(backend, logits, self.labels, self.weights, self.options).unwrap()
-    }
-
     fn grads(&self, backend: &dyn Backend) -> Vec<T> {
         let tokens = self.labels.len();
         // Poisoned, so that an element that is not written shows.
-        let mut grads = vec![T::from_f64(f64::NAN); tokens * self.vocab];
-        let logits = Logits::new(self.data, tokens, self.vocab).unwrap();
-        let target = Target::OutOfPlace {
-            logits,
-            grads: LogitsMut::new(&mut grads, tokens, self.vocab).unwrap(),
-        };
-        self.run(backend, target, MaskedRows::Zero).unwrap();
-        grads
+        let mut grads = Placed::poisoned::<T>(backend, self.data.len());
+        let data = Placed::new(backend, self.data);
+        let logits = data.logits(tokens, self.vocab);
+        let target = Target::OutOfPlace { logits, grads: grads.target(tokens, self.vocab) };
+        self.run(backend, target, MaskedRows::Zero);
+        grads.read()
     }
 
-    fn run(
-        &self,
-        backend: &dyn Backend,
-        target: Target<'_>,
-        masked: MaskedRows,
-    ) -> Result<(), Error> {
-        let forward = self.forward(backend);
-        let cast = |values: &[f64]| values.iter().map(|&value| value as f32).collect::<Vec<_>>();
-        let single = (cast(self.log_prob_grads), self.entropy_grads.map(cast));
-        let upstream = if forward.log_probs().dtype() == DType::F64 {
-            (Slice::new(self.log_prob_grads), self.entropy_grads.map(Slice::new))
-        } else {
-            (Slice::new(&single.0), single.1.as_deref().map(Slice::new))
-        };
-        forward.logit_grads(backend, target, (self.labels, self.weights), upstream, masked)
+    fn run(&self, backend: &dyn Backend, target: Target<'_>, masked: MaskedRows) {
+        let forward = rows(backend, self.data, self.labels, self.weights, self.options);
+        let place = |values: &[f64]| Placed::floats(backend, forward.log_probs().dtype(), values);
+        let (by_log_prob, by_entropy) = (place(self.log_prob_grads), self.entropy_grads.map(place));
+        let upstream = (by_log_prob.slice(), by_entropy.as_ref().map(Placed::slice));
+        let tokens = (self.labels, self.weights);
+        forward.logit_grads(backend, target, tokens, upstream, masked).unwrap();
     }
 }
 
@@ -100,7 +85,7 @@ fn check<T: Element>(backend: &dyn Backend, tokens: usize, vocab: usize, tempera
             entropy_grads,
         };
         let (got, expected) = (case.grads(backend), oracle.grads(&prefuse::Reference::new()));
-        let statistics = truth(&data, vocab, &labels, weights, options);
+        let statistics = truth(&data, &labels, weights, options);
         compare::<T>(&got, &expected, &case, &statistics, temperature, backend);
     }
 }
@@ -150,8 +135,7 @@ fn compare<T: Element>(
         let error = (got - expected).abs();
         assert!(
             error <= bound,
-            "{} {} token {token} of vocab {} column {v}: {got} for {expected}, bound {bound}",
-            backend.name(),
+            "{backend:?} {} token {token} of vocab {} column {v}: {got} for {expected}, bound {bound}",
             T::DTYPE,
             case.vocab,
         );
@@ -170,18 +154,11 @@ fn in_place_is_out_of_place() {
         let (labels, grads) = (Labels::new(&ids[..]), upstream(4, tokens));
         let case = Case::new(&data, vocab, &labels, &grads);
         let expected = case.grads(backend);
-        let gap = T::from_f64(-7.0);
-        let mut strided = vec![gap; (tokens - 1) * stride + vocab];
-        for token in 0..tokens {
-            strided[token * stride..][..vocab].copy_from_slice(&data[token * vocab..][..vocab]);
-        }
-        let target = LogitsMut::strided(&mut strided, tokens, vocab, stride).unwrap();
-        case.run(backend, Target::InPlace(target), MaskedRows::Zero).unwrap();
-        for (token, row) in strided.chunks(stride).enumerate() {
-            let bytes = bytemuck::cast_slice::<T, u8>;
-            assert_eq!(bytes(&row[..vocab]), bytes(&expected[token * vocab..][..vocab]));
-            assert!(row[vocab..].iter().all(|x| x.to_f64() == -7.0));
-        }
+        let mut strided = Placed::new(backend, &spread(&data, vocab, stride, -7.0));
+        let target = strided.strided_target(tokens, vocab, stride);
+        case.run(backend, Target::InPlace(target), MaskedRows::Zero);
+        let bytes = bytemuck::cast_slice::<T, u8>;
+        assert_eq!(bytes(&strided.read()), bytes(&spread(&expected, vocab, stride, -7.0)));
     }
     for backend in backends() {
         each_dtype!(&*backend, body);
@@ -198,21 +175,13 @@ fn out_of_place_strides() {
         let (labels, upstream) = (Labels::new(&ids[..]), upstream(4, tokens));
         let case = Case::new(&data, vocab, &labels, &upstream);
         let expected = case.grads(backend);
-        let mut strided = vec![T::from_f64(f64::NAN); tokens * from];
-        for token in 0..tokens {
-            strided[token * from..][..vocab].copy_from_slice(&data[token * vocab..][..vocab]);
-        }
-        let mut grads = vec![T::from_f64(-7.0); tokens * to];
-        let target = Target::OutOfPlace {
-            logits: Logits::strided(&strided, tokens, vocab, from).unwrap(),
-            grads: LogitsMut::strided(&mut grads, tokens, vocab, to).unwrap(),
-        };
-        case.run(backend, target, MaskedRows::Zero).unwrap();
-        for (row, expected) in grads.chunks(to).zip(expected.chunks(vocab)) {
-            let bytes = bytemuck::cast_slice::<T, u8>;
-            assert_eq!(bytes(&row[..vocab]), bytes(expected));
-            assert!(row[vocab..].iter().all(|x| x.to_f64() == -7.0));
-        }
+        let strided = Placed::new(backend, &spread(&data, vocab, from, f64::NAN));
+        let mut grads = Placed::new(backend, &vec![T::from_f64(-7.0); tokens * to]);
+        let logits = strided.strided(tokens, vocab, from);
+        let target = Target::OutOfPlace { logits, grads: grads.strided_target(tokens, vocab, to) };
+        case.run(backend, target, MaskedRows::Zero);
+        let bytes = bytemuck::cast_slice::<T, u8>;
+        assert_eq!(bytes(&grads.read()), bytes(&spread(&expected, vocab, to, -7.0)));
     }
     for backend in backends() {
         each_dtype!(&*backend, body);
@@ -259,17 +228,14 @@ fn masked_rows() {
         assert!(grads[0] > 0.0);
         assert_eq!(grads[2..], [0.0; 4], "masked, and upstream 0");
 
-        let mut grads = [7.0_f32; 6];
-        let target = Target::OutOfPlace {
-            logits: Logits::new(&data, 3, 2).unwrap(),
-            grads: LogitsMut::new(&mut grads, 3, 2).unwrap(),
-        };
-        case.run(&*backend, target, MaskedRows::AlreadyZero).unwrap();
-        assert_eq!(grads[2..], [7.0, 7.0, 0.0, 0.0], "left alone, and upstream 0");
+        let mut data = Placed::new(&*backend, &data);
+        let mut grads = Placed::new(&*backend, &[7.0_f32; 6]);
+        let target = Target::OutOfPlace { logits: data.logits(3, 2), grads: grads.target(3, 2) };
+        case.run(&*backend, target, MaskedRows::AlreadyZero);
+        assert_eq!(grads.read::<f32>()[2..], [7.0, 7.0, 0.0, 0.0], "left alone, and upstream 0");
 
-        let mut data = data;
-        let target = Target::InPlace(LogitsMut::new(&mut data, 3, 2).unwrap());
-        case.run(&*backend, target, MaskedRows::AlreadyZero).unwrap();
+        case.run(&*backend, Target::InPlace(data.target(3, 2)), MaskedRows::AlreadyZero);
+        let data: Vec<f32> = data.read();
         assert!(data[2].is_nan() && data[3] == 1.0, "left alone in place");
     }
 }

@@ -1,6 +1,10 @@
 //! One test body for each stage and property, over every backend, element type and vocabulary.
+//! `tests/emulator` includes the bodies that a backend takes part in, for emulated CUDA devices.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod alignment;
+mod backends;
+mod bad_call;
 mod bad_input;
 mod bad_stage;
 #[cfg(unix)]
@@ -8,6 +12,8 @@ mod build_script;
 mod common;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod cuda_driver;
+#[cfg(feature = "cuda")]
+mod device_errors;
 mod golden;
 mod layout;
 mod log_probs;
@@ -17,5 +23,7 @@ mod mask_dpo;
 mod mock_libcuda;
 mod objective;
 mod objective_source;
+mod own_objectives;
 mod properties;
 mod sequence_sums;
+mod threads;

@@ -1,13 +1,13 @@
 //! Mask-DPO: which tokens count, and what becomes of empty masks.
 
 use prefuse::batch::{
-    Batch, Labels, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs, Sentence, Unlabelled,
-    Weights, shift_labels,
+    Batch, Labels, Packing, Pairs, ReferenceLogProbs, Sentence, Unlabelled, Weights, shift_labels,
 };
 use prefuse::objectives::Dpo;
-use prefuse::{Backend, Loss, MaskedRows, Term, Upstream};
+use prefuse::{Backend, Loss, Term, Upstream};
 
-use crate::common::{backends, logits};
+use crate::backends::backends;
+use crate::common::{forward, gradient, logits};
 
 fn packing() -> Packing {
     Packing::new(&[0_i32, 6, 12]).unwrap()
@@ -72,11 +72,8 @@ fn run(backend: &dyn Backend, weights: Weights<'_>) -> (f64, Vec<f32>) {
         .and_then(|batch| batch.with_pairs(Pairs::halves(1).unwrap()))
         .unwrap();
     let loss = Loss::new(batch, [Term::pairs(Dpo::new(0.5))]).unwrap();
-    let logits = Logits::new(&data, 12, 7).unwrap();
-    let forward = loss.forward(backend, logits).unwrap();
-    let mut grads = vec![f32::NAN; data.len()];
-    let target = (logits, LogitsMut::new(&mut grads, 12, 7).unwrap());
-    loss.logit_grads(backend, &forward, target, Upstream::Loss(1.0), MaskedRows::Zero).unwrap();
+    let forward = forward(&loss, backend, &data);
+    let grads = gradient(&loss, backend, &forward, &data, Upstream::Loss(1.0));
     (forward.loss(), grads)
 }
 

@@ -116,3 +116,30 @@ fn bodies_are_also_cpp() {
         approx::assert_relative_eq!(got, expected, max_relative = 1e-14, epsilon = 1e-15);
     }
 }
+
+/// The objectives of the list check themselves, and have names, parameters and a text.
+#[test]
+fn the_list_is_complete() {
+    let mut files: Vec<String> = std::fs::read_dir(crate::common::root().join("src/objectives"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| {
+            !["mod.rs", "objective.rs", "scalar.rs", "units.rs", "reduction.rs"]
+                .contains(&name.as_str())
+        })
+        .map(|name| name.trim_end_matches(".rs").replace('_', ""))
+        .collect();
+    let pairs = pair_objectives();
+    let sequences = sequence_objectives();
+    for (name, parameters, checked, source) in pairs
+        .iter()
+        .map(|o| (o.name(), o.parameters(), o.check(), o.source()))
+        .chain(sequences.iter().map(|o| (o.name(), o.parameters(), o.check(), o.source())))
+    {
+        assert!(checked.is_ok(), "{name}");
+        assert!(parameters.iter().all(|(_, value)| value.is_finite()), "{name}");
+        assert!(source.is_some(), "{name}");
+        files.retain(|file| *file != name.to_lowercase());
+    }
+    assert_eq!(files, Vec::<String>::new(), "files without an entry in the list");
+}

@@ -46,11 +46,13 @@ impl Packing {
     /// # Errors
     /// No sequences, no tokens, or more tokens than fit in memory.
     pub fn padded(sequences: usize, length: usize) -> Result<Self> {
-        let tokens = sequences.checked_mul(length).and_then(|tokens| i64::try_from(tokens).ok());
-        if tokens.ok_or(Error::TooLarge { tokens: sequences, stride: length })? == 0 {
+        let too_large = Error::TooLarge { tokens: sequences, stride: length };
+        let tokens = sequences.checked_mul(length).ok_or(too_large.clone())?;
+        if tokens == 0 {
             return Err(Error::NoTokens);
         }
         let mut offsets = with_capacity("sequences", sequences.saturating_add(1))?;
+        i64::try_from(tokens).map_err(|_| too_large)?;
         offsets.extend((0..=sequences).map(|sequence| (sequence * length) as i64));
         Ok(Self { offsets: offsets.into() })
     }

@@ -19,8 +19,12 @@ const ROWS_WARPS: usize = 8;
 /// States beyond this many do not fit the shared memory that every block may have (48 KB).
 const SHARED_STATES: usize = 48 * 1024 / STATE_BYTES;
 
-/// Blocks that fill a multiprocessor in stage 1: 512 threads of 64 registers, twice.
-const RESIDENT_BLOCKS: usize = 2;
+/// Warps of a block in stage 1. Four blocks of 8 are as many threads as two of 16, and one that waits
+/// for its row's first loads or merges its states leaves three that keep memory busy.
+const WARPS: usize = 8;
+
+/// Blocks that fill a multiprocessor in stage 1: 256 threads of 64 registers, four times.
+const RESIDENT_BLOCKS: usize = 4;
 
 /// Blocks of a cluster that every sm_90 device can place.
 const CLUSTER: usize = 8;
@@ -29,8 +33,9 @@ const CLUSTER: usize = 8;
 /// 16 waves a last one that is half empty costs 3 %.
 const GRADS_BLOCKS: usize = 64;
 
-/// The most blocks of a grid's x axis; a kernel's rows go round where they are more.
-const MAX_GRID: usize = i32::MAX as usize;
+/// The most blocks of a grid, so that 32 bits hold the threads of all; rows go round where they are
+/// more.
+const MAX_GRID: usize = 1 << 22;
 
 /// Who computes the states of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +53,7 @@ pub(crate) enum LogProbsShape {
 /// | rows | segments of 1024 columns | device | shape |
 /// |---|---|---|---|
 /// | any | up to 4 | any | a warp a row |
-/// | two blocks for each multiprocessor, or more | 5 to 4096 | any | a block a row |
+/// | four for each multiprocessor, or more | 5 to 4096 | any | a block a row |
 /// | fewer, but a cluster of 8 for each fills the device | 5 to 4096 | sm_90 and later | a cluster a row |
 /// | fewer still | 5 or more | any | a row in parts |
 /// | any | more than 4096 | any | a row in parts |
@@ -58,11 +63,10 @@ pub(crate) fn log_probs(device: &Device, tokens: usize, vocab: usize) -> LogProb
         let shared = ROWS_WARPS * ROWS_SEGMENTS * STATE_BYTES;
         return LogProbsShape::Rows(shape(tokens.div_ceil(ROWS_WARPS), 32 * ROWS_WARPS, 1, shared));
     }
-    let warps = if segments <= 8 { 8 } else { 16 };
-    let (threads, shared) = (32 * warps, segments * STATE_BYTES);
+    let (threads, shared) = (32 * WARPS, segments * STATE_BYTES);
     let wanted = (RESIDENT_BLOCKS * device.processors as usize).div_ceil(tokens);
     // No warp without a segment.
-    let parts = wanted.min(segments.div_ceil(warps));
+    let parts = wanted.min(segments.div_ceil(WARPS));
     if segments > SHARED_STATES || parts > CLUSTER || parts > 1 && device.capability.0 < 9 {
         let rows = tokens.min(MAX_GRID / parts);
         let merge = shape(tokens.div_ceil(ROWS_WARPS), 32 * ROWS_WARPS, 1, 0);
@@ -162,11 +166,11 @@ mod tests {
         let hopper = device((9, 0), 132);
         assert!(matches!(log_probs(&hopper, 1, 1), LogProbsShape::Rows(shape) if shape.grid == 1));
         assert!(matches!(log_probs(&hopper, 9, 4096), LogProbsShape::Rows(s) if s.grid == 2));
-        let block = LaunchShape { grid: 8192, block: 512, cluster: 1, shared: 126 * 12 };
+        let block = LaunchShape { grid: 8192, block: 256, cluster: 1, shared: 126 * 12 };
         assert_eq!(log_probs(&hopper, 8192, 128_256), LogProbsShape::Block(block));
-        assert_eq!(cluster(log_probs(&hopper, 132, 128_256)), 2);
-        assert_eq!(cluster(log_probs(&hopper, 64, 128_256)), 4);
-        assert_eq!(cluster(log_probs(&hopper, 33, 128_256)), 8);
+        assert_eq!(cluster(log_probs(&hopper, 264, 128_256)), 2);
+        assert_eq!(cluster(log_probs(&hopper, 132, 128_256)), 4);
+        assert_eq!(cluster(log_probs(&hopper, 66, 128_256)), 8);
         // 8 segments are 8 warps' work: one block.
         assert!(matches!(log_probs(&hopper, 4, 8192), LogProbsShape::Block(s) if s.block == 256));
     }
@@ -175,10 +179,10 @@ mod tests {
     fn few_rows_and_older_devices_split() {
         let ampere = device((8, 0), 108);
         for (device, tokens, expected) in [
-            (device((9, 0), 132), 1, 8),
-            (device((10, 0), 148), 8, 8),
-            (ampere.clone(), 33, 7),
-            (ampere, 1, 8),
+            (device((9, 0), 132), 1, 16),
+            (device((10, 0), 148), 74, 8),
+            (ampere.clone(), 64, 7),
+            (ampere, 1, 16),
         ] {
             let shape = log_probs(&device, tokens, 128_256);
             let parts = match shape {
@@ -219,7 +223,7 @@ mod tests {
             for vocab in [1, 128_256] {
                 let (LogitGradsShape::Rows(shape) | LogitGradsShape::Block(shape, _)) =
                     logit_grads(&hopper, DType::BF16, tokens, vocab);
-                assert!(shape.grid > 0 && shape.grid <= i32::MAX as u32);
+                assert!(shape.grid > 0 && shape.grid as usize <= MAX_GRID);
             }
         }
         let LogitGradsShape::Block(shape, parts) = logit_grads(&hopper, DType::BF16, 8192, 128_256)

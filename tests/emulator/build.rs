@@ -9,6 +9,7 @@
 #[path = "build/entries.rs"]
 mod entries;
 
+use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
@@ -27,20 +28,28 @@ enum Mode {
 /// A C++ file, and what its object file depends on.
 struct Unit {
     source: PathBuf,
-    /// Code of a kernel, which the sanitizers watch.
+    /// Code of kernels, which the sanitizers watch.
     kernel: bool,
+    entries: Vec<Entry>,
     key: u64,
 }
 
 struct Build {
     mode: Mode,
     out: PathBuf,
-    /// Folders of `.cu` files.
-    folders: Vec<PathBuf>,
+    /// Folders of `.cu` files: the crate's, and the emulator's own.
+    folders: [PathBuf; 2],
     includes: Vec<PathBuf>,
 }
 
 fn main() {
+    println!("cargo:rustc-check-cfg=cfg(emulator)");
+    if let Some(reason) = unavailable() {
+        assert!(variable("PREFUSE_REQUIRE_CXX").is_none(), "{reason}");
+        println!("cargo:warning=the emulator and its tests are skipped: {reason}");
+        return;
+    }
+    println!("cargo:rustc-cfg=emulator");
     let here = PathBuf::from(variable("CARGO_MANIFEST_DIR").unwrap());
     let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap());
     let mode = match variable("PREFUSE_EMULATOR").as_deref() {
@@ -60,7 +69,7 @@ fn main() {
         println!("cargo:rerun-if-changed={}", path.display());
     }
     let includes = vec![here.join("cuda"), generated, kernels.join("include")];
-    let build = Build { mode, out, folders: vec![kernels, own], includes };
+    let build = Build { mode, out, folders: [kernels, own], includes };
 
     let runtime = runtime_units(&here);
     let kernels = build.kernel_units();
@@ -86,6 +95,19 @@ fn main() {
     }
 }
 
+/// Why nothing can be built here.
+fn unavailable() -> Option<&'static str> {
+    let target = ["CARGO_CFG_TARGET_OS", "CARGO_CFG_TARGET_ARCH"].map(variable);
+    if target != [Some("linux".to_owned()), Some("x86_64".to_owned())] {
+        return Some("it switches stacks on Linux on x86-64 alone");
+    }
+    let compiler = cc::Build::new().cpp(true).try_get_compiler();
+    let runs = compiler.is_ok_and(|compiler| {
+        compiler.to_command().arg("--version").output().is_ok_and(|output| output.status.success())
+    });
+    (!runs).then_some("no C++ compiler")
+}
+
 fn variable(name: &str) -> Option<String> {
     println!("cargo:rerun-if-env-changed={name}");
     std::env::var(name).ok()
@@ -98,7 +120,7 @@ fn runtime_units(here: &Path) -> Vec<Unit> {
     headers.iter().for_each(|path| fs::read(path).unwrap().hash(&mut hasher));
     let key = hasher.finish();
     let sources = files(&here.join("runtime"), "cpp").into_iter();
-    sources.map(|source| Unit { source, kernel: false, key }).collect()
+    sources.map(|source| Unit { source, kernel: false, entries: Vec::new(), key }).collect()
 }
 
 impl Build {
@@ -107,18 +129,24 @@ impl Build {
         let sources: Vec<_> = self.folders.iter().flat_map(|folder| files(folder, "cu")).collect();
         let mut units = parallel(&sources, |source| self.kernel_unit(source));
         units.sort_by(|a, b| a.source.cmp(&b.source));
+        let mut names = HashSet::new();
+        for entry in units.iter().flat_map(|unit| &unit.entries) {
+            assert!(names.insert(&entry.name), "two entry points are named {}", entry.name);
+        }
         units
     }
 
     fn kernel_unit(&self, source: &Path) -> Unit {
         let include = format!("#include \"cuda_host.h\"\n#include \"{}\"\n", source.display());
+        let folder = source.parent().unwrap().to_str().unwrap();
+        let own = folder != self.folders[0].to_str().unwrap();
         let stem = source.file_stem().unwrap().to_str().unwrap();
+        let stem = if own { format!("own_{stem}") } else { stem.to_owned() };
         let scan = self.out.join(format!("scan/{stem}.cpp"));
         write(&scan, &include);
         let mut compiler = self.compiler(true);
         let text = compiler.define("EMULATOR_SCAN", None).file(&scan).expand();
         // Where the files lie changes nothing: copies of the tree share their objects.
-        let folder = source.parent().unwrap().to_str().unwrap();
         let text = String::from_utf8_lossy(&text).replace(folder, "");
         let entries = entries::find(&text).unwrap_or_else(|error| {
             panic!("{}: {error}", source.display());
@@ -133,7 +161,7 @@ impl Build {
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
         registrations.hash(&mut hasher);
-        Unit { source: unit, kernel: true, key: hasher.finish() }
+        Unit { source: unit, kernel: true, entries, key: hasher.finish() }
     }
 
     fn compile_all(&self, units: Vec<&Unit>) -> Vec<PathBuf> {
@@ -161,6 +189,10 @@ impl Build {
         let mut build = cc::Build::new();
         build.cpp(true).std("c++17").includes(&self.includes).opt_level(2);
         build.warnings(true).extra_warnings(true).flag("-Wno-unknown-pragmas");
+        // blockDim and its like are unsigned, and indices are not; objectives share a signature.
+        build.flag("-Wno-sign-compare").flag("-Wno-unused-parameter");
+        // What a template leaves alone where it is not asked for, it still hands on.
+        build.flag_if_supported("-Wno-maybe-uninitialized");
         // A raw reinterpret_cast means on the GPU what it says.
         build.flag("-g").flag("-fno-strict-aliasing").flag("-ffp-contract=off");
         let flag = |on: bool| if on { "1" } else { "0" };
@@ -168,7 +200,8 @@ impl Build {
         build.define("EMULATOR_ASAN", flag(self.mode == Mode::Asan));
         match self.mode {
             Mode::Race if kernel => {
-                build.flag("-fsanitize=thread");
+                // A loop that became a call of memcpy would not be watched.
+                build.flag("-fsanitize=thread").flag("-fno-tree-loop-distribute-patterns");
                 build.flag_if_supported("--param=tsan-instrument-func-entry-exit=0");
                 build.flag_if_supported("--param=tsan-distinguish-volatile=1");
             }

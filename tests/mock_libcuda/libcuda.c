@@ -116,12 +116,23 @@ int cuDeviceGetName(char *name, int length, int device) {
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
   (void)device;
   switch (attribute) {
-    case 16: *value = 132; return SUCCESS;     // multiprocessors
-    case 75: *value = 9; return SUCCESS;       // compute capability, major
-    case 76: *value = 0; return SUCCESS;       // and minor
-    case 97: *value = 232448; return SUCCESS;  // shared memory that a block may opt in to
-    case 115: *value = setting("MOCK_POOLS", 1); return SUCCESS;
-    default: return INVALID_VALUE;
+    case 16:
+      *value = 132;
+      return SUCCESS;  // multiprocessors
+    case 75:
+      *value = 9;
+      return SUCCESS;  // compute capability, major
+    case 76:
+      *value = 0;
+      return SUCCESS;  // and minor
+    case 97:
+      *value = 232448;
+      return SUCCESS;  // shared memory that a block may opt in to
+    case 115:
+      *value = setting("MOCK_POOLS", 1);
+      return SUCCESS;
+    default:
+      return INVALID_VALUE;
   }
 }
 

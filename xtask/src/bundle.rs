@@ -20,7 +20,7 @@ pub fn pack(folder: &str) -> Result<()> {
     empty(&folder)?;
     let toolchain = Toolchain::install()?;
     let mut tests = cargo();
-    tests.env("NVCC", &toolchain.nvcc).env("PREFUSE_NVCC", "require");
+    tests.envs(toolchain.fatbins()).env("PREFUSE_NVCC", "require");
     tests.args(["test", "--release", "--no-run", "-p", "prefuse", "--test", "all", "--benches"]);
     let mut runner = cargo();
     runner.args(["build", "--release", "-p", "xtask"]);

@@ -138,7 +138,9 @@ impl Run {
             let mut command = self.limited(&[sanitizer]);
             command.args(["--tool", tool, "--error-exitcode", "9"]).args(options);
             command.arg(self.binary("all")).args(SANITIZED);
-            command.args(["--skip", LARGE, "--skip", "large_vocabularies", "--test-threads=1"]);
+            command.args(["--skip", LARGE, "--skip", "large_vocabularies"]);
+            // Those have a driver of their own, which is no device.
+            command.args(["--skip", "cuda_driver", "--test-threads=1"]);
             command.env("PREFUSE_SMALL", "1");
             self.part(tool, |log| tests_outcome(&mut command, log))?;
         }

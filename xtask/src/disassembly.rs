@@ -123,20 +123,32 @@ fn bytes_per_logit(name: &str) -> Option<u32> {
     })
 }
 
-/// The shortest way through a loop with one exponential for each logit that 16-byte loads bring.
-/// Where there is none, the shortest with the fewest exponentials, but some.
+/// The shortest way through a loop with one exponential for each logit that is loaded, and whether
+/// the loads are of 16 bytes. Where there is none, the shortest with the fewest exponentials, but
+/// some.
 fn main_path(paths: &[Counts], bytes_per_logit: Option<u32>) -> (Counts, bool) {
-    let logits_loaded = |path: &Counts| {
-        let bytes = path.loads.wide() + path.shared_loads.wide();
-        bytes_per_logit.map(|size| bytes / size)
-    };
-    let aligned = paths
+    let size = bytes_per_logit.unwrap_or(0);
+    let loads_once = paths
         .iter()
-        .filter(|path| path.logits() > 0 && logits_loaded(path) == Some(path.logits()))
+        .filter(|path| path.logits() > 0 && loads_once(path, paths, size))
         .min_by(|a, b| a.per_logit().total_cmp(&b.per_logit()));
     let fewest = || paths.iter().min_by_key(|path| (path.logits() == 0, path.exps, path.total));
-    let main = aligned.or_else(fewest).copied().unwrap_or_default();
-    (main, aligned.is_some())
+    let aligned = |path: &Counts| (path.loads + path.shared_loads).wide() == path.logits() * size;
+    let main = loads_once.or_else(fewest).copied().unwrap_or_default();
+    (main, loads_once.is_some_and(aligned))
+}
+
+/// The loads are those of the logits, and less than a vector besides. Rows that are not aligned may
+/// load twice the data, and exponentials may be taken twice; together they would look right, but then
+/// another way takes fewer exponentials of the same loads.
+fn loads_once(path: &Counts, paths: &[Counts], size: u32) -> bool {
+    let loads = path.loads + path.shared_loads;
+    let (bytes, logits) = (loads.wide() + loads.narrow(), path.logits() * size);
+    let twice = paths.iter().any(|other| {
+        let loads = (other.loads, other.shared_loads) == (path.loads, path.shared_loads);
+        loads && other.logits() > 0 && other.logits() < path.logits()
+    });
+    (logits..logits + 16).contains(&bytes) && !twice
 }
 
 /// The best of the aligned loops is held to the kernel's bound; the others serve other rows.

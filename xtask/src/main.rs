@@ -4,6 +4,7 @@ mod bundle;
 mod device_run;
 mod disassembly;
 mod kernels;
+mod mutate;
 mod newer_nvcc;
 mod process;
 mod steps;
@@ -22,6 +23,7 @@ cargo xtask kernels                 registers, shared memory and occupancy of ev
             kernels --check         fails where those are stale
 cargo xtask disassembly             instructions per logit of the hot loops on sm_90; fails over a bound
 cargo xtask gpu-bundle [--out DIR]  tests and benches for a GPU machine without Rust: DIR/run.sh there
+cargo xtask mutate [FILE]           takes each barrier out of the kernels; fails where no test notices
 cargo xtask candle-cuda             type-checks prefuse-candle with CUDA; minutes
 
 The CUDA 13.0 compiler installs itself into target/cuda-13.0 with python3 and pip; NVCC may name
@@ -53,6 +55,8 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         ["disassembly"] => disassembly::report(&Toolchain::install()?),
         ["gpu-bundle"] => bundle::pack("target/gpu-bundle"),
         ["gpu-bundle", "--out", folder] => bundle::pack(folder),
+        ["mutate"] => mutate::run(None),
+        ["mutate", filter] => mutate::run(Some(filter)),
         ["candle-cuda"] => steps::candle_cuda(),
         // What run.sh of the bundle calls on the GPU machine.
         ["device-run", ref options @ ..] => device_run::run(options),

@@ -162,7 +162,7 @@ fn run_cargo(
 ) -> Result<()> {
     let mut cargo = cargo();
     match toolchain {
-        Some(toolchain) => cargo.env("NVCC", &toolchain.nvcc).envs([WITH_KERNELS]),
+        Some(toolchain) => cargo.envs(toolchain.fatbins()).envs([WITH_KERNELS]),
         None => cargo.envs([WITHOUT_KERNELS]),
     };
     run(cargo.args(arguments).envs(environment.iter().copied()))
@@ -189,7 +189,7 @@ fn clang_sources() -> Result<Vec<PathBuf>> {
     for folder in ["kernels", "tests"] {
         found.extend(process::files(
             &root().join(folder),
-            &["cu", "cuh", "h", "hpp", "cpp", "inc"],
+            &["cu", "cuh", "c", "h", "hpp", "cpp", "inc"],
         )?);
     }
     Ok(found)

@@ -63,6 +63,12 @@ impl Toolchain {
         Ok(toolchain)
     }
 
+    /// What the build script is told: the compiler, and where all builds share what it made.
+    pub fn fatbins(&self) -> [(&'static str, PathBuf); 2] {
+        let shared = process::target().join("fatbins");
+        [("NVCC", self.nvcc.clone()), ("PREFUSE_KERNEL_CACHE", shared)]
+    }
+
     /// PATH with the compiler's folder in front.
     pub fn path(&self) -> Result<OsString> {
         let folders = self.nvcc.parent().map(Path::to_path_buf).into_iter();

@@ -19,6 +19,7 @@
 #include "runtime_interface.h"
 #include "builtins.h"
 #include "warp.h"
-#include "memory_access.h"
 #include "math.cuh"
+#include "half_precision.h"
+#include "memory_access.h"
 #include "ptx.cuh"

@@ -11,6 +11,9 @@
 #define __host__
 #define __constant__ static const
 #define __grid_constant__
+#ifndef __clang__
+#define __builtin_assume(condition) static_cast<void>(0)
+#endif
 #define __cluster_dims__(...)
 #define __noinline__ __attribute__((noinline))
 #define __forceinline__ inline __attribute__((always_inline))

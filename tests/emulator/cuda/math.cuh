@@ -1,5 +1,5 @@
-// Arithmetic and bit intrinsics. The approximate ones (__expf and the like) are exact here, so tests
-// compare with tolerances.
+// Arithmetic and bit intrinsics. The approximate ones (__expf and the like) are exact here, so
+// tests compare with tolerances.
 #pragma once
 
 inline int __float_as_int(float x) {
@@ -118,11 +118,16 @@ inline float __fmaf_rn(float a, float b, float c) { return ::fmaf(a, b, c); }
 inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __fma_rn(double a, double b, double c) { return ::fma(a, b, c); }
+inline double __dsub_rn(double a, double b) { return a - b; }
+inline double __ddiv_rn(double a, double b) { return a / b; }
+inline float __double2float_rn(double x) { return float(x); }
+inline float __int2float_rn(int x) { return float(x); }
 inline float __saturatef(float x) { return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f; }
 inline int __float2int_rn(float x) { return int(::rintf(x)); }
 inline int __float2int_rd(float x) { return int(::floorf(x)); }
 
-// CUDA's min and max mix types by the usual arithmetic conversions; on floats they are fmin and fmax.
+// CUDA's min and max mix types by the usual arithmetic conversions; on floats they are fmin and
+// fmax.
 template <class A, class B> inline std::common_type_t<A, B> max(A a, B b) {
   using T = std::common_type_t<A, B>;
   if constexpr (std::is_same_v<T, float>) return fmaxf(a, b);

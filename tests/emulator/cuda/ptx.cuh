@@ -3,8 +3,6 @@
 #ifndef PREFUSE_PTX_CUH
 #define PREFUSE_PTX_CUH
 
-#include "half_precision.h"
-
 namespace prefuse {
 
 using emulator::Site;

@@ -81,8 +81,10 @@ void mbarrier_arrive(uint64_t *barrier, unsigned expected_bytes, Site site);
 bool mbarrier_try_wait(uint64_t *barrier, unsigned parity, Site site);
 void bulk_copy(void *to, const void *from, unsigned bytes, uint64_t *barrier, Site site);
 
+void *copy_bytes(void *to, const void *from, size_t bytes);
+void *set_bytes(void *to, int value, size_t bytes);
 void atomic_access(const void *p, size_t bytes);  // before the access itself
-void fence();                                     // what came before is published by the next atomic
+void fence();  // what came before is published by the next atomic
 void report_misaligned(const void *p, size_t bytes, Site site);
 void report_shared_size(size_t needed, Site site);
 [[noreturn]] void trap(Site site);
@@ -104,23 +106,20 @@ struct Kernel {
   unsigned max_threads;  // __launch_bounds__
 };
 
-template <class T> const char *type_name() { return __PRETTY_FUNCTION__; }
+template <class T> constexpr const char *type_name() { return __PRETTY_FUNCTION__; }
 
 template <class Function> struct Entry;
 template <class... Arguments> struct Entry<void (*)(Arguments...)> {
   static constexpr size_t kCount = sizeof...(Arguments);
 
-  static const Parameter *parameters() {
-    static const Parameter list[] = {
-        {sizeof(Arguments), alignof(Arguments), std::is_pointer_v<Arguments>,
-         type_name<Arguments>()}...,
-        {0, 0, false, nullptr}};
-    return list;
-  }
+  // One more than there are, because an array has at least one element.
+  static constexpr Parameter kParameters[] = {
+      {sizeof(Arguments), alignof(Arguments), std::is_pointer_v<Arguments>,
+       type_name<Arguments>()}...,
+      {0, 0, false, nullptr}};
 
-  template <size_t... Index>
-  EMULATOR_UNCHECKED static void call(void *function, void **arguments,
-                                      std::index_sequence<Index...>) {
+  template <size_t... Index> EMULATOR_UNCHECKED static void call(void *function, void **arguments,
+                                                                 std::index_sequence<Index...>) {
     reinterpret_cast<void (*)(Arguments...)>(function)(
         *static_cast<std::remove_cv_t<Arguments> *>(arguments[Index])...);
   }
@@ -137,8 +136,8 @@ struct Registration {
 }  // namespace emulator
 
 // The build writes one line for each entry point that it finds.
-#define EMULATOR_KERNEL(entry, max_threads)                                                  \
-  static const emulator::Registration emulator_registration_##entry(                         \
-      {#entry, reinterpret_cast<void *>(&entry), &emulator::Entry<decltype(&entry)>::invoke, \
-       emulator::Entry<decltype(&entry)>::parameters(),                                      \
-       emulator::Entry<decltype(&entry)>::kCount, max_threads});
+#define EMULATOR_KERNEL(entry, max_threads)                                                       \
+  static const emulator::Registration emulator_registration_##entry(                              \
+      {#entry, reinterpret_cast<void *>(&entry), &emulator::Entry<decltype(&entry)>::invoke,      \
+       emulator::Entry<decltype(&entry)>::kParameters, emulator::Entry<decltype(&entry)>::kCount, \
+       max_threads});

@@ -33,30 +33,26 @@ inline void __syncwarp(unsigned mask = ~0u, emulator::Site site = emulator::Site
   emulator::warp_operation(emulator::WarpOp::kSync, mask, 0, -1, site);
 }
 
-template <class T>
-T __shfl_sync(unsigned mask, T value, int lane, int width = 32,
-              emulator::Site site = emulator::Site::here()) {
+template <class T> T __shfl_sync(unsigned mask, T value, int lane, int width = 32,
+                                 emulator::Site site = emulator::Site::here()) {
   return emulator::shuffle(mask, value, emulator::segment(width) | (lane & (width - 1)), site);
 }
 
-template <class T>
-T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32,
-                 emulator::Site site = emulator::Site::here()) {
+template <class T> T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32,
+                                    emulator::Site site = emulator::Site::here()) {
   const int self = emulator::self()->lane, from = self - int(delta);
   return emulator::shuffle(mask, value, from < emulator::segment(width) ? self : from, site);
 }
 
-template <class T>
-T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32,
-                   emulator::Site site = emulator::Site::here()) {
+template <class T> T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32,
+                                      emulator::Site site = emulator::Site::here()) {
   const int self = emulator::self()->lane, from = self + int(delta);
   return emulator::shuffle(mask, value, from >= emulator::segment(width) + width ? self : from,
                            site);
 }
 
-template <class T>
-T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32,
-                  emulator::Site site = emulator::Site::here()) {
+template <class T> T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32,
+                                     emulator::Site site = emulator::Site::here()) {
   const int self = emulator::self()->lane, from = self ^ lanes;
   return emulator::shuffle(mask, value, from >= emulator::segment(width) + width ? self : from,
                            site);
@@ -77,12 +73,12 @@ inline int __all_sync(unsigned mask, int predicate, emulator::Site site = emulat
 
 template <class T>
 unsigned __match_any_sync(unsigned mask, T value, emulator::Site site = emulator::Site::here()) {
-  return unsigned(emulator::warp_operation(emulator::WarpOp::kMatch, mask,
-                                           emulator::to_bits(value), -1, site));
+  return unsigned(
+      emulator::warp_operation(emulator::WarpOp::kMatch, mask, emulator::to_bits(value), -1, site));
 }
 
-#define EMULATOR_REDUCE(name, type, op)                                                     \
-  inline type name(unsigned mask, type value, emulator::Site site = emulator::Site::here()) { \
+#define EMULATOR_REDUCE(name, type, op)                                                           \
+  inline type name(unsigned mask, type value, emulator::Site site = emulator::Site::here()) {     \
     return type(emulator::warp_operation(emulator::WarpOp::op, mask, unsigned(value), -1, site)); \
   }
 EMULATOR_REDUCE(__reduce_add_sync, unsigned, kReduceAdd)

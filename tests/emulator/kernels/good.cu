@@ -66,7 +66,7 @@ extern "C" __global__ void good_atomics(int *words, unsigned long long *wide) {
   atomicAdd(&wide[0], 1ull << 32);
   atomicMin(&wide[1], (unsigned long long)i);
   atomicMax(&wide[2], 1ull << 40 | i);
-  unsigned long long seen = wide[3], expected;
+  unsigned long long seen = static_cast<volatile unsigned long long *>(wide)[3], expected;
   do {
     expected = seen;
     seen = atomicCAS(&wide[3], expected, expected + 3);

@@ -1,5 +1,5 @@
-// Kernels with a mistake each, which must be noticed. One without any comes first in each family, so
-// that it is the mistake that is noticed.
+// Kernels with a mistake each, which must be noticed. One without any comes first in each family,
+// so that it is the mistake that is noticed.
 #include "ptx.cuh"
 
 namespace prefuse {
@@ -128,27 +128,25 @@ template <Bug kBug> __device__ void sum_bulk(const float *x, float *out, int n) 
 
 }  // namespace
 
-#define SUM(name, bug)                                                          \
+#define SUM(name, bug)                                                                    \
   extern "C" __global__ void __launch_bounds__(kBlock) name(const float *x, float *out) { \
-    sum_block<Bug::bug>(x, out);                                                      \
+    sum_block<Bug::bug>(x, out);                                                          \
   }
 SUM(sum, kNone)
 SUM(sum_no_barrier, kNoBarrier)
 SUM(sum_wrong_mask, kWrongMask)
 SUM(sum_uninitialised, kUninitialised)
 
-#define LAST_BLOCK(name, bug)                                                     \
+#define LAST_BLOCK(name, bug)                                             \
   extern "C" __global__ void name(float *parts, int *count, float *out) { \
-    sum_in_last_block<Bug::bug>(parts, count, out);                                      \
+    sum_in_last_block<Bug::bug>(parts, count, out);                       \
   }
 LAST_BLOCK(last_block, kNone)
 LAST_BLOCK(last_block_no_fence, kNoFence)
 LAST_BLOCK(last_block_no_barrier, kNoBarrier)
 
-#define ASYNC(name, body, bug)                                               \
-  extern "C" __global__ void name(const float *x, float *out, int n) { \
-    body<Bug::bug>(x, out, n);                                               \
-  }
+#define ASYNC(name, body, bug) \
+  extern "C" __global__ void name(const float *x, float *out, int n) { body<Bug::bug>(x, out, n); }
 ASYNC(async_sum, sum_async, kNone)
 ASYNC(async_sum_no_wait, sum_async, kNoWait)
 ASYNC(bulk_sum, sum_bulk, kNone)
@@ -164,8 +162,7 @@ extern "C" __global__ void copy_past_end(const float *x, float *out, int n) {
 
 extern "C" __global__ void read_past_end(const float *x, float *out, int n) {
   float total = 0.0f;
-  for (int i = 4 * threadIdx.x; i < n; i += 4 * blockDim.x)
-    total += __uint_as_float(ld16(x + i).x);
+  for (int i = 4 * threadIdx.x; i < n; i += 4 * blockDim.x) total += __uint_as_float(ld16(x + i).x);
   out[threadIdx.x] = total;
 }
 
@@ -184,6 +181,13 @@ extern "C" __global__ void exchange_no_sync_warp(float *out) {
   Shared &shared = block_shared<Shared>();
   shared.word[threadIdx.x] = threadIdx.x;
   out[threadIdx.x] = shared.word[threadIdx.x ^ 1];
+}
+
+// Sixteen floats at once, which is more than a register.
+extern "C" __global__ void copy_no_barrier(const float *x, float *out) {
+  Shared &shared = block_shared<Shared>();
+  if (threadIdx.x == 0) memcpy(shared.word, x, 64);
+  out[threadIdx.x] = shared.word[threadIdx.x];
 }
 
 // The second write comes before all have read the first.
@@ -248,6 +252,9 @@ extern "C" __global__ void traps(float *out) {
 extern "C" __global__ void indirect(const unsigned long long *address, float *out) {
   if (threadIdx.x == 0) out[0] = *reinterpret_cast<const float *>(address[0]);
 }
+
+// Indexes far out of any buffer.
+extern "C" __global__ void far_away(float *out) { out[threadIdx.x + (1ll << 44)] = 1.0f; }
 
 // The launch says how many words there are in shared memory.
 extern "C" __global__ void dynamic_words(float *out, int words) {

@@ -1,5 +1,5 @@
-// cp.async, mbarriers and bulk copies. All are adversaries: the destination is poisoned at once, and
-// the data lands as early as at the issue or as late as at the wait, by the schedule's seed.
+// cp.async, mbarriers and bulk copies. All are adversaries: the destination is poisoned at once,
+// and the data lands as early as at the issue or as late as at the wait, by the schedule's seed.
 #include "race.h"
 #include "state.h"
 
@@ -19,8 +19,8 @@ void check_aligned(const void *p, size_t bytes, Site site) {
   if (uintptr_t(p) % bytes != 0) report_misaligned(p, bytes, site);
 }
 
-// An mbarrier is 64 bits of shared memory. Its state lives there, so that one that overlaps with data
-// or was never initialised shows.
+// An mbarrier is 64 bits of shared memory. Its state lives there, so that one that overlaps with
+// data or was never initialised shows.
 struct MBarrier {
   uint64_t phase : 1, magic : 12, arrivals : 15, pending : 15;
   int64_t bytes : 21;
@@ -50,8 +50,10 @@ void async_copy(void *to, const void *from, unsigned bytes, unsigned source_byte
   check_aligned(to, bytes, site);
   check_aligned(from, bytes, site);
   const void *pc = __builtin_return_address(0);
-  if (source_bytes > 0) race_access(thread, from, source_bytes, Access::kRead, pc);
-  race_access(thread, to, bytes, Access::kAsyncWrite, pc);
+  const bool inside =
+      (source_bytes == 0 || race_access(thread, from, source_bytes, Access::kRead, pc)) &&
+      race_access(thread, to, bytes, Access::kAsyncWrite, pc);
+  if (!inside) stop_at_fault(thread);
   AsyncCopy issued{to, from, bytes, source_bytes, false};
   if (lands_early(*thread.cluster)) {
     copy(issued);
@@ -92,9 +94,11 @@ void finish_async_copies(Thread &thread) {
 
 void mbarrier_init(uint64_t *p, unsigned arrivals, Site site) {
   check_aligned(p, 8, site);
-  MBarrier barrier{0, kMagic, arrivals, arrivals, 0};
+  if (!race_access(running(), p, 8, Access::kAtomicWrite, __builtin_return_address(0))) {
+    stop_at_fault(running());
+  }
+  const MBarrier barrier{0, kMagic, arrivals, arrivals, 0};
   memcpy(p, &barrier, sizeof barrier);
-  race_access(running(), p, 8, Access::kAtomicWrite, __builtin_return_address(0));
 }
 
 void mbarrier_arrive(uint64_t *p, unsigned expected_bytes, Site site) {
@@ -153,8 +157,9 @@ void bulk_copy(void *to, const void *from, unsigned bytes, uint64_t *p, Site sit
   check_aligned(from, 16, site);
   if (!initialised(p, thread, site)) return;
   const void *pc = __builtin_return_address(0);
-  race_access(thread, from, bytes, Access::kRead, pc);
-  race_access(thread, to, bytes, Access::kAsyncWrite, pc);
+  const bool inside = race_access(thread, from, bytes, Access::kRead, pc) &&
+                      race_access(thread, to, bytes, Access::kAsyncWrite, pc);
+  if (!inside) stop_at_fault(thread);
   race_release(thread, p);
   memset(to, kPoison, bytes);
   cluster.copies_in_flight.push_back({to, from, bytes, p});

@@ -29,7 +29,9 @@ void release_block_barrier(Block &block, Cluster &cluster) {
   for (unsigned i = 0; i < block.threads; ++i) {
     Thread &thread = cluster.threads[block.first + i];
     if (thread.status != Status::kBlockBarrier) continue;
-    thread.result = uint64_t(thread.vote == Vote::kAnd ? all : thread.vote == Vote::kOr ? any : count);
+    thread.result = uint64_t(thread.vote == Vote::kAnd  ? all
+                             : thread.vote == Vote::kOr ? any
+                                                        : count);
     make_ready(thread);
   }
 }
@@ -63,8 +65,8 @@ void named_barrier(int id, int threads, Site site) {
   waiting.push_back(&thread);
   for (const Thread *other : waiting) {
     if (other->named_threads == threads) continue;
-    cluster.reports().add("named barrier", site, "barrier %d is used with %d and with %d threads", id,
-                          threads, other->named_threads);
+    cluster.reports().add("named barrier", site, "barrier %d is used with %d and with %d threads",
+                          id, threads, other->named_threads);
   }
   if (int(waiting.size()) >= threads) {
     for (Thread *other : waiting) race_release(*other, &waiting);
@@ -115,7 +117,8 @@ void *map_to_rank(void *p, unsigned rank, Site site) {
   else if (!other.live) problem = "used after that block has exited";
   else if (&other != own && cluster.barrier_epoch == 0)
     problem = "used before a cluster barrier has made sure that the block has started";
-  if (problem) cluster.reports().add("cluster", site, "shared memory of block rank %u is %s", rank, problem);
+  if (problem)
+    cluster.reports().add("cluster", site, "shared memory of block rank %u is %s", rank, problem);
   if (&other != own) other.remote_use = last_epoch();
   return other.shared + (static_cast<unsigned char *>(p) - own->shared);
 }

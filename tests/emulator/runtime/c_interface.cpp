@@ -42,7 +42,8 @@ template <class... Parts> std::string format(const char *pattern, Parts... parts
   return text;
 }
 
-std::string complaint_about_extent(const Device &device, const Kernel &kernel, const Extent &extent) {
+std::string complaint_about_extent(const Device &device, const Kernel &kernel,
+                                   const Extent &extent) {
   const unsigned max_threads = kernel.max_threads ? kernel.max_threads : kMaxThreads;
   if (extent.block == 0 || extent.block > max_threads) {
     return format("a block of %s takes 1 to %u threads, got %u", kernel.name, max_threads,
@@ -88,8 +89,8 @@ std::string complaint_about_arguments(const Device &device, const Kernel &kernel
     for (size_t j = 0; j < count; ++j) {
       const uintptr_t other = uintptr_t(arguments[j]);
       if (other > address && other - address < parameter.bytes) {
-        return format("argument %zu of %s (%s, %zu bytes) overlaps with argument %zu, %zu bytes on", i,
-                      kernel.name, parameter.type, parameter.bytes, j, size_t(other - address));
+        return format("argument %zu of %s (%s, %zu bytes) overlaps with argument %zu, %zu bytes on",
+                      i, kernel.name, parameter.type, parameter.bytes, j, size_t(other - address));
       }
     }
     if (!parameter.pointer) continue;
@@ -98,8 +99,9 @@ std::string complaint_about_arguments(const Device &device, const Kernel &kernel
     // The end of an allocation is where an empty slice may point.
     const DeviceMemory &memory = device.memory;
     if (value && !memory.find(value) && !memory.find(value - 1)) {
-      return format(pattern, i, kernel.name, parameter.type,
-                    memory.freed(value) ? "points into freed memory" : "does not point to device memory");
+      return format(
+          pattern, i, kernel.name, parameter.type,
+          memory.freed(value) ? "points into freed memory" : "does not point to device memory");
     }
   }
   return "";
@@ -111,13 +113,15 @@ void run(Launch &launch) {
   // Threads of its own, because kernels' stacks and sanitizers leave traces on those that run them.
   auto work = [&launch, &next, clusters] {
     Cluster cluster;
-    for (unsigned i; (i = next++) < clusters;) run_cluster(launch, cluster, i);
+    const SignalStack signal_stack;
+    for (unsigned i; !launch.stopped && (i = next++) < clusters;) run_cluster(launch, cluster, i);
     for (Block &block : cluster.blocks) unpoison(block.arena.get(), block.arena_bytes);
   };
   // The race detector follows one cluster after another.
   const unsigned wanted = EMULATOR_RACE ? 1 : launch.device.settings.workers;
   std::vector<std::thread> workers;
-  for (unsigned i = 0; i < std::min(std::max(wanted, 1u), clusters); ++i) workers.emplace_back(work);
+  for (unsigned i = 0; i < std::min(std::max(wanted, 1u), clusters); ++i)
+    workers.emplace_back(work);
   for (std::thread &worker : workers) worker.join();
 }
 
@@ -142,9 +146,11 @@ int free_memory(Device *device, uint64_t address) {
 }
 
 // A message, or null if the host may copy the range.
-const char *check_range(Device *device, uint64_t address, size_t bytes) {
+const char *check_range(Device *device, uint64_t address, size_t bytes, int will_write) {
   device->message = device->memory.complaint(address, bytes);
-  return device->message.empty() ? nullptr : device->message.c_str();
+  if (!device->message.empty()) return device->message.c_str();
+  if (will_write) device->memory.mark_written(address, bytes);
+  return nullptr;
 }
 
 int launch(Device *device, const char *name, const Extent *extent, void **arguments, size_t count) {
@@ -160,6 +166,8 @@ int launch(Device *device, const char *name, const Extent *extent, void **argume
   }
   if (!device->message.empty()) return kRefused;
   Launch launch{*device, kernel, *extent, arguments};
+  catch_faults();
+  watch_sanitizers();
   race_start_launch(*device);
   run(launch);
   device->memory.check_margins(name, device->reports);
@@ -179,6 +187,13 @@ const char *kernel_name(size_t index) {
   return nullptr;
 }
 
+// 0 where there is no such parameter.
+size_t parameter_bytes(const char *name, size_t index) {
+  const auto found = kernels().find(name);
+  if (found == kernels().end() || index >= found->second.parameter_count) return 0;
+  return found->second.parameters[index].bytes;
+}
+
 struct Interface {
   Device *(*create)(int, int);
   void (*destroy)(Device *);
@@ -186,11 +201,12 @@ struct Interface {
   int (*mode)();
   uint64_t (*allocate)(Device *, size_t, int);
   int (*free)(Device *, uint64_t);
-  const char *(*check_range)(Device *, uint64_t, size_t);
+  const char *(*check_range)(Device *, uint64_t, size_t, int);
   int (*launch)(Device *, const char *, const Extent *, void **, size_t);
   const char *(*message)(Device *);
   size_t (*allocation_count)(Device *);
   const char *(*kernel_name)(size_t);
+  size_t (*parameter_bytes)(const char *, size_t);
 };
 
 }  // namespace
@@ -198,8 +214,8 @@ struct Interface {
 
 extern "C" const void *prefuse_emulator_interface() {
   using namespace emulator;
-  static const Interface interface = {create,      destroy,     configure, mode,
-                                      allocate,    free_memory, check_range, launch,
-                                      message,     allocation_count, kernel_name};
+  static const Interface interface = {create,   destroy,          configure,   mode,
+                                      allocate, free_memory,      check_range, launch,
+                                      message,  allocation_count, kernel_name, parameter_bytes};
   return &interface;
 }

@@ -55,9 +55,7 @@ void Fiber::prepare(char *memory, size_t bytes, unsigned index, void (*entry)())
   stack_pointer = slot;
 }
 
-bool Fiber::on_stack(const void *p) const {
-  return uintptr_t(p) - uintptr_t(stack) < stack_bytes;
-}
+bool Fiber::on_stack(const void *p) const { return uintptr_t(p) - uintptr_t(stack) < stack_bytes; }
 
 void switch_fiber(Fiber &from, Fiber &to, bool ends) {
   start_switch(ends ? nullptr : &from.fake_stack, to.stack, to.stack_bytes);
@@ -65,9 +63,7 @@ void switch_fiber(Fiber &from, Fiber &to, bool ends) {
   finish_switch(from.fake_stack, nullptr, nullptr);
 }
 
-void fiber_started(Fiber &starter) {
-  finish_switch(nullptr, &starter.stack, &starter.stack_bytes);
-}
+void fiber_started(Fiber &starter) { finish_switch(nullptr, &starter.stack, &starter.stack_bytes); }
 
 FiberStacks::~FiberStacks() {
   if (memory_) munmap(memory_, count_ * bytes_each());

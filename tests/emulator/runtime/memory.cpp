@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -32,15 +33,18 @@ uintptr_t DeviceMemory::allocate(size_t bytes, unsigned char fill) {
   memset(base, kPoison, total);
   const uintptr_t address = uintptr_t(base) + kMarginBefore;
   memset(reinterpret_cast<void *>(address), fill, bytes);
-  live_[address] = {address, bytes, base, total};
+  // What is filled with something else than poison is meant to be read.
+  std::vector<uint8_t> written(EMULATOR_RACE ? bytes : 0, fill != kPoison);
+  live_[address] = {address, bytes, base, total, std::move(written)};
   return address;
 }
 
 bool DeviceMemory::free(uintptr_t address) {
   const auto found = live_.find(address);
   if (found == live_.end()) return false;
-  const Allocation allocation = found->second;
+  Allocation allocation = std::move(found->second);
   live_.erase(found);
+  allocation.written = {};
   memset(reinterpret_cast<void *>(address), kPoison, allocation.bytes);
   poison(allocation.base, allocation.total);
   quarantine_.push_back(allocation);
@@ -58,11 +62,22 @@ void DeviceMemory::release(const Allocation &allocation) {
   std::free(allocation.base);
 }
 
-const Allocation *DeviceMemory::find(uintptr_t address) const {
+Allocation *DeviceMemory::find(uintptr_t address) {
   auto after = live_.upper_bound(address);
   if (after == live_.begin()) return nullptr;
-  const Allocation &allocation = (--after)->second;
+  Allocation &allocation = (--after)->second;
   return address - allocation.address < allocation.bytes ? &allocation : nullptr;
+}
+
+const Allocation *DeviceMemory::find(uintptr_t address) const {
+  return const_cast<DeviceMemory *>(this)->find(address);
+}
+
+void DeviceMemory::mark_written(uintptr_t address, size_t bytes) {
+  Allocation *allocation = find(address);
+  if (!allocation || allocation->written.empty()) return;
+  const auto begin = allocation->written.begin() + long(address - allocation->address);
+  std::fill(begin, begin + long(bytes), 1);
 }
 
 bool DeviceMemory::freed(uintptr_t address) const {
@@ -82,8 +97,8 @@ std::string DeviceMemory::complaint(uintptr_t address, size_t bytes) const {
   }
   const size_t offset = address - allocation->address;
   if (bytes <= allocation->bytes - offset) return "";
-  snprintf(text, sizeof text, "%zu bytes from byte %zu of an allocation of %zu bytes", bytes, offset,
-           allocation->bytes);
+  snprintf(text, sizeof text, "%zu bytes from byte %zu of an allocation of %zu bytes", bytes,
+           offset, allocation->bytes);
   return text;
 }
 

@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 #include <string>
+#include <vector>
 
 namespace emulator {
 
@@ -16,6 +17,8 @@ struct Allocation {
   size_t bytes;
   void *base;  // of the allocation on the host, with its margins
   size_t total;
+  // Race mode: for each byte, whether it has been written to.
+  std::vector<uint8_t> written;
 };
 
 class DeviceMemory {
@@ -29,6 +32,8 @@ class DeviceMemory {
   bool free(uintptr_t address);                          // false if it is not an allocation's
   // The allocation that holds the address, or null.
   const Allocation *find(uintptr_t address) const;
+  Allocation *find(uintptr_t address);
+  void mark_written(uintptr_t address, size_t bytes);
   // Why the range is not inside of one allocation; empty if it is.
   std::string complaint(uintptr_t address, size_t bytes) const;
   // Whether it was given back, as far as that is remembered.

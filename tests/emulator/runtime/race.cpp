@@ -10,60 +10,69 @@ namespace {
 
 enum class Space { kPrivate, kShared, kDevice, kOutside, kFreed, kExited };
 
+// Where an access goes, and to whom that belongs.
+struct Place {
+  Space space;
+  Block *block;            // of the shared memory
+  Allocation *allocation;  // of the device memory
+};
+
 // A write to the program's constants is outside of everything, reads of them are nobody's business.
-Space space_of(Thread &thread, uintptr_t p, size_t bytes, bool writes, Block *&owner) {
+Place place_of(Thread &thread, uintptr_t p, size_t bytes, bool writes) {
   Cluster &cluster = *thread.cluster;
-  owner = thread.block;
-  if (thread.fiber.on_stack(reinterpret_cast<void *>(p))) return Space::kPrivate;
-  Block *block = cluster.owner_of_shared(reinterpret_cast<void *>(p));
-  if (block) {
-    owner = block;
-    if (p + bytes > uintptr_t(block->shared) + block->shared_bytes) return Space::kOutside;
-    return block->live ? Space::kShared : Space::kExited;
+  const auto *pointer = reinterpret_cast<void *>(p);
+  if (thread.fiber.on_stack(pointer)) return {Space::kPrivate, nullptr, nullptr};
+  if (Block *block = cluster.owner_of_shared(pointer)) {
+    const bool inside = p + bytes <= uintptr_t(block->shared) + block->shared_bytes;
+    const Space space = !inside ? Space::kOutside : block->live ? Space::kShared : Space::kExited;
+    return {space, block, nullptr};
   }
-  const DeviceMemory &memory = cluster.launch->device.memory;
-  if (const Allocation *allocation = memory.find(p)) {
-    return bytes <= allocation->bytes - (p - allocation->address) ? Space::kDevice : Space::kOutside;
+  DeviceMemory &memory = cluster.launch->device.memory;
+  if (Allocation *allocation = memory.find(p)) {
+    const bool inside = bytes <= allocation->bytes - (p - allocation->address);
+    return {inside ? Space::kDevice : Space::kOutside, nullptr, allocation};
   }
   // threadIdx and its like.
   const uintptr_t threads = uintptr_t(cluster.threads.data());
-  if (p - threads < cluster.threads.size() * sizeof(Thread)) return Space::kPrivate;
-  if (!writes && in_program(p)) return Space::kPrivate;
-  return memory.freed(p) ? Space::kFreed : Space::kOutside;
+  const bool in_threads = p - threads < cluster.threads.size() * sizeof(Thread);
+  if (in_threads || (!writes && in_program(p))) return {Space::kPrivate, nullptr, nullptr};
+  return {memory.freed(p) ? Space::kFreed : Space::kOutside, nullptr, nullptr};
 }
 
 bool writes(Access access) { return access != Access::kRead && access != Access::kAtomicRead; }
 
+bool reads(Access access) { return !writes(access) || access == Access::kAtomicUpdate; }
+
 bool atomic(Access access) {
-  return access == Access::kAtomicRead || access == Access::kAtomicWrite;
+  return access == Access::kAtomicRead || access == Access::kAtomicWrite ||
+         access == Access::kAtomicUpdate;
 }
 
 }  // namespace
 
 struct RaceDetector::Query {
   Thread &thread;
-  Block *owner;  // of the shared memory
-  Space space;
+  Place place;
   uintptr_t p;
   size_t bytes;
   Access access;
   uint32_t pc;
 };
 
-void RaceDetector::check(Thread &thread, uintptr_t p, size_t bytes, Access access, uint32_t pc) {
-  Block *owner;
-  const Space space = space_of(thread, p, bytes, writes(access), owner);
-  if (space == Space::kPrivate) return;
-  const Query query{thread, owner, space, p, bytes, access, pc};
+bool RaceDetector::check(Thread &thread, uintptr_t p, size_t bytes, Access access, uint32_t pc) {
+  const Place place = place_of(thread, p, bytes, writes(access));
+  const Space space = place.space;
+  if (space == Space::kPrivate) return true;
+  const Query query{thread, place, p, bytes, access, pc};
   if (space != Space::kShared && space != Space::kDevice) {
     report_outside(query);
-    return;
+    return false;
   }
+  if (space == Space::kDevice) check_written(query);
   // Not covered by the last fence.
   if (space == Space::kDevice && access == Access::kWrite) thread.fenced = false;
   // Earlier launches happened before; earlier blocks had shared memory of their own.
-  const uint32_t horizon =
-      space == Space::kDevice ? launch_epoch_ : thread.cluster->start_epoch;
+  const uint32_t horizon = space == Space::kDevice ? launch_epoch_ : thread.cluster->start_epoch;
   const uintptr_t end = p + bytes;
   for (uintptr_t index = p >> kCellBits; index <= (end - 1) >> kCellBits; ++index) {
     const uintptr_t low = index << kCellBits;
@@ -72,6 +81,7 @@ void RaceDetector::check(Thread &thread, uintptr_t p, size_t bytes, Access acces
     expire(found, horizon);
     check_cell(query, found, touched);
   }
+  return true;
 }
 
 void RaceDetector::check_cell(const Query &query, Cell &cell, unsigned bytes) {
@@ -87,8 +97,9 @@ void RaceDetector::check_cell(const Query &query, Cell &cell, unsigned bytes) {
       }
     }
   }
-  if (query.access == Access::kRead && query.space == Space::kShared && !cell.write.valid) {
-    report_uninitialised(query);
+  if (reads(query.access) && query.place.space == Space::kShared && !cell.write.valid) {
+    report_uninitialised(query, "uninitialised shared memory",
+                         query.p - uintptr_t(query.place.block->shared));
   }
   const Thread &thread = query.thread;
   const Remembered now = {thread.clock,
@@ -146,9 +157,14 @@ void RaceDetector::drop_reads(Cell &cell) {
 
 Cell &RaceDetector::cell(uintptr_t index) {
   constexpr uintptr_t kInPage = (uintptr_t(1) << (kPageBits - kCellBits)) - 1;
-  std::unique_ptr<Page> &page = pages_[index >> (kPageBits - kCellBits)];
-  if (!page) page.reset(new Page);
-  return page->cells[index & kInPage];
+  const uintptr_t number = index >> (kPageBits - kCellBits);
+  if (!last_page_ || number != last_page_number_) {
+    std::unique_ptr<Page> &page = pages_[number];
+    if (!page) page.reset(new Page);
+    last_page_ = page.get();
+    last_page_number_ = number;
+  }
+  return last_page_->cells[index & kInPage];
 }
 
 Cell *RaceDetector::existing_cell(uintptr_t index) {
@@ -174,6 +190,7 @@ void RaceDetector::start_launch() {
 }
 
 void RaceDetector::forget(uintptr_t address, size_t bytes) {
+  last_page_ = nullptr;
   for (uintptr_t page = address >> kPageBits; page <= (address + bytes) >> kPageBits; ++page) {
     const auto found = pages_.find(page);
     if (found == pages_.end()) continue;
@@ -193,45 +210,57 @@ static std::string by(const Thread &thread) {
 
 void RaceDetector::report_outside(const Query &query) {
   if (!first_report(0, query.pc)) return;
-  std::string file;
-  const Site site = source_of(query.pc, file);
-  const char *kind = query.space == Space::kFreed    ? "use after free"
-                     : query.space == Space::kExited ? "cluster"
-                                                     : "out of bounds";
+  const Source source = source_of(query.pc);
+  const char *kind = query.place.space == Space::kFreed    ? "use after free"
+                     : query.place.space == Space::kExited ? "cluster"
+                                                           : "out of bounds";
   query.thread.cluster->reports().add(
-      kind, site, "%zu-byte %s by %s%s", query.bytes, writes(query.access) ? "write" : "read",
-      by(query.thread).c_str(),
-      query.space == Space::kExited ? " of the shared memory of a block that has exited" : "");
+      kind, source.site(), "%zu-byte %s by %s%s%s", query.bytes,
+      writes(query.access) ? "write" : "read", by(query.thread).c_str(),
+      query.place.space == Space::kExited ? " of the shared memory of a block that has exited" : "",
+      source.within.c_str());
 }
 
 void RaceDetector::report_race(const Query &query, const Remembered &earlier, bool earlier_writes) {
   if (!first_report(earlier.pc, query.pc)) return;
-  std::string file, earlier_file;
-  const Site site = source_of(query.pc, file), earlier_site = source_of(earlier.pc, earlier_file);
+  const Source source = source_of(query.pc), other = source_of(earlier.pc);
   const Cluster &cluster = *query.thread.cluster;
-  const bool same_cluster = earlier.epoch >= cluster.start_epoch;
-  const std::string other = same_cluster ? by(cluster.threads[earlier.thread])
-                                         : std::string("a thread of an earlier block");
-  const char *what = earlier.async     ? "asynchronous copy that nobody has waited for"
+  const std::string whose = earlier.epoch >= cluster.start_epoch
+                                ? by(cluster.threads[earlier.thread])
+                                : std::string("a thread of an earlier block");
+  const char *what = earlier.async    ? "asynchronous copy that nobody has waited for"
                      : earlier_writes ? "write"
                                       : "read";
   query.thread.cluster->reports().add(
-      "data race", site, "%s by %s and %s at %s:%d by %s, %s memory, nothing orders them",
-      writes(query.access) ? "write" : "read", by(query.thread).c_str(), what, earlier_site.file,
-      earlier_site.line, other.c_str(), query.space == Space::kDevice ? "device" : "shared");
+      "data race", source.site(),
+      "%s by %s%s, and %s at %s:%d by %s%s: %s memory, nothing orders them",
+      writes(query.access) ? "write" : "read", by(query.thread).c_str(), source.within.c_str(),
+      what, other.file.c_str(), other.line, whose.c_str(), other.within.c_str(),
+      query.place.space == Space::kDevice ? "device" : "shared");
 }
 
-void RaceDetector::report_uninitialised(const Query &query) {
+void RaceDetector::report_uninitialised(const Query &query, const char *memory, size_t byte) {
   if (!first_report(1, query.pc)) return;
-  std::string file;
-  const Site site = source_of(query.pc, file);
-  query.thread.cluster->reports().add("uninitialised shared memory", site, "read of byte %zu by %s",
-                                      size_t(query.p - uintptr_t(query.owner->shared)),
-                                      by(query.thread).c_str());
+  const Source source = source_of(query.pc);
+  query.thread.cluster->reports().add(memory, source.site(), "read of byte %zu by %s%s", byte,
+                                      by(query.thread).c_str(), source.within.c_str());
 }
 
-void race_access(Thread &thread, const void *p, size_t bytes, Access access, const void *pc) {
-  thread.cluster->launch->device.races->check(thread, uintptr_t(p), bytes, access, relative_pc(pc));
+void RaceDetector::check_written(const Query &query) {
+  Allocation &allocation = *query.place.allocation;
+  const size_t offset = query.p - allocation.address;
+  for (size_t byte = offset; byte < offset + query.bytes; ++byte) {
+    if (reads(query.access) && !allocation.written[byte]) {
+      report_uninitialised(query, "uninitialised device memory", byte);
+      return;
+    }
+    if (writes(query.access)) allocation.written[byte] = true;
+  }
+}
+
+bool race_access(Thread &thread, const void *p, size_t bytes, Access access, const void *pc) {
+  return thread.cluster->launch->device.races->check(thread, uintptr_t(p), bytes, access,
+                                                     relative_pc(pc));
 }
 
 void race_landed(Thread &thread, const void *p, size_t bytes, bool own) {

@@ -1,21 +1,29 @@
 // The detector of data races, accesses out of bounds and reads of uninitialised shared memory.
 //
-// In race mode the kernels are compiled with -fsanitize=thread, which makes every load and store call
-// a function; those functions are ours (race_hooks.cpp). Which accesses are ordered is decided by what
-// the kernel synchronises, never by the order in which they happen to run: so a race is reported in
-// every schedule. In other modes all of this is empty.
+// In race mode the kernels are compiled with -fsanitize=thread, which makes every load and store
+// call a function; those functions are ours (race_hooks.cpp). Which accesses are ordered is decided
+// by what the kernel synchronises, never by the order in which they happen to run: so a race is
+// reported in every schedule. In other modes all of this is empty.
 #pragma once
 
+#include "source.h"
 #include "state.h"
 
 namespace emulator {
 
-enum class Access : uint8_t { kRead, kWrite, kAtomicRead, kAtomicWrite, kAsyncWrite };
+enum class Access : uint8_t {
+  kRead,
+  kWrite,
+  kAtomicRead,
+  kAtomicWrite,
+  kAtomicUpdate,
+  kAsyncWrite,
+};
 
 #if EMULATOR_RACE
 
-// `pc`: the return address, from which the source line is found.
-void race_access(Thread &thread, const void *p, size_t bytes, Access access, const void *pc);
+// `pc`: the return address, from which the source line is found. False where there is no memory.
+bool race_access(Thread &thread, const void *p, size_t bytes, Access access, const void *pc);
 // The thread has waited for an asynchronous write; `own`: by waiting for its own copies.
 void race_landed(Thread &thread, const void *p, size_t bytes, bool own);
 // What happened before a release of the object happens before what follows an acquire of it.
@@ -23,7 +31,8 @@ void race_release(Thread &thread, const void *object);
 void race_acquire(Thread &thread, const void *object);
 void race_warp_sync(Thread *const *threads, int count);
 void race_block_barrier(Block &block, Cluster &cluster);
-// An atomic access: publishes what the thread's last fence covers, and learns what others published.
+// An atomic access: publishes what the thread's last fence covers, and learns what others
+// published.
 void race_publish(Thread &thread, const void *p);
 void race_start_launch(Device &device);
 void race_forget(Device &device, uintptr_t address, size_t bytes);
@@ -47,7 +56,7 @@ struct Cell {
 
 class RaceDetector {
  public:
-  void check(Thread &thread, uintptr_t p, size_t bytes, Access access, uint32_t pc);
+  bool check(Thread &thread, uintptr_t p, size_t bytes, Access access, uint32_t pc);
   void landed(Thread &thread, uintptr_t p, size_t bytes, bool own);
   void publish(Thread &thread, const void *p);
   void start_launch();
@@ -66,7 +75,8 @@ class RaceDetector {
   bool first_report(uint32_t earlier_pc, uint32_t pc);
   void report_outside(const Query &query);
   void report_race(const Query &query, const Remembered &earlier, bool earlier_writes);
-  void report_uninitialised(const Query &query);
+  void report_uninitialised(const Query &query, const char *memory, size_t byte);
+  void check_written(const Query &query);
 
   static constexpr int kCellBits = 1;
   static constexpr int kPageBits = 12;
@@ -74,6 +84,8 @@ class RaceDetector {
     Cell cells[1 << (kPageBits - kCellBits)];
   };
   std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages_;
+  uintptr_t last_page_number_ = 0;  // neighbours are asked for one after another
+  Page *last_page_ = nullptr;
   std::vector<std::vector<Remembered>> lists_ = std::vector<std::vector<Remembered>>(1);
   std::vector<uint32_t> free_lists_;
   std::unordered_map<const void *, std::vector<Published>> published_;
@@ -81,16 +93,10 @@ class RaceDetector {
   uint32_t launch_epoch_ = 0;
 };
 
-// Source lines.
-uint32_t relative_pc(const void *pc);
-Site source_of(uint32_t pc, std::string &storage);
-// Whether the address is in the program's own image: constants, and tables of the compiler.
-bool in_program(uintptr_t p);
-
 #else
 
 class RaceDetector {};
-inline void race_access(Thread &, const void *, size_t, Access, const void *) {}
+inline bool race_access(Thread &, const void *, size_t, Access, const void *) { return true; }
 inline void race_landed(Thread &, const void *, size_t, bool) {}
 inline void race_release(Thread &, const void *) {}
 inline void race_acquire(Thread &, const void *) {}

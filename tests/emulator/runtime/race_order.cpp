@@ -6,7 +6,6 @@
 
 namespace emulator {
 
-
 #if EMULATOR_RACE
 
 namespace {
@@ -60,7 +59,8 @@ void race_release(Thread &thread, const void *object) {
   const Block &block = *thread.block;
   const unsigned warp = block.first + thread.warp * kWarpSize;
   join(&clocks[warp], thread.known.warp, std::min(kWarpSize, block.first + block.threads - warp));
-  if (!thread.known.cluster.empty()) join(clocks.data(), thread.known.cluster.data(), clocks.size());
+  if (!thread.known.cluster.empty())
+    join(clocks.data(), thread.known.cluster.data(), clocks.size());
   for (unsigned i = block.first; i < block.first + block.threads; ++i) {
     clocks[i] = std::max(clocks[i], cluster.threads[i].clock_at_barrier);
   }
@@ -77,8 +77,9 @@ void race_publish(Thread &thread, const void *p) {
   thread.cluster->launch->device.races->publish(thread, p);
 }
 
-// A fence and then an atomic publishes what the thread did, and what barriers had ordered before it.
-// Whoever accesses the same word atomically learns of it; with it, generously, its whole cluster.
+// A fence and then an atomic publishes what the thread did, and what barriers had ordered before
+// it. Whoever accesses the same word atomically learns of it; with it, generously, its whole
+// cluster.
 void RaceDetector::publish(Thread &thread, const void *p) {
   std::vector<Published> &list = published_[p];
   Cluster &cluster = *thread.cluster;
@@ -122,8 +123,26 @@ bool happens_before(const Remembered &earlier, const Thread &thread) {
 
 void atomic_access(const void *p, size_t bytes) {
   Thread &thread = running();
-  race_access(thread, p, bytes, Access::kAtomicWrite, __builtin_return_address(0));
+  if (!race_access(thread, p, bytes, Access::kAtomicUpdate, __builtin_return_address(0))) {
+    stop_at_fault(thread);
+  }
   race_publish(thread, p);
+}
+
+void *copy_bytes(void *to, const void *from, size_t bytes) {
+  Thread &thread = running();
+  const void *pc = __builtin_return_address(0);
+  const bool inside = bytes == 0 || (race_access(thread, from, bytes, Access::kRead, pc) &&
+                                     race_access(thread, to, bytes, Access::kWrite, pc));
+  if (!inside) stop_at_fault(thread);
+  return memcpy(to, from, bytes);
+}
+
+void *set_bytes(void *to, int value, size_t bytes) {
+  Thread &thread = running();
+  const void *pc = __builtin_return_address(0);
+  if (bytes != 0 && !race_access(thread, to, bytes, Access::kWrite, pc)) stop_at_fault(thread);
+  return memset(to, value, bytes);
 }
 
 void fence() {

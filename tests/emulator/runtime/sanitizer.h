@@ -10,6 +10,12 @@
 
 namespace emulator {
 
+#if EMULATOR_ASAN
+void watch_sanitizers();
+#else
+inline void watch_sanitizers() {}
+#endif
+
 inline void poison([[maybe_unused]] const void *p, [[maybe_unused]] size_t bytes) {
 #if EMULATOR_ASAN
   __asan_poison_memory_region(p, bytes);

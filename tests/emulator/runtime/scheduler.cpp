@@ -22,8 +22,8 @@ constexpr size_t kArenaMargin = 1024;
 
 std::atomic<uint32_t> epoch_counter{1};
 
-// A third of the seeds leaves the pick to chance, a third starves one warp, and a third one block, or
-// half of the warps where there is only one: chance alone never lets anyone fall far behind.
+// A third of the seeds leaves the pick to chance, a third starves one warp, and a third one block,
+// or half of the warps where there is only one: chance alone never lets anyone fall far behind.
 bool starved(Cluster &cluster, const Thread &thread) {
   const unsigned victim = cluster.victim;
   switch (cluster.settings().seed % 3) {
@@ -111,10 +111,11 @@ void exit_thread(Thread &thread) {
   --block.live;
   --cluster.live;
   if (block.live == 0 && block.remote_use > cluster.barrier_epoch) {
-    cluster.reports().add("cluster", {cluster.launch->kernel.name, 0},
-                          "block rank %u exits, and no cluster barrier has followed another block's use "
-                          "of its shared memory",
-                          thread.cluster_rank);
+    cluster.reports().add(
+        "cluster", {cluster.launch->kernel.name, 0},
+        "block rank %u exits, and no cluster barrier has followed another block's use "
+        "of its shared memory",
+        thread.cluster_rank);
   }
   // Nobody waits any longer for one that has exited.
   release_block_barrier(block, cluster);
@@ -267,9 +268,7 @@ void trap(Site site) {
   Thread &thread = running();
   thread.cluster->reports().add("trap", site, "thread %u of block %u", thread.index,
                                 thread.block_index.x);
-  exit_thread(thread);
-  switch_fiber(thread.fiber, thread.cluster->scheduler, true);
-  abort();
+  stop_at_fault(thread);
 }
 
 void report_misaligned(const void *p, size_t bytes, Site site) {
@@ -281,31 +280,35 @@ void report_misaligned(const void *p, size_t bytes, Site site) {
 
 void report_shared_size(size_t needed, Site site) {
   const Thread &thread = running();
-  thread.cluster->reports().add("shared memory", site, "%zu bytes are used, and the launch gives %zu",
-                                needed, thread.shared_bytes);
+  thread.cluster->reports().add("shared memory", site,
+                                "%zu bytes are used, and the launch gives %zu", needed,
+                                thread.shared_bytes);
 }
 
 void run_cluster(Launch &launch, Cluster &cluster, unsigned number) {
   prepare(cluster, launch, number);
-  while (cluster.live > 0) {
+  while (cluster.live > 0 && !launch.stopped) {
     land_bulk_copies(cluster);
     Thread *thread = pick(cluster);
     if (!thread && !cluster.copies_in_flight.empty()) continue;
     if (!thread) {
       report_deadlock(cluster);
-      return;  // the stacks are dropped as they are
+      launch.stopped = true;
+      break;  // the stacks are dropped as they are
     }
     if (cluster.idle_polls > kMaxIdlePolls) {
       cluster.reports().add("livelock", thread->site, "thread %u of block %u polls for ever",
                             thread->index, thread->block_index.x);
-      return;
+      launch.stopped = true;
+      break;
     }
     current = thread;
     switch_fiber(cluster.scheduler, thread->fiber, false);
     current = nullptr;
   }
-  if (!cluster.copies_in_flight.empty()) {
-    cluster.reports().add("bulk copy", {launch.kernel.name, 0}, "the cluster exited with a copy in flight");
+  if (!launch.stopped && !cluster.copies_in_flight.empty()) {
+    cluster.reports().add("bulk copy", {launch.kernel.name, 0},
+                          "the cluster exited with a copy in flight");
   }
 }
 

@@ -1,7 +1,7 @@
 // What the emulator keeps of a device, and while a kernel runs of its clusters, blocks and threads.
 //
-// Every CUDA thread is a fiber. The blocks of a cluster share one scheduler, which runs on one thread
-// of the host until they are done; clusters are spread over the host's threads.
+// Every CUDA thread is a fiber. The blocks of a cluster share one scheduler, which runs on one
+// thread of the host until they are done; clusters are spread over the host's threads.
 #pragma once
 
 #include <atomic>
@@ -60,6 +60,7 @@ struct Launch {
   const Kernel &kernel;
   Extent extent;
   void **arguments;
+  std::atomic<bool> stopped{false};  // by a fault, as a GPU would be
 };
 
 enum class Status : uint8_t {
@@ -81,8 +82,8 @@ struct AsyncCopy {
 };
 
 // What a thread knows of the clocks of others: of its own warp always, of the rest of the cluster
-// once it has synchronised with them one by one. What it learns at a block's or cluster's barrier is
-// kept as epochs instead.
+// once it has synchronised with them one by one. What it learns at a block's or cluster's barrier
+// is kept as epochs instead.
 struct VectorClock {
   uint32_t warp[kWarpSize] = {};
   std::vector<uint32_t> cluster;  // empty: nothing
@@ -107,6 +108,11 @@ struct Thread : ThreadView {
   uint64_t value = 0;
   uint64_t result = 0;
 
+  struct {
+    uintptr_t address, pc;
+    int signal;  // 0: none
+  } fault = {0, 0, 0};
+
   std::vector<std::vector<AsyncCopy>> copy_groups;  // oldest first; the last one is open
 
   // Race mode.
@@ -117,7 +123,7 @@ struct Thread : ThreadView {
 };
 
 struct Block {
-  unsigned rank = 0;  // in the cluster
+  unsigned rank = 0;                // in the cluster
   unsigned first = 0, threads = 0;  // its part of the cluster's threads
   unsigned live = 0, started = 0, arrived = 0;
   std::unique_ptr<unsigned char[]> arena;
@@ -125,8 +131,8 @@ struct Block {
   unsigned char *shared = nullptr;
   size_t shared_bytes = 0;
   std::map<int, std::vector<Thread *>> named_barriers;  // who waits
-  uint32_t epoch = 0;            // goes up at every barrier
-  uint32_t remote_use = 0;       // when another block last asked for our shared memory
+  uint32_t epoch = 0;                                   // goes up at every barrier
+  uint32_t remote_use = 0;  // when another block last asked for our shared memory
 };
 
 // One bulk copy.
@@ -180,6 +186,20 @@ inline Thread &running() { return *static_cast<Thread *>(current); }
 void make_ready(Thread &thread);
 void leave(Thread &thread);  // returns when the thread is scheduled again
 void run_cluster(Launch &launch, Cluster &cluster, unsigned number);
+
+// Ends the launch. The thread's mistake has been reported, or the host has caught it.
+[[noreturn]] void stop_at_fault(Thread &thread);
+// From now on, the host's signals of bad accesses by kernels are reports.
+void catch_faults();
+// What a thread of the host needs for that.
+class SignalStack {
+ public:
+  SignalStack();
+  ~SignalStack();
+
+ private:
+  std::unique_ptr<char[]> memory_;
+};
 
 // Lets waiting threads go on if the last one has come, or has exited.
 void release_block_barrier(Block &block, Cluster &cluster);

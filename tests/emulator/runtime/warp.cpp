@@ -30,6 +30,11 @@ const char *name(WarpOp op) {
 
 bool has(unsigned mask, unsigned lane) { return mask >> lane & 1; }
 
+// The last warp of a block may be short.
+unsigned lanes_in(const Thread &thread) {
+  return std::min(kWarpSize, thread.block->threads - thread.warp * kWarpSize);
+}
+
 // A NaN as float, bf16 and double.
 constexpr uint64_t kUndefined = 0x7fdeadbe7fdeadbe;
 
@@ -50,12 +55,20 @@ uint32_t combine(WarpOp op, uint32_t a, uint32_t b) {
 uint64_t shuffled(const Thread &thread, const Thread *warp, unsigned live) {
   const unsigned from = unsigned(thread.source_lane);
   if (has(thread.mask, from) && has(live, from)) return warp[from].value;
-  thread.cluster->reports().add("warp mask", thread.site, "lane %u reads from lane %u, which %s (mask %08x)",
-                                thread.lane, from,
-                                has(live, from) ? "the mask leaves out" : "has exited or does not exist",
-                                thread.mask);
+  thread.cluster->reports().add(
+      "warp mask", thread.site, "lane %u reads from lane %u, which %s (mask %08x)", thread.lane,
+      from, has(live, from) ? "the mask leaves out" : "has exited or does not exist", thread.mask);
   return kUndefined;
 }
+
+void report_disagreement(const Thread &a, const Thread &b) {
+  a.cluster->reports().add(
+      "warp mask", a.site,
+      "lane %u calls %s with mask %08x, lane %u calls %s with mask %08x (line %d)", a.lane,
+      name(a.warp_op), a.mask, b.lane, name(b.warp_op), b.mask, b.site.line);
+}
+
+bool agree(const Thread &a, const Thread &b) { return a.mask == b.mask && a.warp_op == b.warp_op; }
 
 // Results of all lanes that have come, for those of `lanes`.
 void compute(Thread *const *lanes, int count, const Thread *warp, unsigned live) {
@@ -88,26 +101,21 @@ void compute(Thread *const *lanes, int count, const Thread *warp, unsigned live)
 
 void release_warp(Thread &thread) {
   if (thread.status != Status::kWarp) return;
-  Cluster &cluster = *thread.cluster;
-  Thread *warp = &cluster.threads[thread.block->first + thread.warp * kWarpSize];
-  const unsigned lanes_in_block = std::min(kWarpSize, thread.block->threads - thread.warp * kWarpSize);
+  Thread *warp = &thread - thread.lane;
   unsigned live = 0;
-  for (unsigned lane = 0; lane < lanes_in_block; ++lane) {
+  for (unsigned lane = 0; lane < lanes_in(thread); ++lane) {
     if (warp[lane].status != Status::kExited) live |= 1u << lane;
   }
   // A caller that its own mask leaves out, which has been reported, waits for nobody.
   const unsigned needed = has(thread.mask, thread.lane) ? thread.mask & live : 1u << thread.lane;
   Thread *lanes[kWarpSize];
   int count = 0;
-  for (unsigned lane = 0; lane < lanes_in_block; ++lane) {
+  for (unsigned lane = 0; lane < lanes_in(thread); ++lane) {
     if (!has(needed, lane)) continue;
     Thread &other = warp[lane];
     if (other.status != Status::kWarp) return;
-    if (other.mask != thread.mask || other.warp_op != thread.warp_op) {
-      cluster.reports().add("warp mask", thread.site,
-                            "lane %u calls %s with mask %08x, lane %u calls %s with mask %08x (line %d)",
-                            thread.lane, name(thread.warp_op), thread.mask, other.lane,
-                            name(other.warp_op), other.mask, other.site.line);
+    if (!agree(thread, other)) {
+      report_disagreement(thread, other);
       return;
     }
     lanes[count++] = &other;
@@ -126,8 +134,17 @@ uint64_t warp_operation(WarpOp op, unsigned mask, uint64_t value, int source_lan
   thread.site = site;
   thread.status = Status::kWarp;
   if (!has(mask, thread.lane)) {
-    thread.cluster->reports().add("warp mask", site, "lane %u calls %s with mask %08x, which leaves it out",
+    thread.cluster->reports().add("warp mask", site,
+                                  "lane %u calls %s with mask %08x, which leaves it out",
                                   thread.lane, name(op), mask);
+  }
+  // Those who wait for this lane have to mean the same call.
+  const Thread *warp = &thread - thread.lane;
+  for (unsigned lane = 0; lane < lanes_in(thread); ++lane) {
+    const Thread &other = warp[lane];
+    if (other.status == Status::kWarp && has(other.mask, thread.lane) && !agree(thread, other)) {
+      report_disagreement(thread, other);
+    }
   }
   release_warp(thread);
   leave(thread);

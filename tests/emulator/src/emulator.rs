@@ -49,6 +49,15 @@ pub fn kernel_names() -> Vec<String> {
     (0..).map_while(name).collect()
 }
 
+/// The sizes in bytes of what a kernel takes, to compare with those of the host's types; empty where
+/// no kernel has the name.
+pub fn parameter_sizes(kernel: &str) -> Vec<usize> {
+    let Ok(name) = CString::new(kernel) else { return Vec::new() };
+    // SAFETY: the string outlives the call, which takes any number.
+    let bytes = |index| unsafe { (INTERFACE.parameter_bytes)(name.as_ptr(), index) };
+    (0..).map(bytes).take_while(|bytes| *bytes != 0).collect()
+}
+
 /// A made-up GPU with its memory. Devices share nothing, so tests may use theirs side by side.
 #[derive(Debug)]
 pub struct Emulator {
@@ -141,9 +150,10 @@ impl State {
 
     /// A pointer to a range of device memory that the host may copy, or why it may not.
     fn range(&self, call: &'static str, address: u64, bytes: usize) -> Result<*mut u8> {
+        let raw = self.raw.as_ptr();
+        let will_write = i32::from(call != "download");
         // SAFETY: the device is alive, and its message is read before the next call.
-        let complaint =
-            unsafe { text((INTERFACE.check_range)(self.raw.as_ptr(), address, bytes)) };
+        let complaint = unsafe { text((INTERFACE.check_range)(raw, address, bytes, will_write)) };
         match complaint {
             Some(complaint) => Err(error(call, complaint)),
             None => Ok(std::ptr::with_exposed_provenance_mut(address as usize)),

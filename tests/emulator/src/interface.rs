@@ -30,7 +30,7 @@ pub struct Interface {
     pub mode: unsafe extern "C" fn() -> c_int,
     pub allocate: unsafe extern "C" fn(*mut RawDevice, usize, c_int) -> u64,
     pub free: unsafe extern "C" fn(*mut RawDevice, u64) -> c_int,
-    pub check_range: unsafe extern "C" fn(*mut RawDevice, u64, usize) -> *const c_char,
+    pub check_range: unsafe extern "C" fn(*mut RawDevice, u64, usize, c_int) -> *const c_char,
     pub launch: unsafe extern "C" fn(
         *mut RawDevice,
         *const c_char,
@@ -41,6 +41,7 @@ pub struct Interface {
     pub message: unsafe extern "C" fn(*mut RawDevice) -> *const c_char,
     pub allocation_count: unsafe extern "C" fn(*mut RawDevice) -> usize,
     pub kernel_name: unsafe extern "C" fn(usize) -> *const c_char,
+    pub parameter_bytes: unsafe extern "C" fn(*const c_char, usize) -> usize,
 }
 
 type GetInterface = unsafe extern "C" fn() -> *const Interface;

@@ -55,6 +55,11 @@ impl Widths {
         16 * self.0[4] + 32 * self.0[5]
     }
 
+    /// Bytes moved by smaller accesses.
+    pub fn narrow(self) -> u32 {
+        (0..4).map(|log| self.0[log] << log).sum()
+    }
+
     /// `4 x 16` for four accesses of 16 bytes.
     pub fn text(self) -> String {
         let mut text = String::new();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prefuse::Error;
 use prefuse::cuda::{Driver, LaunchShape};
-use prefuse_emulator::{Emulator, Schedule, kernel_names};
+use prefuse_emulator::{Emulator, Schedule, kernel_names, parameter_sizes};
 
 use crate::common::{Argument, Buffer, SHARED, device, emulator, launch, shape};
 
@@ -67,14 +67,9 @@ fn arguments_of_the_wrong_size() {
 
 #[test]
 fn limits_of_shared_memory() {
-    for (capability, kib) in [
-        ((8, 0), 163),
-        ((8, 6), 99),
-        ((8, 9), 99),
-        ((9, 0), 227),
-        ((10, 0), 227),
-        ((12, 0), 99),
-    ] {
+    for (capability, kib) in
+        [((8, 0), 163), ((8, 6), 99), ((8, 9), 99), ((9, 0), 227), ((10, 0), 227), ((12, 0), 99)]
+    {
         let emulator = Arc::new(Emulator::new(device(capability.0, capability.1)));
         let out = Buffer::<f32>::poisoned(&emulator, 32);
         let with = |shared| LaunchShape { shared, ..shape(1, 32) };
@@ -187,6 +182,8 @@ fn entry_points() {
     for kernel in ["good_warp", "sum", "bulk_sum_no_wait", "max_halves"] {
         assert!(names.iter().any(|name| name == kernel), "{names:?}");
     }
+    assert_eq!(parameter_sizes("bulk_sum"), [8, 8, 4]);
+    assert!(parameter_sizes("none_such").is_empty());
 }
 
 /// The twin has every function of the header that it stands in for.

@@ -1,6 +1,7 @@
 //! Correct kernels pass in silence, with the right values, in every mode and schedule.
 
 use prefuse::cuda::LaunchShape;
+use prefuse_emulator::Schedule;
 
 use crate::common::{Buffer, SHARED, emulator, launch, schedules, shape};
 
@@ -12,7 +13,8 @@ fn warp_functions() {
         launch(&emulator, "good_warp", shape(1, 48), &[&out]).unwrap();
         let out = out.get().unwrap();
         for thread in 0..48i32 {
-            let (lane, base, lanes) = (thread & 31, thread & !31, if thread < 32 { 32 } else { 16 });
+            let (lane, base, lanes) =
+                (thread & 31, thread & !31, if thread < 32 { 32 } else { 16 });
             let ballot: u32 = (0..lanes).filter(|i| i % 3 == 0).map(|i| 1 << i).sum();
             let matching: u32 = (0..lanes).filter(|i| i % 4 == lane % 4).map(|i| 1 << i).sum();
             let expected = [
@@ -96,8 +98,7 @@ fn clusters() {
 fn bit_intrinsics() {
     let emulator = emulator(schedules().next().unwrap());
     let (a, b) = (0x8765_4320u32, 0x0fed_cba9u32);
-    let (input, out) =
-        (Buffer::new(&emulator, &[a, b]), Buffer::<u32>::poisoned(&emulator, 12));
+    let (input, out) = (Buffer::new(&emulator, &[a, b]), Buffer::<u32>::poisoned(&emulator, 12));
     launch(&emulator, "good_bits", shape(1, 1), &[&input, &out]).unwrap();
     let expected = [
         0xa987_6543,
@@ -147,5 +148,24 @@ fn math() {
     let expected = [0.25f64.exp(), 0.25f64.ln_1p(), 0.25f64.exp_m1()];
     for (got, expected) in wide.get().unwrap().iter().zip(expected) {
         approx::assert_relative_eq!(*got, expected, max_relative = 1e-15);
+    }
+}
+
+/// A soak: no report, and the same bits, whatever the schedule.
+#[test]
+fn many_seeds() {
+    for seed in 0..200 {
+        let emulator = emulator(Schedule::Random(seed));
+        let x: Vec<f32> = (0..9 * 256).map(|i| (i % 89) as f32).collect();
+        let x = Buffer::new(&emulator, &x);
+        let out = Buffer::new(&emulator, &[0f32; 128]);
+        let (parts, count) =
+            (Buffer::<f32>::poisoned(&emulator, 16), Buffer::new(&emulator, &[0i32]));
+        let clusters = LaunchShape { grid: 8, block: 128, cluster: 4, shared: SHARED };
+        launch(&emulator, "sum", shape(8, 128), &[&x, &out]).unwrap();
+        launch(&emulator, "last_block", shape(8, 64), &[&parts, &count, &out]).unwrap();
+        launch(&emulator, "async_sum", shape(1, 128), &[&x, &out, &(9 * 256)]).unwrap();
+        launch(&emulator, "bulk_sum", clusters, &[&x, &out, &(9 * 256)]).unwrap();
+        launch(&emulator, "good_cluster", clusters, &[&out]).unwrap();
     }
 }

@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use prefuse_emulator::Schedule;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use rayon::prelude::*;
 
 use crate::common::{Buffer, emulator, launch, shape};
 
@@ -24,13 +25,8 @@ fn check_packing(x: &[f32]) {
         Buffer::<u32>::poisoned(&emulator, pairs),
         Buffer::<u32>::poisoned(&emulator, pairs),
     );
-    launch(
-        &emulator,
-        "pack_halves",
-        shape(8, 256),
-        &[&input, &as_bf16, &as_f16, &(pairs as i32)],
-    )
-    .unwrap();
+    launch(&emulator, "pack_halves", shape(8, 256), &[&input, &as_bf16, &as_f16, &(pairs as i32)])
+        .unwrap();
     let (as_bf16, as_f16) = (as_bf16.get().unwrap(), as_f16.get().unwrap());
     for (i, pair) in x.chunks_exact(2).enumerate() {
         let (low, high) = (rounded(pair[0]), rounded(pair[1]));
@@ -63,10 +59,10 @@ fn packing() {
 #[test]
 #[ignore = "every f32: minutes"]
 fn packing_of_everything() {
-    for high in 0..1u32 << 8 {
+    (0..1u32 << 8).into_par_iter().for_each(|high| {
         let x: Vec<f32> = (0..1u32 << 24).map(|low| f32::from_bits(high << 24 | low)).collect();
         check_packing(&x);
-    }
+    });
 }
 
 #[test]
@@ -119,12 +115,32 @@ fn powers_of_2() {
     let emulator = emulator(Schedule::Forward);
     let smallest = f32::MIN_POSITIVE;
     let x = [
-        0.0, -0.0, 1e-40, -1e-40, -126.0, -126.5, -149.0, -1e30, f32::NEG_INFINITY, 10.0, 128.0,
+        0.0,
+        -0.0,
+        1e-40,
+        -1e-40,
+        -126.0,
+        -126.5,
+        -149.0,
+        -1e30,
+        f32::NEG_INFINITY,
+        10.0,
+        128.0,
         f32::NAN,
     ];
     let n = x.len();
     let expected = [
-        1.0, 1.0, 1.0, 1.0, smallest, 0.0, 0.0, 0.0, 0.0, 1024.0, f32::INFINITY,
+        1.0,
+        1.0,
+        1.0,
+        1.0,
+        smallest,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        1024.0,
+        f32::INFINITY,
         f32::from_bits(0x7fff_ffff),
     ];
     let (input, out) = (Buffer::new(&emulator, &x), Buffer::<f32>::poisoned(&emulator, n));

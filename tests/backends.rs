@@ -1,0 +1,81 @@
+//! What the tests of this binary run over: the reference, the CPU at every instruction set, and a
+//! CUDA device where there is one. `tests/emulator` has the same names for emulated devices.
+
+#[cfg(feature = "cuda")]
+use prefuse::Cuda;
+use prefuse::{Backend, Cpu, Reference, SimdLevel};
+
+/// Every backend that can run here; what the machine lacks is said and skipped.
+pub fn backends() -> Vec<Box<dyn Backend>> {
+    let mut backends: Vec<Box<dyn Backend>> = vec![Box::new(Reference::new())];
+    backends.extend(fast_backends());
+    backends
+}
+
+/// Those whose rows have the same bits in any batch.
+pub fn fast_backends() -> Vec<Box<dyn Backend>> {
+    let mut backends: Vec<Box<dyn Backend>> = vec![];
+    for cpu in cpus() {
+        backends.push(Box::new(cpu));
+    }
+    #[cfg(feature = "cuda")]
+    for device in devices() {
+        backends.push(Box::new(device));
+    }
+    backends
+}
+
+/// The CPU backend at every instruction set that the machine has.
+pub fn cpus() -> Vec<Cpu> {
+    let available = SimdLevel::ALL.into_iter().filter_map(|level| {
+        let cpu = Cpu::with_simd(level);
+        if cpu.is_none() {
+            eprintln!("skipped: this machine has no {level:?}");
+        }
+        cpu
+    });
+    available.collect()
+}
+
+/// The first CUDA device. `PREFUSE_REQUIRE_CUDA=1` makes it a failure that there is none.
+#[cfg(feature = "cuda")]
+pub fn devices() -> Vec<Cuda> {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    match Cuda::new(0) {
+        Ok(cuda) => vec![cuda],
+        Err(error) => {
+            let required = std::env::var_os("PREFUSE_REQUIRE_CUDA").is_some_and(|x| x == "1");
+            assert!(!required, "{error}");
+            SAID.call_once(|| eprintln!("skipped: no CUDA device: {error}"));
+            vec![]
+        }
+    }
+}
+
+/// Sizes shrink under tools that slow a GPU down a hundredfold.
+fn small() -> bool {
+    std::env::var_os("PREFUSE_SMALL").is_some_and(|value| value == "1")
+}
+
+/// 1: the softmax is 1 whatever the logit. 2: the smallest choice. 31, 32, 33: around a vector.
+/// 1000: shorter than a block. 4099: prime, a block and a tail; odd rows are unaligned. 32000:
+/// Llama 2.
+pub fn vocabs() -> &'static [usize] {
+    if small() { &[1, 2, 31, 32, 33, 1000, 4099] } else { &[1, 2, 31, 32, 33, 1000, 4099, 32000] }
+}
+
+/// Llama 3, Qwen 2 and Gemma, with few rows.
+pub fn large_vocabs() -> &'static [usize] {
+    if small() { &[] } else { &[128_256, 151_936, 262_144] }
+}
+
+/// Around the vectors, segments and blocks that the backends take a row by, and a whole one.
+pub fn edge_vocabs() -> &'static [usize] {
+    const EDGES: [usize; 10] = [31, 33, 1023, 1024, 1025, 4096, 4097, 4099, 5000, 50_257];
+    if small() { &EDGES[..9] } else { &EDGES }
+}
+
+/// Rows enough for every way to share them out.
+pub fn many(vocab: usize) -> usize {
+    if vocab > 5000 || small() { 300 } else { 4096 }
+}

@@ -1,0 +1,1 @@
+//! Bad inputs on a device.

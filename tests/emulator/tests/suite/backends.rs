@@ -1,0 +1,72 @@
+//! Emulated devices for the bodies of the crate's tests, and sizes that an emulator runs in minutes.
+//!
+//! Between them the devices have every launch shape: clusters and parts of a row where few rows meet
+//! many processors, parts alone before sm_90, a block a row where many rows meet one processor.
+
+use prefuse::cuda::Device;
+use prefuse::{Backend, Cuda};
+use prefuse_emulator::{Emulator, Mode, Schedule, mode};
+
+pub fn backends() -> Vec<Box<dyn Backend>> {
+    fast_backends()
+}
+
+pub fn fast_backends() -> Vec<Box<dyn Backend>> {
+    devices().into_iter().map(|device| Box::new(device) as Box<dyn Backend>).collect()
+}
+
+/// In race mode every device under several orders of its threads.
+pub fn devices() -> Vec<Cuda> {
+    let [hopper, ampere, single] =
+        [((9, 0), 132), ((8, 0), 108), ((9, 0), 1)].map(|(capability, processors)| {
+            let name = format!("emulated sm_{}{}, {processors}", capability.0, capability.1);
+            Device { ordinal: 0, name, capability, processors }
+        });
+    if mode() == Mode::Fast {
+        let devices = [hopper, ampere, single].map(|device| Emulator::new(device).with_workers(2));
+        return devices.into_iter().map(cuda).collect();
+    }
+    let orders = [
+        (&hopper, Schedule::Forward, 0),
+        (&hopper, Schedule::Reverse, 0),
+        (&hopper, Schedule::Random(1), PREEMPTION),
+        (&ampere, Schedule::Random(2), PREEMPTION),
+        (&single, Schedule::Random(3), PREEMPTION),
+        (&single, Schedule::Reverse, 0),
+    ];
+    let devices = orders.map(|(device, schedule, preemption)| {
+        Emulator::new(device.clone()).with_schedule(schedule).with_preemption(preemption)
+    });
+    devices.into_iter().map(cuda).collect()
+}
+
+/// One access in so many is followed by another thread's turn.
+const PREEMPTION: u32 = 64;
+
+fn cuda(emulator: Emulator) -> Cuda {
+    Cuda::with_driver(Box::new(emulator)).unwrap()
+}
+
+fn or<T>(fast: T, race: T) -> T {
+    if mode() == Mode::Fast { fast } else { race }
+}
+
+/// Around a vector, around a segment of 1024 columns, around the rows that are a warp's (4096); 17408
+/// are the least that blocks share.
+pub fn vocabs() -> &'static [usize] {
+    or(&[1, 2, 31, 32, 33, 1000, 4099, 32_000], &[1, 2, 33, 4099, 17_408])
+}
+
+/// From 131073 on, few rows are in parts on every device.
+pub fn large_vocabs() -> &'static [usize] {
+    or(&[128_256, 151_936, 262_144], &[])
+}
+
+pub fn edge_vocabs() -> &'static [usize] {
+    or(&[31, 33, 1023, 1024, 1025, 4096, 4097, 4099, 5000, 50_257], &[33, 1025, 4099, 17_409])
+}
+
+/// More than three blocks of 8 warps, and more than two rows for the device of one processor.
+pub fn many(_vocab: usize) -> usize {
+    or(29, 11)
+}

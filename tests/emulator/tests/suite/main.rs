@@ -1,0 +1,28 @@
+//! The tests of the crate that a backend takes part in, over emulated CUDA devices: the same bodies.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "../../../alignment.rs"]
+mod alignment;
+mod backends;
+#[path = "../../../bad_call.rs"]
+mod bad_call;
+#[path = "../../../common.rs"]
+mod common;
+#[path = "../../../device_errors.rs"]
+mod device_errors;
+#[path = "../../../golden/mod.rs"]
+mod golden;
+#[path = "../../../log_probs.rs"]
+mod log_probs;
+#[path = "../../../logit_grads.rs"]
+mod logit_grads;
+#[path = "../../../mask_dpo.rs"]
+mod mask_dpo;
+#[path = "../../../objective.rs"]
+mod objective;
+#[path = "../../../own_objectives.rs"]
+mod own_objectives;
+#[path = "../../../properties.rs"]
+mod properties;
+#[path = "../../../sequence_sums.rs"]
+mod sequence_sums;
