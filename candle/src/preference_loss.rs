@@ -13,8 +13,8 @@ pub struct PreferenceLoss {
     /// The loss: a scalar, f32 (f64 for f64 logits), on the logits' device. Its gradient by the
     /// logits is contiguous and of their shape and element type.
     pub loss: Tensor,
-    /// The values behind it, on the host: terms with the losses and rewards of their units,
-    /// metrics over the pairs, log-probs of the tokens, sums over the sequences.
+    /// The values behind it. On the host: terms with the losses and rewards of their units, metrics
+    /// over the pairs. Where the logits are: log-probs of the tokens, sums over the sequences.
     pub forward: Arc<Forward>,
 }
 
@@ -23,9 +23,10 @@ pub struct PreferenceLoss {
 /// The leading dimensions, one or more, are flattened to the tokens of the batch: f32, f16, bf16
 /// or f64 elements, adjacent within a row, and rows at one distance from each other, such as a
 /// contiguous tensor or one narrowed in its last dimension. Neither the forward nor the backward
-/// copies CPU logits; the backward allocates the gradient, which candle then adds to zeros of its
-/// own. The logits have to stay as they are until then: writing to their variable in between makes
-/// the gradient that of other numbers.
+/// copies logits, on the CPU or on CUDA (f64 is for the CPU alone); the backward allocates the
+/// gradient, which candle then adds to zeros of its own. On CUDA the forward waits for the values,
+/// and the backward for the upstream gradient, one number. The logits have to stay as they are until
+/// then: writing to their variable in between makes the gradient that of other numbers.
 ///
 /// ```
 /// use candle_core::{Device, Var};
@@ -51,9 +52,9 @@ pub struct PreferenceLoss {
 ///
 /// # Errors
 /// Rank below 2, other element types, or rows that lie otherwise (the message says to call
-/// `.contiguous()`); logits that are neither on the CPU nor, with the feature `cuda`, on CUDA;
-/// and what [`Loss::forward`] refuses, such as a label outside the vocabulary. The backward
-/// refuses an upstream gradient that is not finite, and second derivatives.
+/// `.contiguous()`); logits that are neither on the CPU nor, with the feature `cuda`, on CUDA; a
+/// batch that is not in host memory; and what [`Loss::forward`] refuses, such as a label outside the
+/// vocabulary. The backward refuses an upstream gradient that is not finite, and second derivatives.
 pub fn preference_loss(logits: &Tensor, loss: &Loss<'_>) -> Result<PreferenceLoss> {
     let (forward, value) = place::read(logits, |place, rows| {
         let forward = loss.forward(place.backend(), rows).map_err(Error::wrap)?;

@@ -23,7 +23,8 @@ pub struct TokenLogProbs {
 ///
 /// Logits as in [`preference_loss`](crate::preference_loss). The output is flat: one number for
 /// each of the `tokens` rows. Weights say only which tokens count (those of weight 0 do not); no
-/// log-prob is multiplied with its weight.
+/// log-prob is multiplied with its weight. On CUDA nothing waits for the device, unless argmax is asked
+/// for.
 ///
 /// ```
 /// use candle_core::{Device, Var};
@@ -45,8 +46,8 @@ pub struct TokenLogProbs {
 ///
 /// # Errors
 /// Logits as in [`preference_loss`](crate::preference_loss); labels or weights of another number
-/// than the rows; a label outside the vocabulary; a temperature outside 1e-30 to 1e30.
-/// The backward refuses second derivatives.
+/// than the rows, or not in host memory; a label outside the vocabulary; a temperature outside 1e-30 to
+/// 1e30. The backward refuses second derivatives.
 pub fn token_log_probs(
     logits: &Tensor,
     labels: &Labels<'_>,
