@@ -160,7 +160,11 @@ impl Compiler {
             return Err(Refusal::Missing(text));
         }
         let targets = targets(&nvcc)?;
-        let mut flags = ["-fatbin", "-std=c++17", "-O3", "-lineinfo"].map(str::to_owned).to_vec();
+        // Kernels say fmaf where they mean it: contraction is the compiler's choice, which could
+        // differ between two kernels that have to give the same bits, and it would keep equal
+        // log-ratios from cancelling.
+        let flags = ["-fatbin", "-std=c++17", "-O3", "-fmad=false", "-lineinfo"];
+        let mut flags = flags.map(str::to_owned).to_vec();
         if version >= (12, 8) {
             flags.push("--compress-mode=size".to_owned());
         }
@@ -212,7 +216,7 @@ impl Compiler {
         cache: &Path,
         ready: &Path,
     ) -> Result<()> {
-        let mut flags = self.flags.clone();
+        let flags = &self.flags;
         let mut command = Command::new(&self.nvcc);
         // Targets side by side, on what several files at a time leave idle.
         command.arg(format!("--threads={}", self.jobs.div_ceil(4)));
@@ -221,15 +225,13 @@ impl Compiler {
         if stem(source) == "objective" {
             read(&out.join("objectives.cuh"))?.hash(&mut hash);
             command.arg("-I").arg(out);
-            // Contraction would keep equal log-ratios from cancelling.
-            flags.push("-fmad=false".to_owned());
         }
-        (&self.identity, &flags, read(source)?, headers).hash(&mut hash);
+        (&self.identity, flags, read(source)?, headers).hash(&mut hash);
         let cached = cache.join(format!("{}-{:016x}.fatbin", stem(source), hash.finish()));
         if !cached.is_file() {
             // Renamed when complete: another build may look at the same time.
             let partial = cached.with_extension(std::process::id().to_string());
-            command.args(&flags).arg("-Ikernels/include").arg(source).arg("-o").arg(&partial);
+            command.args(flags).arg("-Ikernels/include").arg(source).arg("-o").arg(&partial);
             run(&mut command)?;
             fs::rename(&partial, &cached).map_err(failed(cached.display()))?;
         }

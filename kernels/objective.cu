@@ -1,8 +1,7 @@
 // Stage 3: each unit's loss, rewards and gradients, by the objectives' own text; then the value of the
 // term and the gradient by each sequence's sum.
 //
-// Some 200 bytes for each unit, all f64. Compiled with -fmad=false: contraction would keep equal
-// log-ratios from cancelling. Two launches: the second needs all units of the first.
+// Some 200 bytes for each unit, all f64. Two launches: the second needs all units of the first.
 #include "block.cuh"
 #include "ptx.cuh"
 #include "scalar.cuh"

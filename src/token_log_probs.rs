@@ -32,6 +32,11 @@ impl RowOptions {
         self
     }
 
+    /// The temperature.
+    pub fn temperature(&self) -> f64 {
+        self.temperature
+    }
+
     /// Also the entropies, from the same visit.
     #[must_use]
     pub fn with_entropy(mut self) -> Self {
@@ -39,11 +44,21 @@ impl RowOptions {
         self
     }
 
+    /// Whether the entropies are asked for.
+    pub fn has_entropy(&self) -> bool {
+        self.entropy
+    }
+
     /// Also the most probable entries, from the same visit.
     #[must_use]
     pub fn with_argmax(mut self) -> Self {
         self.argmax = true;
         self
+    }
+
+    /// Whether the most probable entries are asked for.
+    pub fn has_argmax(&self) -> bool {
+        self.argmax
     }
 }
 

@@ -1,8 +1,13 @@
 #![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+mod device;
+mod host;
 mod operation;
+mod place;
 mod preference_loss;
 mod rows;
 mod token_log_probs;

@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, DType, Error, Result, Shape, Tensor};
+use candle_core::{DType, Error, Result, Shape, Storage, Tensor};
 use prefuse::batch::{Logits, LogitsMut};
-use prefuse::{Forward, Loss, MaskedRows, Upstream};
+use prefuse::{Forward, Loss, Slice, Upstream};
 
 use crate::operation::{Operation, attach};
-use crate::rows;
+use crate::place::{self, Place};
 
 /// A preference loss and everything that was computed on the way to it.
 #[derive(Clone, Debug)]
@@ -13,8 +13,8 @@ pub struct PreferenceLoss {
     /// The loss: a scalar, f32 (f64 for f64 logits), on the logits' device. Its gradient by the
     /// logits is contiguous and of their shape and element type.
     pub loss: Tensor,
-    /// The values behind it, on the host: terms with the losses and rewards of their units,
-    /// metrics over the pairs, log-probs of the tokens, sums over the sequences.
+    /// The values behind it. On the host: terms with the losses and rewards of their units, metrics
+    /// over the pairs. Where the logits are: log-probs of the tokens, sums over the sequences.
     pub forward: Arc<Forward>,
 }
 
@@ -23,9 +23,10 @@ pub struct PreferenceLoss {
 /// The leading dimensions, one or more, are flattened to the tokens of the batch: f32, f16, bf16
 /// or f64 elements, adjacent within a row, and rows at one distance from each other, such as a
 /// contiguous tensor or one narrowed in its last dimension. Neither the forward nor the backward
-/// copies CPU logits; the backward allocates the gradient, which candle then adds to zeros of its
-/// own. The logits have to stay as they are until then: writing to their variable in between makes
-/// the gradient that of other numbers.
+/// copies logits, on the CPU or on CUDA (f64 is for the CPU alone); the backward allocates the
+/// gradient, which candle then adds to zeros of its own. On CUDA the forward waits for the values,
+/// and the backward for the upstream gradient, one number. The logits have to stay as they are until
+/// then: writing to their variable in between makes the gradient that of other numbers.
 ///
 /// ```
 /// use candle_core::{Device, Var};
@@ -51,16 +52,30 @@ pub struct PreferenceLoss {
 ///
 /// # Errors
 /// Rank below 2, other element types, or rows that lie otherwise (the message says to call
-/// `.contiguous()`); logits that are neither on the CPU nor, with the feature `cuda`, on CUDA;
-/// and what [`Loss::forward`] refuses, such as a label outside the vocabulary. The backward
-/// refuses an upstream gradient that is not finite, and second derivatives.
+/// `.contiguous()`); logits that are neither on the CPU nor, with the feature `cuda`, on CUDA; a
+/// batch that is not in host memory; and what [`Loss::forward`] refuses, such as a label outside the
+/// vocabulary. The backward refuses an upstream gradient that is not finite, and second derivatives.
 pub fn preference_loss(logits: &Tensor, loss: &Loss<'_>) -> Result<PreferenceLoss> {
-    let forward =
-        rows::read(logits, |rows| loss.forward(rows::backend(rows.dtype()).as_ref(), rows))?;
-    let forward = Arc::new(forward);
-    let loss = loss.clone().into_owned().map_err(Error::wrap)?;
-    let operation = LossOperation { loss, forward: forward.clone() };
-    Ok(PreferenceLoss { loss: attach(logits, operation)?, forward })
+    let (forward, value) = place::read(logits, |place, rows| {
+        let forward = loss.forward(place.backend(), rows).map_err(Error::wrap)?;
+        let value = scalar(place, rows.dtype().per_token(), forward.loss())?;
+        Ok((Arc::new(forward), value))
+    })?;
+    let operation = LossOperation {
+        loss: loss.clone().into_owned().map_err(Error::wrap)?,
+        forward: forward.clone(),
+    };
+    Ok(PreferenceLoss { loss: attach(logits, (value, Shape::from(())), operation)?, forward })
+}
+
+fn scalar(place: &Place, dtype: prefuse::DType, value: f64) -> Result<Storage> {
+    place.output(dtype, [1, 0], |mut output, _| {
+        match dtype {
+            prefuse::DType::F64 => output.copy_from(Slice::new(&[value])),
+            _ => output.copy_from(Slice::new(&[value as f32])),
+        }
+        .map_err(Error::wrap)
+    })
 }
 
 struct LossOperation {
@@ -72,26 +87,17 @@ impl Operation for LossOperation {
     const NAME: &'static str = "prefuse-preference-loss";
     const GRADIENT_NAME: &'static str = "prefuse-preference-loss-gradient";
 
-    fn output(&self) -> Result<(CpuStorage, Shape)> {
-        let loss = self.forward.loss();
-        let storage = match self.forward.tokens().log_probs().dtype() {
-            prefuse::DType::F64 => CpuStorage::F64(vec![loss]),
-            _ => CpuStorage::F32(vec![loss as f32]),
-        };
-        Ok((storage, Shape::from(())))
-    }
-
     fn logit_grads(
         &self,
+        place: &Place,
+        rows: (Logits<'_>, LogitsMut<'_>),
+        _: &Tensor,
         upstream: &Tensor,
-        logits: Logits<'_>,
-        grads: LogitsMut<'_>,
     ) -> Result<()> {
         let upstream = Upstream::Loss(upstream.to_dtype(DType::F64)?.to_scalar()?);
-        let backend = rows::backend(logits.dtype());
-        let (forward, target, masked) = (&self.forward, (logits, grads), MaskedRows::AlreadyZero);
+        let masked = place.masked_rows();
         self.loss
-            .logit_grads(backend.as_ref(), forward, target, upstream, masked)
+            .logit_grads(place.backend(), &self.forward, rows, upstream, masked)
             .map_err(Error::wrap)
     }
 }

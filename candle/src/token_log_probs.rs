@@ -1,9 +1,10 @@
-use candle_core::{CpuStorage, DType, Error, Result, Shape, Tensor};
+use candle_core::{Error, Result, Shape, Storage, Tensor};
 use prefuse::batch::{Labels, Logits, LogitsMut, Weights};
-use prefuse::{Element, MaskedRows, RowOptions, Slice, Target};
+use prefuse::stages::{LogProbs, LogitGrads, RowStatistics, TokenOutputs, TokenUpstream, Tokens};
+use prefuse::{Buffer, RowOptions, Slice, Target};
 
 use crate::operation::{Operation, attach};
-use crate::rows;
+use crate::place::{self, Place};
 
 /// Log-probs of labels, and what else was asked for in the same visit.
 #[derive(Clone, Debug)]
@@ -22,7 +23,8 @@ pub struct TokenLogProbs {
 ///
 /// Logits as in [`preference_loss`](crate::preference_loss). The output is flat: one number for
 /// each of the `tokens` rows. Weights say only which tokens count (those of weight 0 do not); no
-/// log-prob is multiplied with its weight.
+/// log-prob is multiplied with its weight. On CUDA nothing waits for the device, unless argmax is asked
+/// for.
 ///
 /// ```
 /// use candle_core::{Device, Var};
@@ -44,92 +46,149 @@ pub struct TokenLogProbs {
 ///
 /// # Errors
 /// Logits as in [`preference_loss`](crate::preference_loss); labels or weights of another number
-/// than the rows; a label outside the vocabulary; a temperature outside 1e-30 to 1e30.
-/// The backward refuses second derivatives.
+/// than the rows, or not in host memory; a label outside the vocabulary; a temperature outside 1e-30 to
+/// 1e30. The backward refuses second derivatives.
 pub fn token_log_probs(
     logits: &Tensor,
     labels: &Labels<'_>,
     weights: Option<&Weights<'_>>,
     options: RowOptions,
 ) -> Result<TokenLogProbs> {
-    let values = rows::read(logits, |rows| {
-        let backend = rows::backend(rows.dtype());
-        prefuse::token_log_probs(backend.as_ref(), rows, labels, weights, options)
+    let (value, argmax, operation) = place::read(logits, |place, rows| {
+        if place.is_asynchronous() {
+            check_labels(labels, rows.vocab()).map_err(Error::wrap)?;
+        }
+        TokenOperation::forward(place, rows, (labels, weights), options)
     })?;
-    let argmax = values.argmax().map(Slice::host::<i64>).transpose().map_err(Error::wrap)?;
-    let argmax = argmax.map(<[i64]>::to_vec);
-    let has_entropies = values.entropy().is_some();
-    let operation = TokenOperation {
-        labels: labels.clone().into_owned().map_err(Error::wrap)?,
-        weights: weights.cloned().map(Weights::into_owned).transpose().map_err(Error::wrap)?,
-        values,
-    };
-    let output = attach(logits, operation)?;
-    let entropies = if has_entropies { Some(output.get(1)?) } else { None };
+    let shape = Shape::from((1 + usize::from(options.has_entropy()), labels.len()));
+    let output = attach(logits, (value, shape), operation)?;
+    let entropies = if options.has_entropy() { Some(output.get(1)?) } else { None };
     Ok(TokenLogProbs { log_probs: output.get(0)?, entropies, argmax })
+}
+
+/// A device says it where the host next waits, which may be in nobody's call.
+fn check_labels(labels: &Labels<'_>, vocab: usize) -> prefuse::Result<()> {
+    let ignore = labels.ignore();
+    let outside = |&label: &i64| {
+        label != ignore && usize::try_from(label).map_or(true, |label| label >= vocab)
+    };
+    let labels = labels.slice().host::<i64>()?;
+    match labels.iter().position(outside) {
+        None => Ok(()),
+        Some(token) => Err(prefuse::Error::Label { token, label: labels[token], vocab, ignore }),
+    }
 }
 
 /// A candle operation has one output, so this one's is `[1, tokens]` log-probs, or `[2, tokens]`
 /// log-probs and entropies.
 struct TokenOperation {
-    labels: Labels<'static>,
-    weights: Option<Weights<'static>>,
-    values: prefuse::TokenLogProbs,
+    labels: Buffer,
+    ignore: i64,
+    weights: Option<Buffer>,
+    options: RowOptions,
+    maximum: Buffer,
+    log_sum: Buffer,
 }
 
 impl TokenOperation {
-    fn stacked<T: Element>(&self) -> Result<(Vec<T>, Shape)> {
-        let values = [Some(self.values.log_probs()), self.values.entropy()].into_iter().flatten();
-        let values = values.map(Slice::host).collect::<prefuse::Result<Vec<&[T]>>>();
-        let values = values.map_err(Error::wrap)?;
-        Ok((values.concat(), Shape::from((values.len(), self.labels.len()))))
-    }
-
-    fn write<T: Element>(
-        &self,
-        upstream: &[T],
-        logits: Logits<'_>,
-        grads: LogitsMut<'_>,
-    ) -> Result<()> {
-        let backend = rows::backend(logits.dtype());
-        let (log_probs, entropies) = upstream.split_at(self.labels.len());
-        let entropies = self.values.entropy().map(|_| Slice::new(entropies));
-        let target = Target::OutOfPlace { logits, grads };
-        let tokens = (&self.labels, self.weights.as_ref());
-        let upstream = (Slice::new(log_probs), entropies);
-        self.values
-            .logit_grads(backend.as_ref(), target, tokens, upstream, MaskedRows::AlreadyZero)
+    fn forward(
+        place: &Place,
+        rows: Logits<'_>,
+        (labels, weights): (&Labels<'_>, Option<&Weights<'_>>),
+        options: RowOptions,
+    ) -> Result<(Storage, Option<Vec<i64>>, Self)> {
+        let backend = place.backend();
+        let (count, dtype) = (rows.tokens(), rows.dtype().per_token());
+        let allocate = |dtype, len| backend.allocate(dtype, len).map_err(Error::wrap);
+        let upload = |values| backend.upload(values).map_err(Error::wrap);
+        let mut operation = Self {
+            labels: upload(labels.slice())?,
+            ignore: labels.ignore(),
+            weights: weights.map(|weights| upload(weights.slice())).transpose()?,
+            options,
+            maximum: allocate(dtype, count)?,
+            log_sum: allocate(dtype, count)?,
+        };
+        let mut argmax = match options.has_argmax() {
+            true => Some(allocate(prefuse::DType::I64, count)?),
+            false => None,
+        };
+        let scratch = backend.log_probs_scratch(count, rows.vocab());
+        let mut scratch = allocate(prefuse::DType::F64, scratch)?;
+        let entropies = if options.has_entropy() { count } else { 0 };
+        let value = place.output(dtype, [count, entropies], |log_probs, entropy| {
+            let outputs = TokenOutputs {
+                log_probs,
+                maximum: operation.maximum.slice_mut(),
+                log_sum: operation.log_sum.slice_mut(),
+                entropy: options.has_entropy().then_some(entropy),
+                argmax: argmax.as_mut().map(Buffer::slice_mut),
+            };
+            let (labels, ignore) = (operation.labels.slice(), operation.ignore);
+            let weights = operation.weights.as_ref().map(Buffer::slice);
+            with_tokens((labels, ignore, weights), |tokens| {
+                let (temperature, scratch) = (options.temperature(), scratch.slice_mut());
+                let stage = LogProbs::new(backend, rows, tokens, temperature, outputs, scratch)?;
+                backend.log_probs(stage)
+            })
             .map_err(Error::wrap)
+        })?;
+        let argmax = argmax.map(|argmax| argmax.slice().read()).transpose().map_err(Error::wrap)?;
+        Ok((value, argmax, operation))
     }
+}
+
+fn with_tokens(
+    (labels, ignore, weights): (Slice<'_>, i64, Option<Slice<'_>>),
+    run: impl FnOnce(Tokens<'_>) -> prefuse::Result<()>,
+) -> prefuse::Result<()> {
+    let labels = Labels::from_slice(labels)?.with_ignore(ignore);
+    let weights = weights.map(Weights::from_slice).transpose()?;
+    run(Tokens::new(&labels, weights.as_ref())?)
 }
 
 impl Operation for TokenOperation {
     const NAME: &'static str = "prefuse-token-log-probs";
     const GRADIENT_NAME: &'static str = "prefuse-token-log-probs-gradient";
 
-    fn output(&self) -> Result<(CpuStorage, Shape)> {
-        Ok(match self.values.log_probs().dtype() {
-            prefuse::DType::F64 => {
-                let (values, shape) = self.stacked()?;
-                (CpuStorage::F64(values), shape)
-            }
-            _ => {
-                let (values, shape) = self.stacked()?;
-                (CpuStorage::F32(values), shape)
-            }
-        })
-    }
-
     fn logit_grads(
         &self,
+        place: &Place,
+        (logits, grads): (Logits<'_>, LogitsMut<'_>),
+        output: &Tensor,
         upstream: &Tensor,
-        logits: Logits<'_>,
-        grads: LogitsMut<'_>,
     ) -> Result<()> {
-        let upstream = upstream.flatten_all()?;
-        match upstream.dtype() {
-            DType::F64 => self.write(&upstream.to_vec1::<f64>()?, logits, grads),
-            _ => self.write(&upstream.to_vec1::<f32>()?, logits, grads),
-        }
+        let upstream = upstream.contiguous()?;
+        let (upstream, upstream_layout) = upstream.storage_and_layout();
+        let (output, output_layout) = output.storage_and_layout();
+        let (upstream, output) = (place.lend(&upstream)?, place.lend(&output)?);
+        let upstream = place::values(upstream.slice()?, upstream_layout)?;
+        let output = place::values(output.slice()?, output_layout)?;
+
+        let count = logits.tokens();
+        let part = |index| index * count..(index + 1) * count;
+        let run = || {
+            let entropy = match self.options.has_entropy() {
+                true => Some((upstream.part(part(1))?, output.part(part(1))?)),
+                false => None,
+            };
+            let upstream = TokenUpstream { log_probs: upstream.part(part(0))?, entropy };
+            let statistics =
+                RowStatistics { maximum: self.maximum.slice(), log_sum: self.log_sum.slice() };
+            let weights = self.weights.as_ref().map(Buffer::slice);
+            with_tokens((self.labels.slice(), self.ignore, weights), |tokens| {
+                let backend = place.backend();
+                backend.logit_grads(LogitGrads::new(
+                    backend,
+                    Target::OutOfPlace { logits, grads },
+                    tokens,
+                    self.options.temperature(),
+                    statistics,
+                    upstream,
+                    place.masked_rows(),
+                )?)
+            })
+        };
+        run().map_err(Error::wrap)
     }
 }

@@ -54,11 +54,13 @@ impl<'a> Labels<'a> {
         self.len() == 0
     }
 
-    pub(crate) fn slice(&self) -> Slice<'_> {
+    /// The labels.
+    pub fn slice(&self) -> Slice<'_> {
         self.ids.slice()
     }
 
-    pub(crate) fn ignore(&self) -> i64 {
+    /// The value that marks ignored tokens.
+    pub fn ignore(&self) -> i64 {
         self.ignore
     }
 

@@ -189,8 +189,8 @@ impl Build {
         let mut build = cc::Build::new();
         build.cpp(true).std("c++17").includes(&self.includes).opt_level(2);
         build.warnings(true).extra_warnings(true).flag("-Wno-unknown-pragmas");
-        // blockDim and its like are unsigned, and indices are not.
-        build.flag("-Wno-sign-compare");
+        // blockDim and its like are unsigned, and indices are not; objectives share a signature.
+        build.flag("-Wno-sign-compare").flag("-Wno-unused-parameter");
         // What a template leaves alone where it is not asked for, it still hands on.
         build.flag_if_supported("-Wno-maybe-uninitialized");
         // A raw reinterpret_cast means on the GPU what it says.

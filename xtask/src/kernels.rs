@@ -129,12 +129,8 @@ fn compile_one(
     let log_path = path.with_extension("log");
     let mut nvcc = command(&toolchain.nvcc);
     nvcc.arg(format!("-{kind}")).arg(format!("-arch={architecture}"));
-    nvcc.args(["-O3", "-std=c++17", "-lineinfo", "-Xptxas", "-v", "-I", "kernels/include", "-I"]);
-    nvcc.arg(folder);
-    if file == "objective" {
-        // Contraction would keep equal ratios from cancelling.
-        nvcc.arg("-fmad=false");
-    }
+    nvcc.args(["-O3", "-std=c++17", "-fmad=false", "-lineinfo", "-Xptxas", "-v"]);
+    nvcc.args(["-I", "kernels/include", "-I"]).arg(folder);
     nvcc.arg(source).arg("-o").arg(&path);
     let stamp = stamp(&nvcc, contents);
     if let Some(log) = kept(&log_path, &stamp)

@@ -96,7 +96,7 @@ fn steps() -> Vec<Step> {
             step(
                 "kernels in the emulator",
                 Cargo(
-                    &["test", "--release", "-p", "prefuse-emulator"],
+                    &["test", "-p", "prefuse-emulator"],
                     &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "fast")],
                 ),
             ),
@@ -104,7 +104,7 @@ fn steps() -> Vec<Step> {
             step(
                 "kernels in the emulator, watched for races",
                 Cargo(
-                    &["test", "--release", "-p", "prefuse-emulator", "--target-dir", "target/race"],
+                    &["test", "-p", "prefuse-emulator", "--target-dir", "target/race"],
                     &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "race")],
                 ),
             ),
@@ -206,14 +206,17 @@ fn build_with_nvcc(toolchain: &Toolchain) -> Result<()> {
     run_cargo(&["build", "-p", "prefuse"], &[], Some(toolchain))
 }
 
-/// Type-checks the CUDA path of `prefuse-candle`: candle's kernels are compiled, which takes minutes.
+/// Type-checks and lints the CUDA path of `prefuse-candle` and its tests: candle's kernels are
+/// compiled, which takes minutes. Ours are not asked for.
 pub fn candle_cuda() -> Result<()> {
     let toolchain = Toolchain::install()?;
     // candle looks at NVCC, cudarc at PATH.
     let mut cargo = cargo();
     cargo.env("NVCC", &toolchain.nvcc).env("PATH", toolchain.path()?);
-    cargo.env("CUDA_COMPUTE_CAP", "90");
-    run(cargo.args(["check", "-p", "prefuse-candle", "--features", "cuda"]))
+    cargo.env("CUDA_COMPUTE_CAP", "90").envs([WITHOUT_KERNELS]);
+    run(cargo
+        .args(["clippy", "-p", "prefuse-candle", "--all-targets", "--features", "cuda"])
+        .args(["--", "-D", "warnings"]))
 }
 
 /// Rust comes without them where rustup's minimal profile was chosen. If that fails, the step that

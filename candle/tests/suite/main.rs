@@ -1,6 +1,8 @@
 //! Against candle's own autograd on the same losses, composed from its operations.
 
 mod composed;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod errors;
 mod example;
 mod layouts;
