@@ -22,7 +22,7 @@ use crate::each_dtype;
 const TOKENS: usize = 6;
 const VOCABS: [usize; 3] = [5, 4099, 17_409];
 
-/// The lowest bad token of several, which one warp alone would not find.
+/// Several bad tokens, the lowest first.
 const BAD: [(usize, i64); 3] = [(2, -7), (4, 1 << 40), (5, -1)];
 
 fn ids(bad: &[(usize, i64)]) -> Vec<i64> {
@@ -114,6 +114,23 @@ fn a_bad_label_writes_nothing() {
     for cuda in devices() {
         for vocab in VOCABS {
             each_dtype!(&cuda as &dyn Backend, body, &cuda, vocab);
+        }
+    }
+}
+
+/// Of bad tokens that different warps look at, and one thread in turn, the lowest is named.
+#[test]
+fn the_lowest_token_is_named() {
+    for cuda in devices() {
+        let tokens = 2100;
+        let logits = Placed::new(&cuda, &vec![0.5_f32; 2 * tokens]);
+        for bad in [&[40, 1030, 1055, 2099][..], &[1030, 1300], &[2099]] {
+            let mut ids = vec![1; tokens];
+            bad.iter().for_each(|&token| ids[token] = token as i64);
+            let (labels, plain) = (Labels::new(ids), RowOptions::default());
+            token_log_probs(&cuda, logits.logits(tokens, 2), &labels, None, plain).unwrap();
+            let (token, label) = (bad[0], bad[0] as i64);
+            assert_eq!(cuda.check(), Err(Error::Label { token, label, vocab: 2, ignore: -100 }));
         }
     }
 }
