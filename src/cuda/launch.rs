@@ -203,7 +203,7 @@ mod tests {
                 let scratch = log_probs_scratch(&hopper, tokens, vocab);
                 match log_probs(&hopper, tokens, vocab) {
                     LogProbsShape::Part(shape, parts, _) => {
-                        assert!(shape.grid as usize % parts == 0 && shape.grid > 0);
+                        assert!((shape.grid as usize).is_multiple_of(parts) && shape.grid > 0);
                         assert!(scratch * 8 >= tokens * vocab.div_ceil(SEGMENT) * STATE_BYTES);
                     }
                     LogProbsShape::Cluster(shape) | LogProbsShape::Block(shape) => {

@@ -96,7 +96,7 @@ fn steps() -> Vec<Step> {
             step(
                 "kernels in the emulator",
                 Cargo(
-                    &["test", "--release", "-p", "prefuse-emulator"],
+                    &["test", "-p", "prefuse-emulator"],
                     &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "fast")],
                 ),
             ),
@@ -104,7 +104,7 @@ fn steps() -> Vec<Step> {
             step(
                 "kernels in the emulator, watched for races",
                 Cargo(
-                    &["test", "--release", "-p", "prefuse-emulator", "--target-dir", "target/race"],
+                    &["test", "-p", "prefuse-emulator", "--target-dir", "target/race"],
                     &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "race")],
                 ),
             ),
