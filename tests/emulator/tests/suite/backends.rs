@@ -21,7 +21,8 @@ pub fn devices() -> Vec<Cuda> {
     let [hopper, ampere, single] =
         [((9, 0), 132), ((8, 0), 108), ((9, 0), 1)].map(|(capability, processors)| {
             let name = format!("emulated sm_{}{}, {processors}", capability.0, capability.1);
-            Device { ordinal: 0, name, capability, processors }
+            let cluster = if capability >= (9, 0) { 8 } else { 1 };
+            Device { ordinal: 0, name, capability, processors, cluster }
         });
     if mode() == Mode::Fast {
         let devices = [hopper, ampere, single].map(|device| Emulator::new(device).with_workers(2));
