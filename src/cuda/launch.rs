@@ -29,9 +29,6 @@ const RESIDENT_BLOCKS: usize = 4;
 /// The same of the cluster's kernel, which takes more registers.
 const RESIDENT_CLUSTER_BLOCKS: usize = 2;
 
-/// Blocks of a cluster that every sm_90 device can place.
-const CLUSTER: usize = 8;
-
 /// Blocks for each multiprocessor from which stage 4 splits rows no further: 3 are resident, and after
 /// 16 waves a last one that is half empty costs 3 %.
 const GRADS_BLOCKS: usize = 48;
@@ -74,8 +71,8 @@ pub(crate) fn log_probs(device: &Device, tokens: usize, vocab: usize) -> LogProb
         wanted.min(segments.div_ceil(WARPS)).max(1)
     };
     let (parts, cluster) = (split(RESIDENT_BLOCKS), split(RESIDENT_CLUSTER_BLOCKS));
-    let most = max_cluster(device);
-    if segments > SHARED_STATES || parts > 1 && (most == 1 || cluster > most) {
+    let most = device.cluster as usize;
+    if segments > SHARED_STATES || parts > 1 && (most < 2 || cluster > most) {
         let rows = tokens.min(MAX_GRID / parts);
         let merge = shape(tokens.div_ceil(ROWS_WARPS), 32 * ROWS_WARPS, 1, 0);
         return LogProbsShape::Part(shape(rows * parts, threads, 1, 0), parts, merge);
@@ -86,10 +83,6 @@ pub(crate) fn log_probs(device: &Device, tokens: usize, vocab: usize) -> LogProb
         return LogProbsShape::Cluster(shape(rows * cluster, threads, cluster, shared));
     }
     LogProbsShape::Block(shape(tokens, threads, 1, shared))
-}
-
-fn max_cluster(device: &Device) -> usize {
-    if device.capability.0 >= 9 { CLUSTER } else { 1 }
 }
 
 /// f64 numbers of memory for the states of rows in parts.
@@ -166,7 +159,8 @@ mod tests {
     use super::*;
 
     fn device(capability: (u32, u32), processors: u32) -> Device {
-        Device { ordinal: 0, name: String::new(), capability, processors }
+        let cluster = if capability.0 >= 9 { 8 } else { 1 };
+        Device { ordinal: 0, name: String::new(), capability, processors, cluster }
     }
 
     fn cluster(shape: LogProbsShape) -> u32 {

@@ -1,6 +1,7 @@
 //! [`Emulator`]: the driver's calls over the runtime's C interface.
 
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -73,6 +74,8 @@ struct State {
     preemption: u32,
     /// What a kernel was reported for. As on a GPU, nothing works after it.
     fault: Option<String>,
+    /// Memory of the host that is memory of the device too.
+    lent: Vec<Range<u64>>,
 }
 
 // SAFETY: the runtime's device belongs to no thread; the mutex orders the calls on it.
@@ -85,8 +88,14 @@ impl Emulator {
         let (major, minor) = device.capability;
         // SAFETY: the call has no preconditions and never gives null.
         let raw = unsafe { NonNull::new_unchecked((INTERFACE.create)(major as i32, minor as i32)) };
-        let state =
-            State { raw, schedule: Schedule::Forward, workers: 1, preemption: 0, fault: None };
+        let state = State {
+            raw,
+            schedule: Schedule::Forward,
+            workers: 1,
+            preemption: 0,
+            fault: None,
+            lent: vec![],
+        };
         Self { device, state: Mutex::new(state) }
     }
 
@@ -107,6 +116,16 @@ impl Emulator {
     pub fn with_preemption(self, preemption: u32) -> Self {
         self.state().preemption = preemption;
         self
+    }
+
+    /// Lends memory of the host, which kernels and copies then take for memory of the device, for sizes
+    /// that nobody wants to fill. For the fast mode; the others report what they have not allocated.
+    ///
+    /// # Safety
+    /// The memory outlives the device, and nobody else looks at it meanwhile.
+    pub unsafe fn lend(&self, memory: *mut u8, bytes: usize) {
+        let address = memory.expose_provenance() as u64;
+        self.state().lent.push(address..address + bytes as u64);
     }
 
     /// Changes the schedule of the launches to come.
@@ -150,6 +169,11 @@ impl State {
 
     /// A pointer to a range of device memory that the host may copy, or why it may not.
     fn range(&self, call: &'static str, address: u64, bytes: usize) -> Result<*mut u8> {
+        let inside =
+            |lent: &Range<u64>| lent.contains(&address) && lent.end - address >= bytes as u64;
+        if self.lent.iter().any(inside) {
+            return Ok(std::ptr::with_exposed_provenance_mut(address as usize));
+        }
         let raw = self.raw.as_ptr();
         let will_write = i32::from(call != "download");
         // SAFETY: the device is alive, and its message is read before the next call.
@@ -223,7 +247,8 @@ unsafe impl Driver for Emulator {
     unsafe fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
         let state = self.healthy("copy")?;
         if bytes != 0 {
-            let (to, from) = (state.range("copy", to, bytes)?, state.range("copy", from, bytes)?);
+            let (to, from) =
+                (state.range("copy", to, bytes)?, state.range("download", from, bytes)?);
             // SAFETY: as for uploads, and the caller promises that they do not overlap.
             unsafe { to.copy_from_nonoverlapping(from, bytes) }
         }

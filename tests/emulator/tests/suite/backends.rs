@@ -16,8 +16,12 @@ pub fn fast_backends() -> Vec<Box<dyn Backend>> {
     devices().into_iter().map(|device| Box::new(device) as Box<dyn Backend>).collect()
 }
 
-/// In race mode every device under several orders of its threads.
 pub fn devices() -> Vec<Cuda> {
+    emulators().into_iter().map(cuda).collect()
+}
+
+/// In race mode every device under several orders of its threads.
+pub fn emulators() -> Vec<Emulator> {
     let [hopper, ampere, single] =
         [((9, 0), 132), ((8, 0), 108), ((9, 0), 1)].map(|(capability, processors)| {
             let name = format!("emulated sm_{}{}, {processors}", capability.0, capability.1);
@@ -25,8 +29,7 @@ pub fn devices() -> Vec<Cuda> {
             Device { ordinal: 0, name, capability, processors, cluster }
         });
     if mode() == Mode::Fast {
-        let devices = [hopper, ampere, single].map(|device| Emulator::new(device).with_workers(2));
-        return devices.into_iter().map(cuda).collect();
+        return [hopper, ampere, single].map(|d| Emulator::new(d).with_workers(2)).into();
     }
     let orders = [
         (&hopper, Schedule::Forward, 0),
@@ -36,10 +39,10 @@ pub fn devices() -> Vec<Cuda> {
         (&single, Schedule::Random(3), PREEMPTION),
         (&single, Schedule::Reverse, 0),
     ];
-    let devices = orders.map(|(device, schedule, preemption)| {
+    let emulators = orders.map(|(device, schedule, preemption)| {
         Emulator::new(device.clone()).with_schedule(schedule).with_preemption(preemption)
     });
-    devices.into_iter().map(cuda).collect()
+    emulators.into()
 }
 
 /// One access in so many is followed by another thread's turn.
@@ -79,10 +82,12 @@ pub fn with_zeros(len: usize, body: impl Fn(&dyn Backend, SliceMut<'_>)) {
     if mode() != Mode::Fast {
         return;
     }
-    for device in devices() {
+    for emulator in emulators() {
         let mut zeros = bytemuck::allocation::try_zeroed_vec::<bf16>(len).unwrap();
-        // SAFETY: the vector outlives the stages, which the emulator runs at once, and nobody else
-        // looks at it.
+        // SAFETY: the vector is dropped after the device, and nobody else looks at it.
+        unsafe { emulator.lend(zeros.as_mut_ptr().cast(), 2 * len) };
+        let device = cuda(emulator);
+        // SAFETY: as above; the emulator runs stages at once.
         let memory = unsafe { device.from_raw_mut(DType::BF16, zeros.as_mut_ptr() as u64, len) };
         body(&device, memory.unwrap());
     }

@@ -14,6 +14,7 @@ mod device_errors;
 mod golden;
 #[path = "../../../large_offsets.rs"]
 mod large_offsets;
+mod launches;
 #[path = "../../../log_probs.rs"]
 mod log_probs;
 #[path = "../../../logit_grads.rs"]

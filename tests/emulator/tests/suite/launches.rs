@@ -1,0 +1,229 @@
+//! What stages ask of a device, seen by a driver in between: launches and nothing else; and what becomes
+//! of rows where a grid has fewer blocks than rows.
+
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex};
+
+use half::bf16;
+use prefuse::batch::{Batch, Labels, Packing, Pairs, ReferenceLogProbs, Weights};
+use prefuse::cuda::{Device, Driver, LaunchShape, Mapped};
+use prefuse::objectives::{Dpo, Nll};
+use prefuse::{
+    Backend, Cuda, DType, Error, Loss, MaskedRows, RowOptions, Sequences, Slice, Target, Term,
+    Upstream, token_log_probs,
+};
+use prefuse_emulator::Emulator;
+
+use crate::backends::emulators;
+use crate::common::{Placed, bits, labels, logits};
+
+/// Writes down what is called, and can take blocks away.
+#[derive(Debug)]
+struct Watched {
+    emulator: Emulator,
+    calls: Arc<Mutex<Vec<String>>>,
+    least_blocks: bool,
+}
+
+impl Watched {
+    fn said(&self, call: &str) {
+        self.calls.lock().unwrap().push(call.to_owned());
+    }
+}
+
+// SAFETY: the emulator's promises, and fewer blocks are what every kernel allows.
+unsafe impl Driver for Watched {
+    fn device(&self) -> &Device {
+        self.emulator.device()
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64, Error> {
+        self.said("allocate");
+        self.emulator.allocate(bytes)
+    }
+
+    unsafe fn free(&self, address: u64) {
+        // SAFETY: the caller's promise.
+        unsafe { self.emulator.free(address) }
+    }
+
+    fn allocate_mapped(&self, bytes: usize) -> Result<Mapped, Error> {
+        self.said("allocate_mapped");
+        self.emulator.allocate_mapped(bytes)
+    }
+
+    unsafe fn free_mapped(&self, memory: Mapped) {
+        // SAFETY: the caller's promise.
+        unsafe { self.emulator.free_mapped(memory) }
+    }
+
+    unsafe fn upload(&self, to: u64, from: &[u8]) -> Result<(), Error> {
+        self.said("upload");
+        // SAFETY: the caller's promise.
+        unsafe { self.emulator.upload(to, from) }
+    }
+
+    unsafe fn download(&self, to: &mut [u8], from: u64) -> Result<(), Error> {
+        self.said("download");
+        // SAFETY: the caller's promise.
+        unsafe { self.emulator.download(to, from) }
+    }
+
+    unsafe fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), Error> {
+        self.said("copy");
+        // SAFETY: the caller's promise.
+        unsafe { self.emulator.copy(to, from, bytes) }
+    }
+
+    unsafe fn zero(&self, address: u64, bytes: usize) -> Result<(), Error> {
+        self.said("zero");
+        // SAFETY: the caller's promise.
+        unsafe { self.emulator.zero(address, bytes) }
+    }
+
+    unsafe fn launch(
+        &self,
+        kernel: &str,
+        mut shape: LaunchShape,
+        arguments: &mut [*mut c_void],
+    ) -> Result<(), Error> {
+        self.said(kernel);
+        if self.least_blocks {
+            // A row in parts takes that many blocks, its kernel's second argument.
+            let in_parts = kernel.contains("_part_") || kernel.contains("_grads_block_");
+            // SAFETY: an int32, which outlives the call.
+            let parts = if in_parts { unsafe { *arguments[1].cast::<i32>() as u32 } } else { 1 };
+            shape.grid = shape.cluster.max(parts);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.emulator.launch(kernel, shape, arguments) }
+    }
+
+    fn synchronize(&self) -> Result<(), Error> {
+        self.said("synchronize");
+        self.emulator.synchronize()
+    }
+}
+
+fn watched(emulator: Emulator, least_blocks: bool) -> (Cuda, Arc<Mutex<Vec<String>>>) {
+    let calls = Arc::new(Mutex::new(vec![]));
+    let driver = Watched { emulator, calls: calls.clone(), least_blocks };
+    (Cuda::with_driver(Box::new(driver)).unwrap(), calls)
+}
+
+fn run(backend: &dyn Backend, vocab: usize) -> (Vec<u64>, Vec<bf16>) {
+    let tokens = 11;
+    let data = logits::<bf16>(3, tokens, vocab);
+    let ids = labels(3, &data, vocab);
+    let (labels, options) = (Labels::new(&ids[..]), RowOptions::default().with_argmax());
+    let mut placed = Placed::new(backend, &data);
+    let ours =
+        token_log_probs(backend, placed.logits(tokens, vocab), &labels, None, options).unwrap();
+    let grads = Placed::new(backend, &vec![0.7_f32; tokens]);
+    let target = Target::InPlace(placed.target(tokens, vocab));
+    let grads = (grads.slice(), None);
+    ours.logit_grads(backend, target, (&labels, None), grads, MaskedRows::Zero).unwrap();
+    (bits(&ours), placed.read())
+}
+
+/// Rows go round where a grid has fewer blocks than rows, as it has beyond 2^22 blocks.
+#[test]
+fn rows_go_round() {
+    for vocab in [33, 17_409, 140_000] {
+        for (plain, least) in emulators().into_iter().zip(emulators()) {
+            let (plain, _) = watched(plain, false);
+            let (least, _) = watched(least, true);
+            assert_eq!(run(&least, vocab), run(&plain, vocab), "{}, {vocab}", plain.device().1);
+        }
+    }
+}
+
+fn loss() -> Loss<'static> {
+    let batch = Batch::new(Labels::new(vec![1; 8]), Packing::padded(4, 2).unwrap())
+        .and_then(|batch| batch.with_weights(Weights::new(vec![0.5; 8]).unwrap()))
+        .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&[-1.0_f32; 8])))
+        .and_then(|batch| batch.with_pairs(Pairs::halves(2).unwrap()))
+        .unwrap();
+    let nll = Term::sequences(Nll::new(), Sequences::Chosen);
+    Loss::new(batch, [Term::pairs(Dpo::new(0.1)), nll]).unwrap()
+}
+
+/// Once memory is there, the backward is launches of the kernels: nothing is waited for, nothing of the
+/// host's is read. (What allocates is the loss, not its stages.)
+#[test]
+fn a_backward_waits_for_nothing() {
+    let (cuda, calls) = watched(emulators().remove(0), false);
+    let data = logits::<bf16>(1, 8, 40);
+    let mut placed = Placed::new(&cuda, &data);
+    let loss = loss();
+    let forward = loss.forward(&cuda, placed.logits(8, 40)).unwrap();
+    calls.lock().unwrap().clear();
+    let (target, upstream) = (placed.target(8, 40), Upstream::Loss(1.0));
+    loss.logit_grads_in_place(&cuda, forward, target, upstream, MaskedRows::Zero).unwrap();
+    let calls = calls.lock().unwrap().clone();
+    let kernels: Vec<_> =
+        calls.iter().filter(|call| !["allocate", "zero"].contains(&call.as_str())).collect();
+    assert_eq!(
+        kernels,
+        [
+            "objective_Pair_Dpo",
+            "objective_reduce",
+            "objective_Sequence_Nll",
+            "objective_reduce",
+            "token_grads_f32",
+            "check_tokens",
+            "logit_grads_rows_bf16",
+        ]
+    );
+}
+
+/// A stage with memory of the caller is launches alone, so it can be captured in a graph.
+#[test]
+fn stages_only_launch() {
+    use prefuse::stages::{
+        LogProbs, LogitGrads, RowStatistics, SequenceSums, TokenGrads, TokenOutputs, TokenUpstream,
+        Tokens, TotalsMut,
+    };
+    for emulator in emulators() {
+        let (cuda, calls) = watched(emulator, false);
+        let (tokens, vocab) = (6, 140_000);
+        let data = logits::<bf16>(1, tokens, vocab);
+        let mut placed = Placed::new(&cuda, &data);
+        let ids = Placed::new(&cuda, &vec![5_i64; tokens]);
+        let labels = Labels::from_slice(ids.slice()).unwrap();
+        let counted = Tokens::new(&labels, None).unwrap();
+        let packing = Packing::padded(2, 3).unwrap().place(&cuda).unwrap();
+        let numbers = |dtype, len| cuda.allocate(dtype, len).unwrap();
+        let mut rows = [(); 4].map(|()| numbers(DType::F32, tokens));
+        let mut totals = [(); 3].map(|()| numbers(DType::F64, 2));
+        let mut scratch = numbers(DType::F64, cuda.log_probs_scratch(tokens, vocab));
+        calls.lock().unwrap().clear();
+
+        let [log_probs, maximum, log_sum, grads] = rows.each_mut().map(|row| row.slice_mut());
+        let outputs = TokenOutputs { log_probs, maximum, log_sum, entropy: None, argmax: None };
+        let logits = placed.logits(tokens, vocab);
+        let stage = LogProbs::new(&cuda, logits, counted, 1.0, outputs, scratch.slice_mut());
+        cuda.log_probs(stage.unwrap()).unwrap();
+        let [sums, counts, weights] = totals.each_mut().map(|total| total.slice_mut());
+        let totals_mut = TotalsMut { sums, tokens: counts, weights };
+        let [log_probs, maximum, log_sum, _] = rows.each_ref().map(|row| row.slice());
+        let stage = SequenceSums::new(&cuda, log_probs, counted, &packing, totals_mut);
+        cuda.sequence_sums(stage.unwrap()).unwrap();
+        let mut by_token = numbers(DType::F32, tokens);
+        let from: Slice<'_> = totals[0].slice();
+        let stage = TokenGrads::new(&cuda, from, counted, &packing, by_token.slice_mut());
+        cuda.token_grads(stage.unwrap()).unwrap();
+        let upstream = TokenUpstream { log_probs: by_token.slice(), entropy: None };
+        let target = Target::InPlace(placed.target(tokens, vocab));
+        let statistics = RowStatistics { maximum, log_sum };
+        let masked = MaskedRows::Zero;
+        let stage = LogitGrads::new(&cuda, target, counted, 1.0, statistics, upstream, masked);
+        cuda.logit_grads(stage.unwrap()).unwrap();
+
+        let calls = calls.lock().unwrap().clone();
+        let made = ["allocate", "zero"];
+        let others: Vec<_> = calls.iter().filter(|call| !call.contains('_')).collect();
+        assert_eq!(others, made, "by_token alone: {calls:?}");
+        assert!(calls.len() >= 8 && !calls.contains(&"allocate_mapped".to_owned()));
+    }
+}
