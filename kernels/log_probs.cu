@@ -95,7 +95,11 @@ __device__ void finish_row(const LogProbsArguments &a, int64_t token, int64_t la
   // A row of -inf has no distribution.
   const float log_sum =
       state.maximum == negative_infinity() ? not_a_number() : log1pf(state.excess);
-  const double difference = double(E::load(row[label])) - double(state.maximum);
+  // A bad label is in the error slot, and this is not reached; but should a thread of the host take the
+  // error meanwhile, nothing outside of the row may be read.
+  const bool inside = label >= 0 && label < a.vocab;
+  const float logit = inside ? E::load(row[label]) : not_a_number();
+  const double difference = double(logit) - double(state.maximum);
   const float log_prob = float(difference * a.inverse_temperature - double(log_sum));
   const float entropy = ENTROPY ? log_sum - LN_2 * (state.weighted / (1.0f + state.excess)) : 0.0f;
   store_results(a, token, log_prob, state.maximum, log_sum, entropy, argmax);
@@ -180,8 +184,7 @@ template <class E, bool ENTROPY> __device__ __forceinline__ void merge(const Log
 }  // namespace
 }  // namespace prefuse
 
-// Blocks that a multiprocessor holds, as the register budget of 64 or 80 that keeps every architecture
-// free of spills.
+// Blocks that a multiprocessor holds: the register budget that keeps every architecture free of spills.
 #define PREFUSE_LOG_PROBS(E, ENTROPY, NAME)                                \
   extern "C" __global__ void __launch_bounds__(prefuse::THREADS, 3)        \
       log_probs_rows_##NAME(prefuse::LogProbsArguments a) {                \
@@ -191,7 +194,7 @@ template <class E, bool ENTROPY> __device__ __forceinline__ void merge(const Log
       log_probs_block_##NAME(prefuse::LogProbsArguments a) {               \
     prefuse::block<prefuse::E, ENTROPY, false>(a);                         \
   }                                                                        \
-  extern "C" __global__ void __launch_bounds__(prefuse::THREADS, 3)        \
+  extern "C" __global__ void __launch_bounds__(prefuse::THREADS, 2)        \
       log_probs_cluster_##NAME(prefuse::LogProbsArguments a) {             \
     prefuse::block<prefuse::E, ENTROPY, true>(a);                          \
   }                                                                        \

@@ -132,8 +132,8 @@ __device__ LossSum sum_losses(const double *losses, int64_t units, int lane) {
   LossSum sum = {0.0, 0.0};
   for (int64_t unit = lane; unit < units; unit += 32) sum = sum.plus(losses[unit]);
   for (int offset = 16; offset > 0; offset /= 2) {
-    const LossSum other = {__shfl_xor_sync(0xffffffffu, sum.sum, offset),
-                           __shfl_xor_sync(0xffffffffu, sum.rest, offset)};
+    const LossSum other = {__shfl_xor_sync(ALL_LANES, sum.sum, offset),
+                           __shfl_xor_sync(ALL_LANES, sum.rest, offset)};
     sum = sum.plus(other);
   }
   return sum;

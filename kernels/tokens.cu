@@ -6,6 +6,7 @@
 // token, next to the vocabulary's worth of bytes that stage 1 reads for it.
 #include "ptx.cuh"
 #include "tokens.cuh"
+#include "warp.cuh"
 
 namespace prefuse {
 namespace {
@@ -28,13 +29,8 @@ __device__ __forceinline__ bool weight_is_bad(const CheckTokensArguments &a, int
   return a.tokens.weights != nullptr && !isfinite(a.tokens.weights[token]);
 }
 
-__device__ __forceinline__ int64_t lower(int64_t a, int64_t b) { return a < b ? a : b; }
-
 __device__ int64_t warp_lowest(int64_t x) {
-  for (int offset = 16; offset > 0; offset /= 2) {
-    x = lower(x, __shfl_xor_sync(0xffffffffu, x, offset));
-  }
-  return x;
+  return warp_reduce(x, [](int64_t a, int64_t b) { return a < b ? a : b; });
 }
 
 __device__ void report(const CheckTokensArguments &a, int64_t token) {

@@ -18,6 +18,11 @@ pub(crate) mod sealed {
         fn place(&self) -> Place {
             Place::Host
         }
+
+        /// How many errors that kernels had found the host has taken so far.
+        fn errors_taken(&self) -> usize {
+            0
+        }
     }
 }
 
@@ -43,10 +48,10 @@ pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
     /// The device's own.
     fn allocate(&self, dtype: DType, len: usize) -> Result<Buffer>;
 
-    /// A copy of host memory that its stages can use.
+    /// A copy, of host memory or of its own, that its stages can use.
     ///
     /// # Errors
-    /// Device memory, or the device's own errors.
+    /// Memory of another backend, or the device's own errors.
     fn upload(&self, data: Slice<'_>) -> Result<Buffer> {
         let mut buffer = self.allocate(data.dtype(), data.len())?;
         buffer.slice_mut().copy_from(data)?;
@@ -58,8 +63,8 @@ pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
 
     /// Stage 1: log-probs of the labels, and row statistics from the same visit.
     ///
-    /// Reads the logits once. Rows of tokens that do not count are not read; their outputs are 0,
-    /// their argmax -1.
+    /// Reads the logits once. Rows of tokens that do not count are not read: their log-prob and
+    /// entropy are 0, maximum and log-sum NaN, argmax -1.
     ///
     /// # Errors
     /// A label outside the vocabulary.

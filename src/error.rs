@@ -112,6 +112,12 @@ pub enum Error {
         /// The backend that it was made for.
         got: &'static str,
     },
+    /// Another thread took an error of this backend while a forward call ran; it may have been this
+    /// call's.
+    #[error(
+        "forward: expected a backend of this thread's own, got one whose error another thread took"
+    )]
+    ErrorTaken,
     /// A term that was resolved against another batch.
     #[error("term: expected one resolved against this batch, got one of another")]
     OtherBatch,
@@ -228,7 +234,7 @@ pub enum Error {
     UnusedInput {
         /// The objective's name.
         objective: &'static str,
-        /// `beta`, `margin` or `soft_label`.
+        /// `beta`, `margin`, `soft_label` or `weight`.
         input: &'static str,
         /// The first pair with another value.
         pair: usize,

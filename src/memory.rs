@@ -281,6 +281,19 @@ impl<'a> SliceMut<'a> {
         })
     }
 
+    /// The same memory, to write, for as long as it is lent.
+    pub fn reborrow(&mut self) -> SliceMut<'_> {
+        SliceMut(match &mut self.0 {
+            DataMut::Host(HostSliceMut::F64(data)) => DataMut::Host(HostSliceMut::F64(data)),
+            DataMut::Host(HostSliceMut::F32(data)) => DataMut::Host(HostSliceMut::F32(data)),
+            DataMut::Host(HostSliceMut::F16(data)) => DataMut::Host(HostSliceMut::F16(data)),
+            DataMut::Host(HostSliceMut::BF16(data)) => DataMut::Host(HostSliceMut::BF16(data)),
+            DataMut::Host(HostSliceMut::I64(data)) => DataMut::Host(HostSliceMut::I64(data)),
+            #[cfg(feature = "cuda")]
+            DataMut::Device(data) => DataMut::Device(data.reborrow()),
+        })
+    }
+
     /// Some of the elements, by their indices.
     ///
     /// # Errors

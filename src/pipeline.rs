@@ -148,6 +148,7 @@ impl<'a> Loss<'a> {
     /// Logits that do not fit the batch or the backend, a label outside the vocabulary, a
     /// temperature outside 1e-30 to 1e30, or the device's own errors.
     pub fn forward(&self, backend: &dyn Backend, logits: Logits<'_>) -> Result<Forward> {
+        let errors_taken = backend.errors_taken();
         let placed = self.place(backend)?;
         let tokens = TokenLogProbs::compute(backend, logits, self.tokens(&placed)?, self.rows)?;
         let policy = self.sequence_sums(backend, &placed, tokens.log_probs())?;
@@ -160,7 +161,7 @@ impl<'a> Loss<'a> {
             .collect::<Result<_>>()?;
         forward.terms = outputs.iter().map(TermOutputs::read).collect::<Result<_>>()?;
         forward.metrics = self.metrics(&forward)?;
-        Ok(forward)
+        if backend.errors_taken() == errors_taken { Ok(forward) } else { Err(Error::ErrorTaken) }
     }
 
     fn place(&self, backend: &dyn Backend) -> Result<Placed> {

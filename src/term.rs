@@ -126,6 +126,14 @@ impl Term {
         }
     }
 
+    /// What the batch gives for each unit.
+    fn given<'b>(&self, batch: &'b Batch<'_>) -> [Option<&'b [f64]>; 4] {
+        match self.over {
+            Over::Pairs(_) => batch.pairs().map_or([None; 4], Pairs::inputs),
+            Over::Sequences(..) => [None; 4],
+        }
+    }
+
     /// Checks the term against a batch and lists its units.
     ///
     /// # Errors
@@ -146,11 +154,7 @@ impl Term {
                 got: members[position] as usize,
             });
         }
-        let given = match self.over {
-            Over::Pairs(_) => batch.pairs().map_or([None; 4], Pairs::inputs),
-            Over::Sequences(..) => [None; 4],
-        };
-        let inputs = given.map(|values| values.map(Arc::from));
+        let inputs = self.given(batch).map(|values| values.map(Arc::from));
         Ok(Resolved { term: self.clone(), members, responses, inputs })
     }
 }
@@ -222,9 +226,10 @@ impl Resolved {
         self.term.reduction.divisor(self.units(), tokens)
     }
 
-    /// Whether the units are those of this batch.
+    /// Whether the units are those of this batch, and what is given for them.
     pub(crate) fn fits(&self, batch: &Batch<'_>) -> bool {
         self.term.members(batch) == self.members
+            && self.term.given(batch) == self.inputs.each_ref().map(Option::as_deref)
             && self.members.iter().all(|&member| (member as usize) < batch.packing().sequences())
     }
 }

@@ -1,9 +1,10 @@
 //! What the tests of this binary run over: the reference, the CPU at every instruction set, and a
 //! CUDA device where there is one. `tests/emulator` has the same names for emulated devices.
 
+use half::bf16;
 #[cfg(feature = "cuda")]
 use prefuse::Cuda;
-use prefuse::{Backend, Cpu, Reference, SimdLevel};
+use prefuse::{Backend, Cpu, Reference, SimdLevel, SliceMut};
 
 /// Every backend that can run here; what the machine lacks is said and skipped.
 pub fn backends() -> Vec<Box<dyn Backend>> {
@@ -78,4 +79,18 @@ pub fn edge_vocabs() -> &'static [usize] {
 /// Rows enough for every way to share them out.
 pub fn many(vocab: usize) -> usize {
     if vocab > 5000 || small() { 300 } else { 4096 }
+}
+
+/// Calls `body` with so many zeros on the CPU and on a device. On the host they are pages that nobody has
+/// touched, so that more can be had than there is memory; where they cannot, that is said.
+pub fn with_zeros(len: usize, body: impl Fn(&dyn Backend, SliceMut<'_>)) {
+    match bytemuck::allocation::try_zeroed_vec::<bf16>(len) {
+        Ok(mut zeros) => body(&Cpu::new(), SliceMut::new(&mut zeros)),
+        Err(()) => eprintln!("skipped: no address space for {len} elements"),
+    }
+    #[cfg(feature = "cuda")]
+    for device in devices() {
+        let mut zeros = device.allocate(prefuse::DType::BF16, len).unwrap();
+        body(&device, zeros.slice_mut());
+    }
 }

@@ -7,14 +7,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Writes its arguments to `$FAKE_LOG`, and a file of 6 bytes as the fatbin.
+/// Writes its arguments to `$FAKE_LOG`, with those from the environment, and a file of 6 bytes as the
+/// fatbin.
 const NVCC: &str = r#"#!/bin/sh
 case "$1" in
 --version) echo "Cuda compilation tools, release ${FAKE_RELEASE:-13.0}, V13.0.88"; exit ;;
 --list-gpu-code) printf 'sm_75\nsm_80\nsm_90\n'; exit ;;
+--list-gpu-arch) printf 'compute_75\n%s\ncompute_90\n' "${FAKE_PTX-compute_80}"; exit ;;
 esac
-echo "$@" >>"$FAKE_LOG"
-if [ "$FAKE_FAIL" ]; then echo "row.cu(1): error: no such thing" >&2; exit 2; fi
+echo "$NVCC_PREPEND_FLAGS" "$@" "$NVCC_APPEND_FLAGS" >>"$FAKE_LOG"
+if [ "$FAKE_FAIL" ]; then
+  printf 'included from here:\nrow.cu(1): error: no such thing\n\n3\n4\n5\n' >&2
+  exit 2
+fi
 for last; do :; done
 printf fatbin >"$last"
 "#;
@@ -164,6 +169,11 @@ fn targets_can_be_chosen() {
         let said = choose(wrong);
         assert!(said.contains("cargo::error=PREFUSE_CUDA_ARCHS: "), "{wrong}: {said}");
     }
+    // By default, those that the compiler knows, PTX like the rest.
+    assert!(package.run(&[FOUND, ("FAKE_PTX", "")]).contains(BUILT));
+    let kernels = fs::read_to_string(package.0.join("out/kernels.rs")).unwrap();
+    assert!(kernels.contains("built: \"sm_80 sm_90\""), "{kernels}");
+    package.compilations();
     // Compilers before 12.8 compress in one way only.
     assert!(package.run(&[FOUND, ("FAKE_RELEASE", "12.4")]).contains(BUILT));
     assert!(package.compilations().iter().all(|line| !line.contains("--compress-mode")));
@@ -175,12 +185,12 @@ fn a_missing_compiler_is_an_error_on_request_only() {
     let missing = ("NVCC", "@/nowhere");
     let said = package.run(&[missing]);
     assert!(
-        said.contains("cargo::warning=no CUDA kernels in this build: NVCC is no file"),
+        said.contains("cargo::warning=no CUDA kernels in this build: NVCC names no file"),
         "{said}"
     );
     assert!(said.contains(WITHOUT) && !said.contains(BUILT), "{said}");
     let said = package.run(&[missing, ("PREFUSE_NVCC", "require")]);
-    assert!(said.contains("cargo::error=NVCC is no file") && !said.contains(BUILT), "{said}");
+    assert!(said.contains("cargo::error=NVCC names no file") && !said.contains(BUILT), "{said}");
     let old = [FOUND, ("FAKE_RELEASE", "11.8")];
     let said = package.run(&old);
     assert!(said.contains(WITHOUT) && said.contains("older than release 12.0"), "{said}");
@@ -197,11 +207,45 @@ fn a_missing_compiler_is_an_error_on_request_only() {
 }
 
 #[test]
-fn a_failing_compilation_is_always_an_error() {
+fn a_failing_compiler_is_an_error_on_request_only() {
     let Some(package) = Package::new("failing") else { return };
-    let said = package.run(&[FOUND, ("FAKE_FAIL", "1")]);
+    let failing = [FOUND, ("FAKE_FAIL", "1")];
+    let said = package.run(&failing);
+    let reason = format!(
+        "{}/bin/nvcc failed (exit status: 2) / included from here: / row.cu(1): error: no such thing / 3\n",
+        package.0.display()
+    );
+    for prefix in [WITHOUT, "cargo::warning=no CUDA kernels in this build: "] {
+        assert!(said.contains(&format!("{prefix}{reason}")), "{said}");
+    }
+    assert!(said.contains("cargo::warning=5\n") && !said.contains("cargo::error"), "{said}");
+    assert!(!said.contains(BUILT), "{said}");
+    // The host compiler may turn up there.
+    assert!(said.contains("cargo::rerun-if-env-changed=PATH\n"), "{said}");
+    let said = package.run(&[&failing[..], &[("PREFUSE_NVCC", "require")]].concat());
     assert!(said.contains("cargo::error=row.cu(1): error: no such thing"), "{said}");
-    assert!(said.contains("PREFUSE_NVCC=off") && !said.contains(BUILT), "{said}");
+    assert!(!said.contains(WITHOUT) && !said.contains(BUILT), "{said}");
+    // What does not run at all.
+    package.write("text", "no program");
+    let said = package.run(&[("NVCC", "@/text")]);
+    assert!(
+        said.contains(WITHOUT) && said.contains("/text: ") && !said.contains("::error"),
+        "{said}"
+    );
+}
+
+#[test]
+fn flags_from_the_environment_change_no_kernel() {
+    let Some(package) = Package::new("flags") else { return };
+    let said = package.run(&[
+        FOUND,
+        ("NVCC_APPEND_FLAGS", "-use_fast_math"),
+        ("NVCC_PREPEND_FLAGS", "-use_fast_math"),
+    ]);
+    assert!(said.contains(BUILT), "{said}");
+    let compilations = package.compilations();
+    assert_eq!(compilations.len(), 2);
+    assert!(compilations.iter().all(|line| !line.contains("fast_math")), "{compilations:?}");
 }
 
 #[test]
@@ -217,9 +261,51 @@ fn ready_fatbins_need_no_compiler() {
     let [ours, theirs] =
         ["other", "out"].map(|out| fs::read(package.0.join(out).join("kernels.rs")).unwrap());
     assert_eq!(ours, theirs);
+    // Kernels of other sources take other arguments.
+    let changed = [
+        ("kernels/row.cu", "kernels/row.cu "),
+        ("kernels/include/units.cuh", "changed"),
+        ("kernels/new.cu", "new"),
+    ];
+    for (file, text) in changed {
+        let before = fs::read_to_string(package.0.join(file));
+        package.write(file, text);
+        let said = package.run(&prebuilt);
+        let refused =
+            "was compiled from other kernels than those of this version; compile it again";
+        assert!(said.contains("cargo::error=PREFUSE_PREBUILT: "), "{file}: {said}");
+        assert!(said.contains(refused) && !said.contains(BUILT), "{file}: {said}");
+        match before {
+            Ok(before) => package.write(file, &before),
+            Err(_) => fs::remove_file(package.0.join(file)).unwrap(),
+        }
+    }
+    assert!(package.run(&prebuilt).contains(BUILT));
+    // So do those of versions that did not say what they were made of.
+    let built = fs::read_to_string(package.0.join("out/fatbins/built")).unwrap();
+    package.write("out/fatbins/built", built.lines().next().unwrap());
+    assert!(package.run(&prebuilt).contains("cargo::error=PREFUSE_PREBUILT: "));
+    package.write("out/fatbins/built", &built);
     fs::remove_file(package.0.join("out/fatbins/row.fatbin")).unwrap();
     let said = package.run(&prebuilt);
     assert!(said.contains("cargo::error=") && said.contains("row.fatbin"), "{said}");
+}
+
+#[test]
+fn ready_fatbins_may_be_this_builds_own() {
+    let Some(package) = Package::new("own") else { return };
+    package.run(&[FOUND]);
+    package.compilations();
+    std::os::unix::fs::symlink(package.0.join("out"), package.0.join("link")).unwrap();
+    for folder in ["@/out/fatbins", "@/link/../out/fatbins/", "@/link/fatbins"] {
+        let said = package.run(&[("PREFUSE_PREBUILT", folder)]);
+        assert!(said.contains(BUILT), "{said}");
+        assert_eq!(fs::read(package.0.join("out/fatbins/row.fatbin")).unwrap(), b"fatbin");
+    }
+    package.write("kernels/row.cu", "changed");
+    let said = package.run(&[("PREFUSE_PREBUILT", "@/out/fatbins")]);
+    assert!(said.contains("cargo::error=PREFUSE_PREBUILT: "), "{said}");
+    assert!(package.0.join("out/fatbins/row.fatbin").is_file());
 }
 
 #[test]
@@ -240,5 +326,41 @@ fn the_compiler_is_looked_for_in_order() {
         let nvcc = package.0.join(place);
         assert!(said.contains(&format!("cargo::rerun-if-changed={}\n", nvcc.display())), "{said}");
         assert!(said.contains(&format!("cargo::rerun-if-env-changed={variable}\n")), "{said}");
+    }
+}
+
+#[test]
+fn a_compiler_is_named_by_path_or_found_by_name() {
+    let Some(package) = Package::new("named") else { return };
+    package.nvcc("path/nvcc");
+    package.nvcc("path/nvcc-13.0");
+    for name in ["nvcc", "nvcc-13.0", "path/nvcc", "./path/nvcc"] {
+        let said = package.run(&[("NVCC", name), ("PATH", "@/empty:@/path")]);
+        assert!(said.contains(BUILT), "{name}: {said}");
+        assert!(said.contains(&format!("{}\n", name.trim_start_matches("./"))), "{said}");
+        let watched = said.contains("cargo::rerun-if-env-changed=PATH\n");
+        assert_eq!(watched, !name.contains('/'), "{said}");
+    }
+    for name in ["nvcc-12.0", "bin", "bin/none"] {
+        let said = package.run(&[("NVCC", name), ("PATH", "@/empty:@/path")]);
+        assert!(said.contains(&format!("{WITHOUT}NVCC names no file: {name}\n")), "{said}");
+    }
+}
+
+/// Cargo runs the script again at every build where a watched file is missing.
+#[test]
+fn nothing_missing_is_watched() {
+    let Some(package) = Package::new("watched") else { return };
+    for folder in ["build", "src/objectives", "venv/lib/python3.11/site-packages"] {
+        fs::create_dir_all(package.0.join(folder)).unwrap();
+    }
+    package.write("build.rs", "");
+    let nowhere = [("CUDA_HOME", "@/cuda"), ("VIRTUAL_ENV", "@/venv"), ("PATH", "@/empty")];
+    for environment in [&nowhere[..], &[("NVCC", "@/nowhere")], &[FOUND]] {
+        let said = package.run(environment);
+        let watched = said.lines().filter_map(|line| line.strip_prefix("cargo::rerun-if-changed="));
+        let watched: Vec<_> = watched.collect();
+        assert!(watched.len() >= 4, "{said}");
+        assert!(watched.iter().all(|path| package.0.join(path).exists()), "{said}");
     }
 }

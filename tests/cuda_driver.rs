@@ -27,12 +27,13 @@ fn scenario() {
         "refused" => refused(),
         "whole life" => whole_life(),
         "without pools" => without_pools(),
-        "page-locked" => page_locked(),
+        "mapped" => mapped(),
         "not mapped" => not_mapped(),
         "foreign stream" => foreign_stream(),
         "capture" => capture(),
         "threads" => threads(),
         "several" => several(),
+        "cluster" => cluster(),
         other => panic!("no scenario {other}"),
     }
 }
@@ -187,7 +188,7 @@ fn whole_life() {
     assert_eq!(mock.log(), [&steps[..], &["current 0", "create stream 1", "current 1"]].concat());
     let device = driver.device();
     assert_eq!((device.ordinal, device.name.as_str()), (0, "mock 0"));
-    assert_eq!((device.capability, device.processors), ((9, 0), 132));
+    assert_eq!((device.capability, device.processors, device.cluster), ((9, 0), 132, 8));
     // All that a block may have, less what the kernel has anyway.
     assert_eq!((mock.most_shared(0), mock.most_shared(1)), (232_448, 232_448 - 1024));
 
@@ -198,7 +199,8 @@ fn whole_life() {
     // SAFETY: 16 bytes were allocated.
     unsafe {
         driver.upload(address, &[7; 16]).unwrap();
-        assert_eq!(mock.log(), ["current 0", "upload 16 on own", "current 1"]);
+        // Whatever the memory is, the driver may copy after it has returned.
+        assert_eq!(mock.log(), ["current 0", "upload 16 on own", "synchronize own", "current 1"]);
         driver.download(&mut bytes, address).unwrap();
         assert_eq!(mock.log(), ["current 0", "download 16 on own", "synchronize own", "current 1"]);
         assert_eq!(bytes, [7; 16]);
@@ -270,8 +272,7 @@ fn without_memory_pools_freeing_waits() {
     run("without pools", &[("MOCK_POOLS", "0")]);
 }
 
-/// The driver copies page-locked memory after it has returned.
-fn page_locked() {
+fn mapped() {
     let mock = Mock::new();
     let driver = open(0, Ok(&KERNELS)).unwrap();
     let mapped = driver.allocate_mapped(16).unwrap();
@@ -279,23 +280,15 @@ fn page_locked() {
     // SAFETY: 16 bytes that nobody writes.
     let bytes = unsafe { std::slice::from_raw_parts(mapped.host.as_ptr(), 16) };
     assert_eq!(bytes, [0; 16]);
-    let address = driver.allocate(16).unwrap();
     mock.log();
-    // SAFETY: 16 bytes were allocated.
-    unsafe { driver.upload(address, bytes).unwrap() };
-    assert_eq!(mock.log(), ["current 0", "upload 16 on own", "synchronize own", "current none"]);
-    // SAFETY: both are from the driver, and nothing is enqueued.
-    unsafe {
-        driver.free_mapped(mapped);
-        driver.free(address);
-    }
-    let free = ["current 0", "free locked", "current none"];
-    assert_eq!(mock.log(), [free, ["current 0", "free on own", "current none"]].concat());
+    // SAFETY: it is from the driver, and nothing is enqueued.
+    unsafe { driver.free_mapped(mapped) };
+    assert_eq!(mock.log(), ["current 0", "free locked", "current none"]);
 }
 
 #[test]
-fn page_locked_memory_is_waited_for() {
-    run("page-locked", &[]);
+fn mapped_memory_begins_with_0() {
+    run("mapped", &[]);
 }
 
 fn not_mapped() {
@@ -392,6 +385,27 @@ fn several() {
 #[test]
 fn kernels_are_loaded_once_for_a_device() {
     run("several", &[]);
+}
+
+/// What `PREFUSE_MOCK_EXPECT` says.
+fn cluster() {
+    let driver = open(0, Ok(&KERNELS)).unwrap();
+    let expected = std::env::var("PREFUSE_MOCK_EXPECT").unwrap();
+    assert_eq!(driver.device().cluster.to_string(), expected);
+}
+
+#[test]
+fn clusters_are_as_large_as_every_kernel_fits() {
+    for (settings, expected) in [
+        (&[][..], "8"),
+        (&[("MOCK_CLUSTER", "7")], "4"),
+        (&[("MOCK_CLUSTER", "1")], "1"),
+        (&[("MOCK_CAPABILITY", "8")], "1"),
+        (&[("MOCK_PTX", "80")], "1"),
+        (&[("MOCK_CAPABILITY", "12"), ("MOCK_PTX", "120"), ("MOCK_CLUSTER", "2")], "2"),
+    ] {
+        run("cluster", &[settings, &[("PREFUSE_MOCK_EXPECT", expected)]].concat());
+    }
 }
 
 #[test]

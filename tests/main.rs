@@ -15,6 +15,7 @@ mod cuda_driver;
 #[cfg(feature = "cuda")]
 mod device_errors;
 mod golden;
+mod large_offsets;
 mod layout;
 mod log_probs;
 mod logit_grads;

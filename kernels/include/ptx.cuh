@@ -72,7 +72,7 @@ __device__ __forceinline__ float f16_to_float(uint16_t bits) {
   return y;
 }
 
-// Thread-block clusters (sm_90 and later; elsewhere a cluster is one block and these do nothing).
+// Thread-block clusters (sm_90 and later; elsewhere a cluster is one block).
 __device__ __forceinline__ uint32_t cluster_rank() {
 #if __CUDA_ARCH__ >= 900
   uint32_t rank;
@@ -100,6 +100,8 @@ __device__ __forceinline__ void cluster_sync() {
       "barrier.cluster.arrive.release;\n"
       "barrier.cluster.wait.acquire;" ::
           : "memory");
+#else
+  __syncthreads();
 #endif
 }
 

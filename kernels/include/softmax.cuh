@@ -11,10 +11,10 @@
 #pragma once
 
 #include "vector.cuh"
+#include "warp.cuh"
 
 namespace prefuse {
 
-constexpr unsigned ALL_LANES = 0xffffffffu;
 constexpr int SEGMENT = 1024;
 
 // A state below this sum is summed a second time without its largest element: its excess would drown
@@ -35,15 +35,6 @@ __device__ __forceinline__ float warp_max(float x) {
   const int bits = __float_as_int(x), ordered = bits ^ ((bits >> 31) & 0x7fffffff);
   const int highest = __reduce_max_sync(ALL_LANES, ordered);
   return __int_as_float(highest ^ ((highest >> 31) & 0x7fffffff));
-}
-
-// All lanes get the same bits: a butterfly adds the same two numbers on both sides.
-__device__ __forceinline__ float warp_sum(float x) {
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) {
-    x += __shfl_xor_sync(ALL_LANES, x, offset);
-  }
-  return x;
 }
 
 // A segment in the registers of a warp.
@@ -161,17 +152,6 @@ template <class E> struct Segment {
     return {maximum, excess, weighted};
   }
 };
-
-// Two states one after another. d = (lower maximum - higher maximum) / T in bits, at most 0.
-__device__ __forceinline__ RowState append(RowState a, RowState b, float scale) {
-  if (a.maximum != a.maximum || b.maximum == negative_infinity()) return a;
-  if (b.maximum != b.maximum || a.maximum == negative_infinity()) return b;
-  const bool rises = b.maximum > a.maximum;
-  const RowState high = rises ? b : a, low = rises ? a : b;
-  const float d = (low.maximum - high.maximum) * scale, factor = ex2(d), total = 1.0f + low.excess;
-  return {high.maximum, high.excess + factor * total,
-          high.weighted + factor * fmaf(fmaxf(d, -150.0f), total, low.weighted)};
-}
 
 // All states of a row, by one warp; the same in every lane. `peak` is the first state that holds the
 // maximum, or a NaN.

@@ -5,7 +5,7 @@
 
 namespace prefuse {
 
-// Twin of `Record` in src/cuda/slot.rs. `code` is 0 where all is well. Once it is not, no kernel of
+// Twin of `Record` in src/cuda/context.rs. `code` is 0 where all is well. Once it is not, no kernel of
 // the same backend writes anything until the host has taken the error: a failed call leaves the
 // caller's buffers as they were, and what was enqueued after it does not compute with garbage.
 struct ErrorSlot {

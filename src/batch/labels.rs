@@ -28,7 +28,7 @@ impl<'a> Labels<'a> {
 
     /// Labels, i64, in host memory or in that of the backend that will read them.
     ///
-    /// On a device a label outside the vocabulary is found by the kernels: the call writes nothing,
+    /// On a device a label outside the vocabulary is found by stages 1 and 4: the call writes nothing,
     /// and the error comes where the host next waits for that backend.
     ///
     /// # Errors

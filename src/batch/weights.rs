@@ -25,7 +25,7 @@ impl<'a> Weights<'a> {
     }
 
     /// Weights, f32, in host memory or in that of the backend that will read them. On a device a
-    /// weight that is NaN or infinite is found by the kernels, like a bad label.
+    /// weight that is NaN or infinite is found by stages 1 and 4, like a bad label.
     ///
     /// # Errors
     /// Another element type; in host memory a weight that is NaN or infinite.

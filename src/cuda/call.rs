@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use cudarc::driver::{DriverError, sys};
 use libloading::Library;
 
+use super::driver::LaunchShape;
 use crate::error::{Error, Result};
 
 /// `call!(cuInit(0))`: calls the function, and names it in the error.
@@ -60,6 +61,33 @@ pub(super) fn find_library() -> Result<()> {
         }
     }
     Err(Error::NoDriver { reason: complaints.join("; ") })
+}
+
+/// Hands a launch's shape to a call of the driver, in the driver's own form.
+pub(super) fn with_config<T>(
+    shape: LaunchShape,
+    stream: sys::CUstream,
+    call: impl FnOnce(&sys::CUlaunchConfig) -> T,
+) -> T {
+    let dimensions =
+        sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: shape.cluster, y: 1, z: 1 };
+    let mut cluster = sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue { clusterDim: dimensions },
+    };
+    call(&sys::CUlaunchConfig {
+        gridDimX: shape.grid,
+        gridDimY: 1,
+        gridDimZ: 1,
+        blockDimX: shape.block,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: shape.shared,
+        hStream: stream,
+        attrs: &mut cluster,
+        numAttrs: u32::from(shape.cluster > 1),
+    })
 }
 
 /// A context that is current in this thread while this lives; then the one before it is again, so

@@ -1,7 +1,7 @@
 //! What all memory and all stages of one backend share: the driver and the error slot.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -18,13 +18,16 @@ pub(crate) struct Context {
     slot: u64,
     /// The same for the host, which can look without waiting.
     mapped: Mapped,
-    taking: Mutex<()>,
+    /// Held over all launches of a stage, and over taking an error: between a stage's check and its
+    /// kernel no thread may clear the slot.
+    turn: Mutex<()>,
+    errors_taken: AtomicUsize,
 }
 
 // SAFETY: the mapped memory is written by kernels and read by volatile accesses alone; it belongs to
 // nobody else.
 unsafe impl Send for Context {}
-// SAFETY: as above; the host writes it under `taking` and when no kernel runs.
+// SAFETY: as above; the host writes it under `turn`.
 unsafe impl Sync for Context {}
 
 /// What a kernel found; twin of `ErrorSlot` in kernels/include/tokens.cuh.
@@ -77,7 +80,8 @@ impl Context {
             }
         };
         let number = CONTEXTS.fetch_add(1, Ordering::Relaxed);
-        let context = Self { driver, number, slot, mapped, taking: Mutex::new(()) };
+        let (turn, errors_taken) = (Mutex::new(()), AtomicUsize::new(0));
+        let context = Self { driver, number, slot, mapped, turn, errors_taken };
         context.clear()?;
         Ok(context)
     }
@@ -95,6 +99,17 @@ impl Context {
         [self.slot, self.mapped.device]
     }
 
+    /// What a stage holds while it launches.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        // A thread that panicked has launched its stage or has not.
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many errors the host has taken so far.
+    pub fn errors_taken(&self) -> usize {
+        self.errors_taken.load(Ordering::Acquire)
+    }
+
     /// Waits for everything enqueued, and takes the error that a kernel has left.
     ///
     /// # Errors
@@ -109,7 +124,7 @@ impl Context {
     /// # Errors
     /// As [`check`](Self::check).
     pub fn poll(&self) -> Result<()> {
-        if self.record().code == 0 { Ok(()) } else { self.check() }
+        if self.code() == 0 { Ok(()) } else { self.check() }
     }
 
     /// Copies device memory to the host, and waits for it.
@@ -128,32 +143,36 @@ impl Context {
         self.take()
     }
 
-    /// After everything enqueued has run.
     fn take(&self) -> Result<()> {
-        let _taking = self.taking.lock();
-        match self.record().error() {
-            None => Ok(()),
-            Some(error) => {
-                self.clear()?;
-                Err(error)
-            }
+        let _turn = self.turn();
+        if self.code() == 0 {
+            return Ok(());
         }
-    }
-
-    fn record(&self) -> Record {
         let record = self.mapped.host.cast::<Record>();
-        // SAFETY: the memory is of this size, page-aligned and initialised; kernels write it while the
-        // host reads, hence volatile. The code is written last, and read again after a wait.
-        unsafe { record.as_ptr().read_volatile() }
+        // SAFETY: the memory is of this size, page-aligned and initialised; the code is written last
+        // and has been seen, so the rest is there.
+        let record = unsafe { record.as_ptr().read_volatile() };
+        self.clear()?;
+        self.errors_taken.fetch_add(1, Ordering::Release);
+        record.error().map_or(Ok(()), Err)
     }
 
+    fn code(&self) -> i64 {
+        // SAFETY: the record begins with its code; kernels write it while the host reads, hence
+        // volatile.
+        unsafe { self.mapped.host.cast::<i64>().as_ptr().read_volatile() }
+    }
+
+    /// The device's slot is cleared in the order of the stream, which is after every kernel that has
+    /// been told to do nothing. If that fails, the error stays to be seen.
     fn clear(&self) -> Result<()> {
-        let record = self.mapped.host.cast::<Record>();
-        // SAFETY: as for reading; nothing that is enqueued writes it: there was no error, or every
-        // kernel since has returned at once.
-        unsafe { record.as_ptr().write_volatile(Record::zeroed()) };
         // SAFETY: the slot is this large.
-        unsafe { self.driver.zero(self.slot, size_of::<Record>()) }
+        unsafe { self.driver.zero(self.slot, size_of::<Record>()) }?;
+        let record = self.mapped.host.cast::<Record>();
+        // SAFETY: as for reading; no kernel writes it: the slot holds an error until the line above
+        // has run, and nothing is launched meanwhile.
+        unsafe { record.as_ptr().write_volatile(Record::zeroed()) };
+        Ok(())
     }
 }
 

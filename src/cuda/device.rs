@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cudarc::driver::sys;
 
-use super::call::{Current, call};
+use super::call::{Current, call, with_config};
 use super::driver::{Device, Driver, LaunchShape, Mapped};
 use super::fatbins::Kernels;
 use super::loaded::Loaded;
@@ -59,7 +59,9 @@ impl CudaDriver {
     /// Those of [`open`](Self::open), and [`Error::Driver`] for a stream of another context.
     ///
     /// # Safety
-    /// `stream` is a `CUstream` (`cudaStream_t`) and lives longer than this does.
+    /// `stream` is a `CUstream` (`cudaStream_t`) and lives longer than this does. The per-thread
+    /// default stream (`CU_STREAM_PER_THREAD`, the handle 2) is another stream in each thread: with it,
+    /// this and everything made of it stay in one thread.
     pub unsafe fn on_stream(ordinal: usize, stream: *mut c_void) -> Result<Self> {
         // SAFETY: the caller's promise.
         unsafe { Self::with_kernels_on_stream(ordinal, stream, Kernels::embedded()) }
@@ -71,7 +73,8 @@ impl CudaDriver {
     /// Those of [`on_stream`](Self::on_stream).
     ///
     /// # Safety
-    /// That of [`on_stream`](Self::on_stream).
+    /// That of [`on_stream`](Self::on_stream): with the per-thread default stream everything stays in
+    /// one thread.
     pub unsafe fn with_kernels_on_stream(
         ordinal: usize,
         stream: *mut c_void,
@@ -126,23 +129,10 @@ impl Drop for CudaDriver {
     }
 }
 
-/// Whether the driver knows host memory as page-locked. Then it copies after it has returned;
-/// pageable memory it stages first.
-fn page_locked(memory: &[u8]) -> bool {
-    let mut kind: u32 = 0;
-    let attribute = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
-    // SAFETY: any address may be asked about; the driver writes one number.
-    let code = unsafe {
-        sys::cuPointerGetAttribute(
-            std::ptr::from_mut(&mut kind).cast(),
-            attribute,
-            memory.as_ptr() as u64,
-        )
-    };
-    code == sys::CUresult::CUDA_SUCCESS
-}
-
-impl Driver for CudaDriver {
+// SAFETY: addresses are the driver's own, of allocations of at least the size asked for; mapped memory
+// is page-locked, written and not freed before `free_mapped`. One stream orders all calls, and what
+// has to be done when a call returns has been waited for.
+unsafe impl Driver for CudaDriver {
     fn device(&self) -> &Device {
         &self.loaded.device
     }
@@ -209,10 +199,11 @@ impl Driver for CudaDriver {
         }
         let _current = self.enter()?;
         self.refuse_capture()?;
-        // SAFETY: the caller's promise, and `from` is readable; it stays so until the copy is done
-        // by the lines below.
+        // SAFETY: the caller's promise, and `from` is readable until the copy is done below.
         unsafe { call!(cuMemcpyHtoDAsync_v2(to, from.as_ptr().cast(), from.len(), self.stream)) }?;
-        if page_locked(from) { self.synchronize() } else { Ok(()) }
+        // The driver may read `from` after it has returned, page-locked or not: that it stages
+        // pageable memory first is a habit and no promise.
+        self.synchronize()
     }
 
     unsafe fn download(&self, to: &mut [u8], from: u64) -> Result<()> {
@@ -252,29 +243,12 @@ impl Driver for CudaDriver {
     ) -> Result<()> {
         let function = self.loaded.function(kernel)?;
         let _current = self.enter()?;
-        let dimensions =
-            sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: shape.cluster, y: 1, z: 1 };
-        let mut cluster = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { clusterDim: dimensions },
-        };
-        let config = sys::CUlaunchConfig {
-            gridDimX: shape.grid,
-            gridDimY: 1,
-            gridDimZ: 1,
-            blockDimX: shape.block,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: shape.shared,
-            hStream: self.stream,
-            attrs: &mut cluster,
-            numAttrs: u32::from(shape.cluster > 1),
-        };
         let arguments = arguments.as_mut_ptr();
-        // SAFETY: the function is loaded, the configuration lives through the call, which copies the
-        // arguments; that they fit is the caller's promise.
-        unsafe { call!(cuLaunchKernelEx(&config, function, arguments, null_mut())) }
+        with_config(shape, self.stream, |config| {
+            // SAFETY: the function is loaded, and the call copies the arguments; that they fit is the
+            // caller's promise.
+            unsafe { call!(cuLaunchKernelEx(config, function, arguments, null_mut())) }
+        })
     }
 
     fn synchronize(&self) -> Result<()> {

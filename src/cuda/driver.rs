@@ -8,7 +8,19 @@ use std::ptr::NonNull;
 use crate::error::Result;
 
 /// One device and one stream on it: everything below is ordered by that stream.
-pub trait Driver: Debug + Send + Sync {
+///
+/// # Safety
+/// Safe code reads and writes memory on the strength of what an implementation returns:
+/// - [`allocate`](Self::allocate) gives at least `bytes` bytes of device memory, which nothing else has
+///   until [`free`](Self::free);
+/// - [`allocate_mapped`](Self::allocate_mapped) gives host memory of at least `bytes` bytes,
+///   initialised and aligned to 16 bytes, which the host may access at `host` and kernels at `device`,
+///   and which nothing else has until [`free_mapped`](Self::free_mapped);
+/// - copies, fills and launches take effect in the order of the calls, from whichever threads they
+///   come;
+/// - a call that waits returns when everything enqueued before has taken effect, and a copy from or to
+///   host memory when it no longer touches that.
+pub unsafe trait Driver: Debug + Send + Sync {
     /// The facts that launch shapes depend on.
     fn device(&self) -> &Device;
 
@@ -105,6 +117,8 @@ pub struct Device {
     pub capability: (u32, u32),
     /// Streaming multiprocessors.
     pub processors: u32,
+    /// The most blocks of a cluster that it places of the cluster kernels; 1 for no clusters.
+    pub cluster: u32,
 }
 
 /// How many threads run a kernel. Rows are on the x axis alone, so one number says it.

@@ -26,12 +26,15 @@ const WARPS: usize = 8;
 /// Blocks that fill a multiprocessor in stage 1: 256 threads of 64 registers, four times.
 const RESIDENT_BLOCKS: usize = 4;
 
+/// The same of the cluster's kernel, which takes more registers.
+const RESIDENT_CLUSTER_BLOCKS: usize = 2;
+
 /// Blocks of a cluster that every sm_90 device can place.
 const CLUSTER: usize = 8;
 
-/// Blocks for each multiprocessor from which stage 4 splits rows no further: 4 are resident, and after
+/// Blocks for each multiprocessor from which stage 4 splits rows no further: 3 are resident, and after
 /// 16 waves a last one that is half empty costs 3 %.
-const GRADS_BLOCKS: usize = 64;
+const GRADS_BLOCKS: usize = 48;
 
 /// The most blocks of a grid, so that 32 bits hold the threads of all; rows go round where they are
 /// more.
@@ -50,40 +53,52 @@ pub(crate) enum LogProbsShape {
     Part(LaunchShape, usize, LaunchShape),
 }
 
-/// | rows | segments of 1024 columns | device | shape |
-/// |---|---|---|---|
-/// | any | up to 4 | any | a warp a row |
-/// | four for each multiprocessor, or more | 5 to 4096 | any | a block a row |
-/// | fewer, but a cluster of 8 for each fills the device | 5 to 4096 | sm_90 and later | a cluster a row |
-/// | fewer still | 5 or more | any | a row in parts |
-/// | any | more than 4096 | any | a row in parts |
+/// | rows | segments of 1024 columns | shape |
+/// |---|---|---|
+/// | any | up to 4 | a warp a row |
+/// | any | 5 to 8: there is one block's work | a block a row |
+/// | four for each multiprocessor, or more; two, where there are clusters | 9 to 4096 | a block a row |
+/// | fewer, and the largest cluster for each fills the device | 9 to 4096 | a cluster a row |
+/// | fewer still, or a device without clusters | 9 or more | a row in parts |
+/// | any | more than 4096 | a row in parts |
 pub(crate) fn log_probs(device: &Device, tokens: usize, vocab: usize) -> LogProbsShape {
     let segments = vocab.div_ceil(SEGMENT);
     if segments <= ROWS_SEGMENTS {
         let shared = ROWS_WARPS * ROWS_SEGMENTS * STATE_BYTES;
         return LogProbsShape::Rows(shape(tokens.div_ceil(ROWS_WARPS), 32 * ROWS_WARPS, 1, shared));
     }
-    let (threads, shared) = (32 * WARPS, segments * STATE_BYTES);
-    let wanted = (RESIDENT_BLOCKS * device.processors as usize).div_ceil(tokens);
-    // No warp without a segment.
-    let parts = wanted.min(segments.div_ceil(WARPS));
-    if segments > SHARED_STATES || parts > CLUSTER || parts > 1 && device.capability.0 < 9 {
+    let (threads, shared) = (32 * WARPS, segments.saturating_mul(STATE_BYTES));
+    // Blocks for each row that fill the device; no warp without a segment.
+    let split = |resident: usize| {
+        let wanted = (resident * device.processors as usize).div_ceil(tokens.max(1));
+        wanted.min(segments.div_ceil(WARPS)).max(1)
+    };
+    let (parts, cluster) = (split(RESIDENT_BLOCKS), split(RESIDENT_CLUSTER_BLOCKS));
+    let most = max_cluster(device);
+    if segments > SHARED_STATES || parts > 1 && (most == 1 || cluster > most) {
         let rows = tokens.min(MAX_GRID / parts);
         let merge = shape(tokens.div_ceil(ROWS_WARPS), 32 * ROWS_WARPS, 1, 0);
         return LogProbsShape::Part(shape(rows * parts, threads, 1, 0), parts, merge);
     }
-    if parts > 1 {
-        let cluster = 1 << parts.ilog2();
+    if parts > 1 && cluster > 1 {
+        let cluster = 1 << cluster.ilog2();
         let rows = tokens.min(MAX_GRID / cluster);
         return LogProbsShape::Cluster(shape(rows * cluster, threads, cluster, shared));
     }
     LogProbsShape::Block(shape(tokens, threads, 1, shared))
 }
 
+fn max_cluster(device: &Device) -> usize {
+    if device.capability.0 >= 9 { CLUSTER } else { 1 }
+}
+
 /// f64 numbers of memory for the states of rows in parts.
 pub(crate) fn log_probs_scratch(device: &Device, tokens: usize, vocab: usize) -> usize {
     match log_probs(device, tokens, vocab) {
-        LogProbsShape::Part(..) => (tokens * vocab.div_ceil(SEGMENT) * STATE_BYTES).div_ceil(8),
+        LogProbsShape::Part(..) => {
+            let states = tokens.saturating_mul(vocab.div_ceil(SEGMENT));
+            states.saturating_mul(STATE_BYTES).div_ceil(8)
+        }
         _ => 0,
     }
 }
@@ -109,8 +124,8 @@ pub(crate) fn logit_grads(
         return LogitGradsShape::Rows(shape(tokens.div_ceil(ROWS_WARPS), 32 * ROWS_WARPS, 1, 0));
     }
     let tile = 256 * 4 * 16 / dtype.size();
-    let wanted = (GRADS_BLOCKS * device.processors as usize).div_ceil(tokens);
-    let parts = wanted.min(vocab.div_ceil(tile));
+    let wanted = (GRADS_BLOCKS * device.processors as usize).div_ceil(tokens.max(1));
+    let parts = wanted.min(vocab.div_ceil(tile)).max(1);
     let rows = tokens.min(MAX_GRID / parts);
     LogitGradsShape::Block(shape(rows * parts, 256, 1, 0), parts)
 }
@@ -168,9 +183,11 @@ mod tests {
         assert!(matches!(log_probs(&hopper, 9, 4096), LogProbsShape::Rows(s) if s.grid == 2));
         let block = LaunchShape { grid: 8192, block: 256, cluster: 1, shared: 126 * 12 };
         assert_eq!(log_probs(&hopper, 8192, 128_256), LogProbsShape::Block(block));
-        assert_eq!(cluster(log_probs(&hopper, 264, 128_256)), 2);
-        assert_eq!(cluster(log_probs(&hopper, 132, 128_256)), 4);
-        assert_eq!(cluster(log_probs(&hopper, 66, 128_256)), 8);
+        // 264 blocks of a cluster's kernel fill the device.
+        assert!(matches!(log_probs(&hopper, 264, 128_256), LogProbsShape::Block(_)));
+        assert_eq!(cluster(log_probs(&hopper, 132, 128_256)), 2);
+        assert_eq!(cluster(log_probs(&hopper, 66, 128_256)), 4);
+        assert_eq!(cluster(log_probs(&hopper, 33, 128_256)), 8);
         // 8 segments are 8 warps' work: one block.
         assert!(matches!(log_probs(&hopper, 4, 8192), LogProbsShape::Block(s) if s.block == 256));
     }
@@ -180,7 +197,7 @@ mod tests {
         let ampere = device((8, 0), 108);
         for (device, tokens, expected) in [
             (device((9, 0), 132), 1, 16),
-            (device((10, 0), 148), 74, 8),
+            (device((10, 0), 148), 37, 8),
             (ampere.clone(), 64, 7),
             (ampere, 1, 16),
         ] {
@@ -207,7 +224,8 @@ mod tests {
                         assert!(scratch * 8 >= tokens * vocab.div_ceil(SEGMENT) * STATE_BYTES);
                     }
                     LogProbsShape::Cluster(shape) | LogProbsShape::Block(shape) => {
-                        assert!(shape.shared <= 48 * 1024 && shape.grid % shape.cluster == 0);
+                        assert!(shape.shared <= 48 * 1024);
+                        assert!(shape.grid.is_multiple_of(shape.cluster));
                         assert_eq!(scratch, 0);
                     }
                     other => panic!("{other:?}"),
@@ -230,6 +248,6 @@ mod tests {
         else {
             panic!()
         };
-        assert_eq!((shape.grid, parts), (2 * 8192, 2));
+        assert_eq!((shape.grid, parts), (8192, 1));
     }
 }

@@ -6,10 +6,12 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
+use cudarc::driver::sys::{
+    self, CUdevice_attribute as Attribute, CUfunction_attribute as FunctionAttribute, CUresult,
+};
 
-use super::call::{Current, call, checked, describe, find_library};
-use super::driver::Device;
+use super::call::{Current, call, checked, describe, find_library, with_config};
+use super::driver::{Device, LaunchShape};
 use super::fatbins::{Kernels, Module};
 use crate::error::{Error, Result};
 
@@ -76,6 +78,7 @@ impl Loaded {
             name: name(handle)?,
             capability,
             processors: attribute(handle, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            cluster: 1,
         };
         let pools = attribute(handle, Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? != 0;
         let shared =
@@ -91,6 +94,12 @@ impl Loaded {
                 allow_shared(function, shared)?;
                 loaded.functions.insert(name, function);
             }
+        }
+        if capability.0 >= 9 {
+            let kernels = loaded.functions.iter().filter(|(name, _)| name.contains("_cluster_"));
+            let largest = kernels.map(|(_, function)| largest_cluster(*function));
+            let largest = largest.collect::<Result<Vec<_>>>()?;
+            loaded.device.cluster = largest.into_iter().min().unwrap_or(1);
         }
         drop(current);
         Ok(loaded)
@@ -291,13 +300,41 @@ fn functions(module: sys::CUmodule, fit: &Fit) -> Result<Vec<(String, sys::CUfun
 
 /// Lets launches ask for all the shared memory that the device gives a block.
 fn allow_shared(function: sys::CUfunction, shared: u32) -> Result<()> {
-    use sys::CUfunction_attribute as Attribute;
-    let mut fixed = 0;
-    let kind = Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
-    // SAFETY: the function is of a loaded module; the driver writes one number.
-    unsafe { call!(cuFuncGetAttribute(&mut fixed, kind, function)) }?;
+    let fixed =
+        function_attribute(function, FunctionAttribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
     let dynamic = c_int::try_from(shared).unwrap_or(c_int::MAX) - fixed;
-    let kind = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-    // SAFETY: as above.
+    let kind = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    // SAFETY: the function is of a loaded module.
     unsafe { call!(cuFuncSetAttribute(function, kind, dynamic)) }
+}
+
+/// Of the most threads that its launch bounds allow, and the most shared memory that launches ask for.
+/// The slice of a device that MIG makes may have room for fewer blocks than a whole one.
+fn largest_cluster(function: sys::CUfunction) -> Result<u32> {
+    // PTX for older devices has no clusters in it, whatever the device.
+    let ptx = function_attribute(function, FunctionAttribute::CU_FUNC_ATTRIBUTE_PTX_VERSION)?;
+    if ptx < 90 {
+        return Ok(1);
+    }
+    let kind = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK;
+    let threads = function_attribute(function, kind)?.unsigned_abs();
+    let fits = |blocks: &u32| {
+        let shape =
+            LaunchShape { grid: *blocks, block: threads, cluster: *blocks, shared: 48 * 1024 };
+        let mut clusters: c_int = 0;
+        // SAFETY: the function is of a loaded module; the driver writes one number.
+        let code = with_config(shape, null_mut(), |config| unsafe {
+            sys::cuOccupancyMaxActiveClusters(&mut clusters, function, config)
+        });
+        // Some sizes it refuses. An error of the device's own comes back from the next call.
+        code == CUresult::CUDA_SUCCESS && clusters > 0
+    };
+    Ok([8, 4, 2].into_iter().find(fits).unwrap_or(1))
+}
+
+fn function_attribute(function: sys::CUfunction, kind: FunctionAttribute) -> Result<c_int> {
+    let mut value = 0;
+    // SAFETY: the function is of a loaded module; the driver writes one number.
+    unsafe { call!(cuFuncGetAttribute(&mut value, kind, function)) }?;
+    Ok(value)
 }

@@ -103,6 +103,10 @@ impl<'a> DeviceSliceMut<'a> {
         self.0
     }
 
+    pub fn reborrow(&mut self) -> DeviceSliceMut<'_> {
+        DeviceSliceMut(self.0)
+    }
+
     /// Elements of a range that lies within.
     pub fn part(self, range: Range<usize>) -> Self {
         Self(self.0.part(range))

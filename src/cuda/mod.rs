@@ -44,7 +44,11 @@ const DTYPES: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 /// evaluated on the host). What a kernel finds wrong, such as a label outside the vocabulary, comes
 /// back where the host next waits: reading a [`Slice`], [`check`](Self::check), or the
 /// [`forward`](crate::Loss::forward) of a loss. From the failed call until then no kernel of this
-/// backend writes anything.
+/// backend writes anything. Threads that share a backend share its errors, and the first that waits
+/// gets them: give each thread a backend of its own.
+///
+/// What a captured graph launches reads memory of this backend: it and the buffers have to outlive the
+/// graph.
 ///
 /// Memory of one backend is refused by another, even on the same device: their streams do not wait for
 /// each other.
@@ -74,7 +78,8 @@ impl Cuda {
     ///
     /// # Safety
     /// `stream` is a `CUstream` (`cudaStream_t`) that lives longer than this backend and all memory
-    /// that it allocates.
+    /// that it allocates. `CU_STREAM_PER_THREAD` is another stream in each thread: with it, backend and
+    /// memory stay on one thread.
     pub unsafe fn on_stream(ordinal: usize, stream: *mut c_void) -> Result<Self> {
         // SAFETY: the caller's promise.
         Self::with_driver(Box::new(unsafe { CudaDriver::on_stream(ordinal, stream) }?))
@@ -148,6 +153,10 @@ impl sealed::Sealed for Cuda {
     fn place(&self) -> Place {
         self.context.place()
     }
+
+    fn errors_taken(&self) -> usize {
+        self.context.errors_taken()
+    }
 }
 
 impl Backend for Cuda {
@@ -169,16 +178,19 @@ impl Backend for Cuda {
 
     fn log_probs(&self, stage: LogProbs<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
+        let _turn = self.context.turn();
         log_probs::log_probs(&self.context, stage)
     }
 
     fn sequence_sums(&self, stage: SequenceSums<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
+        let _turn = self.context.turn();
         sequence_sums::sequence_sums(&self.context, stage)
     }
 
     fn token_grads(&self, stage: TokenGrads<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
+        let _turn = self.context.turn();
         sequence_sums::token_grads(&self.context, stage)
     }
 
@@ -193,6 +205,7 @@ impl Backend for Cuda {
 
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
+        let _turn = self.context.turn();
         logit_grads::logit_grads(&self.context, stage)
     }
 }

@@ -1,7 +1,6 @@
 //! Stage 3: the launches of `kernels/objective.cu`. An objective that is not compiled there is
 //! evaluated on the host, which waits for the sums and hands the results back.
 
-use std::ffi::c_void;
 use std::sync::OnceLock;
 
 use super::context::Context;
@@ -66,28 +65,49 @@ pub(super) fn objective(context: &Context, mut stage: Objective<'_>) -> Result<(
     let Some(tables) = stage.term.tables() else {
         unreachable!("a term placed on a device has tables")
     };
-    match compiled(stage.term.term().over()) {
-        Some((name, parameters)) => run_units(context, &stage, tables, &name, parameters)?,
-        None => evaluate_on_host(&mut stage)?,
+    let compiled = compiled(stage.term.term().over());
+    if compiled.is_none() {
+        evaluate_on_host(&mut stage)?;
+    }
+    let _turn = context.turn();
+    if let Some((name, parameters)) = compiled {
+        run_units(context, &stage, tables, &name, parameters)?;
     }
     reduce(context, &stage, tables)
 }
 
+/// What a kernel was compiled from.
+#[derive(PartialEq)]
+struct Text {
+    unit: &'static str,
+    name: &'static str,
+    /// The fields of the kernel's parameters, in order.
+    parameters: Vec<&'static str>,
+    source: Source,
+}
+
+impl Text {
+    fn of<U: Unit>(objective: &dyn Evaluate<U>) -> Option<Self> {
+        let parameters = objective.parameters().iter().map(|parameter| parameter.0).collect();
+        let (unit, name, source) = (U::NAMES[0], objective.name(), objective.source()?);
+        Some(Self { unit, name, parameters, source })
+    }
+}
+
 /// The kernel of an objective whose text was compiled, and its parameters.
 fn compiled(over: &Over) -> Option<(String, Vec<f64>)> {
-    static TEXTS: OnceLock<Vec<(&'static str, Source)>> = OnceLock::new();
+    static TEXTS: OnceLock<Vec<Text>> = OnceLock::new();
     let texts = TEXTS.get_or_init(|| {
-        let pairs = pair_objectives().into_iter().map(|o| (o.name(), o.source()));
-        let sequences = sequence_objectives().into_iter().map(|o| (o.name(), o.source()));
-        pairs.chain(sequences).filter_map(|(name, source)| Some((name, source?))).collect()
+        let pairs = pair_objectives().into_iter().filter_map(|objective| Text::of(&*objective));
+        let sequences = sequence_objectives();
+        let sequences = sequences.iter().filter_map(|objective| Text::of(&**objective));
+        pairs.chain(sequences).collect()
     });
-    fn find<U: Unit>(
-        texts: &[(&'static str, Source)],
-        objective: &dyn Evaluate<U>,
-    ) -> Option<(String, Vec<f64>)> {
-        let text = (objective.name(), objective.source()?);
+    fn find<U: Unit>(texts: &[Text], objective: &dyn Evaluate<U>) -> Option<(String, Vec<f64>)> {
+        let text = Text::of(objective)?;
         let parameters = objective.parameters().iter().map(|parameter| parameter.1).collect();
-        texts.contains(&text).then(|| (format!("objective_{}_{}", U::NAMES[0], text.0), parameters))
+        let kernel = format!("objective_{}_{}", text.unit, text.name);
+        texts.contains(&text).then_some((kernel, parameters))
     }
     match over {
         Over::Pairs(objective) => find(texts, &**objective),
@@ -122,12 +142,11 @@ fn run_units(
         unit_grads: address(&stage.scratch),
         error: context.slot()[0],
     };
-    // An objective without parameters is an empty struct, which is one byte.
-    let parameters: *mut c_void = match parameters.as_mut_slice() {
-        [] => pointer(&mut 0.0_f64),
-        some => some.as_mut_ptr().cast(),
-    };
-    let mut list = [pointer(&mut arguments), parameters];
+    if parameters.is_empty() {
+        // An empty struct is one byte.
+        parameters.push(0.0);
+    }
+    let mut list = [pointer(&mut arguments), parameters.as_mut_ptr().cast()];
     // SAFETY: the kernel takes these arguments, the objective's struct being its parameters in order;
     // the stage's constructor checked every length, and the members are those of the batch.
     unsafe { context.driver().launch(name, launch::objective(units), &mut list) }

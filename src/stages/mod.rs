@@ -116,7 +116,7 @@ impl BackendId {
     /// # Errors
     /// A stage of another backend.
     pub fn check(self, got: Self) -> Result<()> {
-        let other = if self.name == got.name { "another one" } else { got.name };
+        let other = if self.name == got.name { "another backend of that name" } else { got.name };
         if self == got {
             Ok(())
         } else {

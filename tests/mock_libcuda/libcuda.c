@@ -45,10 +45,12 @@ struct Launch {
 };
 
 static struct Context contexts[2];
-static struct Function functions[2] = {{"fill", 0, 0, 0}, {"fixed", 0, 0, 1024}};
+enum { FUNCTIONS = 4 };
+static struct Function functions[FUNCTIONS] = {{"fill", 0, 0, 0},
+                                               {"fixed", 0, 0, 1024},
+                                               {"fill_cluster_f16", 0, 0, 0},
+                                               {"fill_cluster_f32", 0, 0, 0}};
 static int initialised, loaded;
-static char *locked;
-static size_t locked_bytes;
 static _Thread_local struct Context *current;
 static char text[1 << 16];
 static size_t used;
@@ -120,7 +122,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
       *value = 132;
       return SUCCESS;  // multiprocessors
     case 75:
-      *value = 9;
+      *value = setting("MOCK_CAPABILITY", 9);
       return SUCCESS;  // compute capability, major
     case 76:
       *value = 0;
@@ -177,12 +179,12 @@ int cuModuleUnload(void *module) {
   return SUCCESS;
 }
 int cuModuleGetFunctionCount(unsigned *count, void *module) {
-  *count = 2;
+  *count = FUNCTIONS;
   return module == functions ? SUCCESS : INVALID_HANDLE;
 }
 int cuModuleEnumerateFunctions(struct Function **found, unsigned count, void *module) {
   for (unsigned i = 0; i < count; i++) found[i] = &functions[i];
-  return module == functions && count == 2 ? SUCCESS : INVALID_HANDLE;
+  return module == functions && count == FUNCTIONS ? SUCCESS : INVALID_HANDLE;
 }
 int cuFuncLoad(struct Function *function) {
   function->loaded = 1;
@@ -193,8 +195,19 @@ int cuFuncGetName(const char **name, struct Function *function) {
   return SUCCESS;
 }
 int cuFuncGetAttribute(int *value, int attribute, struct Function *function) {
-  *value = function->static_shared;
-  return attribute == 1 ? SUCCESS : INVALID_VALUE;
+  switch (attribute) {
+    case 0:
+      *value = 256;
+      return SUCCESS;  // threads of a block
+    case 1:
+      *value = function->static_shared;
+      return SUCCESS;
+    case 5:
+      *value = setting("MOCK_PTX", 90);
+      return SUCCESS;  // the virtual architecture that it was compiled for
+    default:
+      return INVALID_VALUE;
+  }
 }
 int cuFuncSetAttribute(struct Function *function, int attribute, int value) {
   if (attribute != 8 || value + function->static_shared > 232448) return INVALID_VALUE;
@@ -264,9 +277,8 @@ int cuMemFree_v2(uint64_t address) {
 }
 int cuMemHostAlloc(void **host, size_t bytes, unsigned flags) {
   if (!in_context() || flags != 3) return INVALID_CONTEXT;
-  locked = *host = malloc(bytes);
-  locked_bytes = bytes;
-  memset(locked, 0xff, bytes);
+  *host = malloc(bytes);
+  memset(*host, 0xff, bytes);
   note("allocate %zu locked", bytes);
   return SUCCESS;
 }
@@ -278,13 +290,6 @@ int cuMemFreeHost(void *host) {
   if (!in_context()) return INVALID_CONTEXT;
   note("free locked");
   free(host);
-  return SUCCESS;
-}
-int cuPointerGetAttribute(void *value, int attribute, uint64_t address) {
-  if (!in_context() || attribute != 2) return INVALID_VALUE;
-  char *asked = (char *)address;
-  if (!locked || asked < locked || asked >= locked + locked_bytes) return INVALID_VALUE;
-  *(unsigned *)value = 1;
   return SUCCESS;
 }
 static int copy(void *to, const void *from, size_t bytes, struct Stream *stream, const char *what) {
@@ -306,17 +311,34 @@ int cuMemsetD8Async(uint64_t address, unsigned char value, size_t bytes, struct 
   return SUCCESS;
 }
 
-// Both kernels are `(float *x, uint32_t count, float value)`.
+static unsigned cluster_of(const struct Launch *launch) {
+  unsigned cluster = 1;
+  for (unsigned i = 0; i < launch->count; i++)
+    if (launch->attributes[i].id == 4) cluster = launch->attributes[i].value.cluster[0];
+  return cluster;
+}
+// Clusters of up to 8, of one kernel perhaps less. Above that an error is the answer, as the real one
+// has it for some sizes.
+int cuOccupancyMaxActiveClusters(int *clusters, struct Function *function,
+                                 const struct Launch *launch) {
+  unsigned cluster = cluster_of(launch);
+  if (!in_context() || !function->loaded || setting("MOCK_CAPABILITY", 9) < 9) return INVALID_VALUE;
+  if (launch->block[0] != 256 || launch->grid[0] % cluster) return INVALID_VALUE;
+  if ((int)launch->shared > function->most_shared) return INVALID_VALUE;
+  if (cluster > 8) return 912;
+  int most = function == &functions[3] ? setting("MOCK_CLUSTER", 8) : 8;
+  *clusters = (int)cluster <= most ? 4 : 0;
+  return SUCCESS;
+}
+
+// All kernels are `(float *x, uint32_t count, float value)`.
 int cuLaunchKernelEx(const struct Launch *launch, struct Function *function, void **arguments,
                      void **extra) {
   if (!may_use(launch->stream) || !function->loaded || extra) return INVALID_CONTEXT;
   if ((int)launch->shared > function->most_shared) return INVALID_VALUE;
-  unsigned cluster = 1;
-  for (unsigned i = 0; i < launch->count; i++)
-    if (launch->attributes[i].id == 4) cluster = launch->attributes[i].value.cluster[0];
   note("launch %s grid %u %u %u block %u %u %u cluster %u shared %u on %s", function->name,
        launch->grid[0], launch->grid[1], launch->grid[2], launch->block[0], launch->block[1],
-       launch->block[2], cluster, launch->shared, on(launch->stream));
+       launch->block[2], cluster_of(launch), launch->shared, on(launch->stream));
   float *x = *(float **)arguments[0];
   for (uint32_t i = 0; i < *(uint32_t *)arguments[1]; i++) x[i] = *(float *)arguments[2];
   return SUCCESS;

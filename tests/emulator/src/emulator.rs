@@ -168,7 +168,9 @@ impl Drop for State {
     }
 }
 
-impl Driver for Emulator {
+// SAFETY: the runtime's allocations are the host's own memory, mapped ones filled with 0, and live until
+// they are freed; every call is done when it returns, so their order is that of the calls.
+unsafe impl Driver for Emulator {
     fn device(&self) -> &Device {
         &self.device
     }
@@ -246,6 +248,12 @@ impl Driver for Emulator {
     ) -> Result<()> {
         let mut state = self.healthy("launch")?;
         let LaunchShape { grid, block, cluster, shared } = shape;
+        let most = self.device.cluster;
+        if cluster > most {
+            let message =
+                format!("the device's clusters have at most {most} blocks, got {cluster}");
+            return Err(error("launch", message));
+        }
         let extent = Extent { grid, block, cluster, shared };
         let Ok(name) = CString::new(kernel) else {
             return Err(error("launch", format!("no kernel is named {kernel:?}")));

@@ -13,7 +13,8 @@ pub const SHARED: u32 = 8192;
 
 pub fn device(major: u32, minor: u32) -> Device {
     let name = "emulated".to_owned();
-    Device { ordinal: 0, name, capability: (major, minor), processors: 4 }
+    let cluster = if major >= 9 { 8 } else { 1 };
+    Device { ordinal: 0, name, capability: (major, minor), processors: 4, cluster }
 }
 
 pub fn emulator(schedule: Schedule) -> Arc<Emulator> {

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use prefuse::Error;
-use prefuse::cuda::{Driver, LaunchShape};
+use prefuse::cuda::{Device, Driver, LaunchShape};
 use prefuse_emulator::{Emulator, Schedule, kernel_names, parameter_sizes};
 
 use crate::common::{Argument, Buffer, SHARED, device, emulator, launch, shape};
@@ -33,7 +33,7 @@ fn refused_launches() {
     refused("sum", shape(0, 128), &[&x, &out], "a grid takes 1 to");
     let clustered = |grid, cluster| LaunchShape { grid, block: 32, cluster, shared: 0 };
     refused("exchange", clustered(3, 2), &[&out], "no multiple of the cluster's 2");
-    refused("exchange", clustered(17, 17), &[&out], "1 to 16 blocks, got 17");
+    refused("exchange", clustered(16, 16), &[&out], "at most 8 blocks, got 16");
     refused("exchange", clustered(1, 0), &[&out], "1 to 16 blocks, got 0");
     refused("sum", shape(1, 128), &[&x, &0x1000u64], "does not point to device memory");
     let freed = Buffer::<f32>::poisoned(&emulator, 4);
@@ -82,10 +82,17 @@ fn limits_of_shared_memory() {
 #[test]
 fn clusters_take_hopper() {
     let emulator = Arc::new(Emulator::new(device(8, 9)));
+    let clusters = Arc::new(Emulator::new(Device { cluster: 17, ..device(8, 9) }));
     let out = Buffer::<f32>::poisoned(&emulator, 2 * 16);
     let shape = LaunchShape { grid: 2, block: 16, cluster: 2, shared: SHARED };
     let got = message(launch(&emulator, "good_cluster", shape, &[&out]));
+    assert!(got.contains("at most 1 blocks, got 2"), "{got}");
+    // What the device says of itself does not decide.
+    let got = message(launch(&clusters, "good_cluster", shape, &[&out]));
     assert!(got.contains("compute capability 8.9 has no clusters"), "{got}");
+    let shape_17 = LaunchShape { grid: 17, cluster: 17, ..shape };
+    let got = message(launch(&clusters, "good_cluster", shape_17, &[&out]));
+    assert!(got.contains("1 to 16 blocks, got 17"), "{got}");
     // Elsewhere a cluster is one block.
     launch(&emulator, "good_cluster", LaunchShape { cluster: 1, ..shape }, &[&out]).unwrap();
 }

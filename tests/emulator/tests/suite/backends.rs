@@ -3,8 +3,9 @@
 //! Between them the devices have every launch shape: clusters and parts of a row where few rows meet
 //! many processors, parts alone before sm_90, a block a row where many rows meet one processor.
 
+use half::bf16;
 use prefuse::cuda::Device;
-use prefuse::{Backend, Cuda};
+use prefuse::{Backend, Cuda, DType, SliceMut};
 use prefuse_emulator::{Emulator, Mode, Schedule, mode};
 
 pub fn backends() -> Vec<Box<dyn Backend>> {
@@ -20,7 +21,8 @@ pub fn devices() -> Vec<Cuda> {
     let [hopper, ampere, single] =
         [((9, 0), 132), ((8, 0), 108), ((9, 0), 1)].map(|(capability, processors)| {
             let name = format!("emulated sm_{}{}, {processors}", capability.0, capability.1);
-            Device { ordinal: 0, name, capability, processors }
+            let cluster = if capability >= (9, 0) { 8 } else { 1 };
+            Device { ordinal: 0, name, capability, processors, cluster }
         });
     if mode() == Mode::Fast {
         let devices = [hopper, ampere, single].map(|device| Emulator::new(device).with_workers(2));
@@ -69,4 +71,19 @@ pub fn edge_vocabs() -> &'static [usize] {
 /// More than three blocks of 8 warps, and more than two rows for the device of one processor.
 pub fn many(_vocab: usize) -> usize {
     or(29, 11)
+}
+
+/// Memory of the host is memory of the emulator, so these zeros are pages that nobody has touched. The
+/// race mode wants to know every allocation, and would fill them.
+pub fn with_zeros(len: usize, body: impl Fn(&dyn Backend, SliceMut<'_>)) {
+    if mode() != Mode::Fast {
+        return;
+    }
+    for device in devices() {
+        let mut zeros = bytemuck::allocation::try_zeroed_vec::<bf16>(len).unwrap();
+        // SAFETY: the vector outlives the stages, which the emulator runs at once, and nobody else
+        // looks at it.
+        let memory = unsafe { device.from_raw_mut(DType::BF16, zeros.as_mut_ptr() as u64, len) };
+        body(&device, memory.unwrap());
+    }
 }

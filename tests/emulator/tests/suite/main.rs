@@ -12,6 +12,8 @@ mod common;
 mod device_errors;
 #[path = "../../../golden/mod.rs"]
 mod golden;
+#[path = "../../../large_offsets.rs"]
+mod large_offsets;
 #[path = "../../../log_probs.rs"]
 mod log_probs;
 #[path = "../../../logit_grads.rs"]
