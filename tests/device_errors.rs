@@ -107,8 +107,11 @@ fn a_bad_label_writes_nothing() {
         let ids = Placed::new(backend, &ids(&[]));
         let labels = Labels::from_slice(ids.slice()).unwrap();
         outputs.log_probs(cuda, logits.logits(TOKENS, vocab), Tokens::new(&labels, None).unwrap());
+        let Outputs { tokens, argmax, .. } = &outputs;
+        let all = tokens.iter().chain([argmax]).flat_map(|buffer| buffer.slice().to_vec().unwrap());
+        assert!(all.into_iter().all(|x| x != 77.0), "every element is written");
         let expected = -(vocab as f64).ln();
-        let got = outputs.tokens[0].slice().to_vec().unwrap();
+        let got = tokens[0].slice().to_vec().unwrap();
         assert!((got[0] - expected).abs() < 1e-5 && got[1] == 0.0, "{got:?} for {expected}");
     }
     for cuda in devices() {
