@@ -131,10 +131,10 @@ fn run(command: &mut Command) -> Result<String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let [said, complained] = [&output.stdout, &output.stderr].map(|o| String::from_utf8_lossy(o));
-    Err(Refusal::Without(format!(
-        "{program} failed ({})\n{complained}{said}\n{command:?}",
-        output.status
-    )))
+    // Not in the reason, which the crate remembers: temporary files have other names every time.
+    println!("cargo::warning={command:?}");
+    let status = output.status;
+    Err(Refusal::Without(format!("{program} failed ({status})\n{complained}{said}")))
 }
 
 /// What to compile for: all that is asked for, or those of our list that the compiler knows.

@@ -219,6 +219,11 @@ fn a_failing_compiler_is_an_error_on_request_only() {
         assert!(said.contains(&format!("{prefix}{reason}")), "{said}");
     }
     assert!(said.contains("cargo::warning=5\n") && !said.contains("cargo::error"), "{said}");
+    assert!(
+        said.lines().any(|line| line.contains("::warning=") && line.contains("-fatbin")),
+        "{said}"
+    );
+    assert_eq!(said.matches("-fatbin").count(), 2, "{said}");
     assert!(!said.contains(BUILT), "{said}");
     // The host compiler may turn up there.
     assert!(said.contains("cargo::rerun-if-env-changed=PATH\n"), "{said}");
