@@ -194,19 +194,19 @@ fn stages_only_launch() {
         let counted = Tokens::new(&labels, None).unwrap();
         let packing = Packing::padded(2, 3).unwrap().place(&cuda).unwrap();
         let numbers = |dtype, len| cuda.allocate(dtype, len).unwrap();
-        let mut rows = [(); 4].map(|()| numbers(DType::F32, tokens));
+        let mut rows = [(); 3].map(|()| numbers(DType::F32, tokens));
         let mut totals = [(); 3].map(|()| numbers(DType::F64, 2));
         let mut scratch = numbers(DType::F64, cuda.log_probs_scratch(tokens, vocab));
         calls.lock().unwrap().clear();
 
-        let [log_probs, maximum, log_sum, grads] = rows.each_mut().map(|row| row.slice_mut());
+        let [log_probs, maximum, log_sum] = rows.each_mut().map(|row| row.slice_mut());
         let outputs = TokenOutputs { log_probs, maximum, log_sum, entropy: None, argmax: None };
         let logits = placed.logits(tokens, vocab);
         let stage = LogProbs::new(&cuda, logits, counted, 1.0, outputs, scratch.slice_mut());
         cuda.log_probs(stage.unwrap()).unwrap();
         let [sums, counts, weights] = totals.each_mut().map(|total| total.slice_mut());
         let totals_mut = TotalsMut { sums, tokens: counts, weights };
-        let [log_probs, maximum, log_sum, _] = rows.each_ref().map(|row| row.slice());
+        let [log_probs, maximum, log_sum] = rows.each_ref().map(|row| row.slice());
         let stage = SequenceSums::new(&cuda, log_probs, counted, &packing, totals_mut);
         cuda.sequence_sums(stage.unwrap()).unwrap();
         let mut by_token = numbers(DType::F32, tokens);
