@@ -26,8 +26,8 @@ pub(crate) mod sealed {
     }
 }
 
-/// Something that runs the stages: [`Cpu`](crate::Cpu), [`Reference`](crate::Reference), or with the
-/// feature `cuda` [`Cuda`](crate::Cuda).
+/// Something that runs the stages: [`Cpu`], [`Reference`](crate::Reference), or with the
+/// feature `cuda` [`Cuda`].
 ///
 /// The inputs of each stage are a struct of [`stages`](crate::stages), checked when it was made.
 /// Each stage publishes its scratch size and allocates nothing of its own (the reference holds one
@@ -113,7 +113,7 @@ pub struct DefaultBackend {
     reason: String,
 }
 
-/// [`Cuda`](crate::Cuda) on device 0 if it works, else [`Cpu`]; displays as which and why.
+/// [`Cuda`] on device 0 if it works, else [`Cpu`]; displays as which and why.
 ///
 /// ```
 /// let default = prefuse::default_backend();

@@ -16,8 +16,15 @@ use crate::mock_libcuda::{Mock, SCENARIO, folder, run, run_in};
 fn scenario() {
     let Ok(scenario) = std::env::var(SCENARIO) else { return };
     match scenario.as_str() {
-        "no driver" => no_driver(),
-        "no device" => assert_eq!(open(0, not_built()).unwrap_err(), Error::NoDevice),
+        "no driver" => {
+            no_driver();
+            falls_back("cpu: CUDA driver: ");
+        }
+        "no device" => {
+            assert_eq!(open(0, not_built()).unwrap_err(), Error::NoDevice);
+            falls_back("cpu: CUDA device: the driver shows none; ");
+        }
+        "default backend" => default_backend(),
         "stub" => stub(),
         "ordinal" => ordinal(),
         "not built" => {
@@ -56,6 +63,15 @@ fn open(ordinal: usize, kernels: prefuse::Result<&'static Kernels>) -> prefuse::
     CudaDriver::with_kernels(ordinal, kernels)
 }
 
+/// The default backend is then the CPU, and says why.
+fn falls_back(why: &str) {
+    let default = prefuse::default_backend();
+    assert_eq!(default.backend.name(), "cpu");
+    let said = default.to_string();
+    assert!(said.starts_with(why), "{said}");
+    assert_eq!(default.cuda_error.map(|error| format!("cpu: {error}")), Some(said));
+}
+
 fn no_driver() {
     let error = open(0, not_built()).unwrap_err();
     let Error::NoDriver { reason } = &error else { panic!("{error:?}") };
@@ -77,6 +93,24 @@ fn without_a_driver_library_the_error_says_so() {
 fn a_driver_without_devices() {
     run("no device", &[("MOCK_INIT", "100")]);
     run("no device", &[("MOCK_DEVICES", "0"), ("MOCK_VERSION", "11080")]);
+}
+
+/// With a device it is CUDA, if this build has kernels.
+fn default_backend() {
+    match Kernels::embedded() {
+        Err(_) => falls_back("cpu: CUDA kernels: this build has none, "),
+        Ok(_) => {
+            let default = prefuse::default_backend();
+            assert_eq!(default.backend.name(), "cuda");
+            assert!(default.cuda_error.is_none());
+            assert!(default.to_string().starts_with("cuda: device 0, "), "{default}");
+        }
+    }
+}
+
+#[test]
+fn the_default_backend_is_the_device() {
+    run("default backend", &[]);
 }
 
 fn stub() {

@@ -148,9 +148,10 @@ impl Context {
         if self.code() == 0 {
             return Ok(());
         }
+        // The kernel that wrote the code may still be writing the rest.
+        self.driver.synchronize()?;
         let record = self.mapped.host.cast::<Record>();
-        // SAFETY: the memory is of this size, page-aligned and initialised; the code is written last
-        // and has been seen, so the rest is there.
+        // SAFETY: the memory is of this size, page-aligned and initialised, and no kernel runs.
         let record = unsafe { record.as_ptr().read_volatile() };
         self.clear()?;
         self.errors_taken.fetch_add(1, Ordering::Release);
