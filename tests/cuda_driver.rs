@@ -100,10 +100,8 @@ fn default_backend() {
     match Kernels::embedded() {
         Err(_) => falls_back("cpu: CUDA kernels: this build has none, "),
         Ok(_) => {
-            let default = prefuse::default_backend();
-            assert_eq!(default.backend.name(), "cuda");
-            assert!(default.cuda_error.is_none());
-            assert!(default.to_string().starts_with("cuda: device 0, "), "{default}");
+            let said = prefuse::default_backend().to_string();
+            assert!(said.starts_with("cuda: device 0, "), "{said}");
         }
     }
 }
