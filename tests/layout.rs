@@ -15,22 +15,37 @@ fn stems(folder: &str, extension: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// `src/stages` names the stages; every backend, and the kernels where there are any, have a file
-/// for each; so do the tests and the benches.
+/// `src/stages` names the stages; every backend and the kernels have a file for each; so do the tests
+/// and the benches.
 #[test]
 fn a_stage_has_one_name_in_every_room() {
     let stages = stems("src/stages", "rs");
     assert_eq!(stems("src/reference", "rs"), stages);
-    for (folder, extension) in [("src/cpu", "rs"), ("src/cuda", "rs"), ("kernels", "cu")] {
-        if !stems(folder, extension).is_empty() {
-            let missing: Vec<_> = stages.difference(&stems(folder, extension)).cloned().collect();
-            assert!(missing.is_empty(), "{folder} lacks {missing:?}");
+    let rooms = ["src/cpu", "src/cuda", "tests", "benches"].map(|folder| (folder, "rs"));
+    for (folder, extension) in rooms.into_iter().chain([("kernels", "cu")]) {
+        let missing: Vec<_> = stages.difference(&stems(folder, extension)).cloned().collect();
+        assert!(missing.is_empty(), "{folder} lacks {missing:?}");
+    }
+}
+
+/// Kernels are read by nvcc and by a host's C++ compiler alike: what is not plain CUDA C++ is in
+/// `ptx.cuh`, which has a twin in the emulator.
+#[test]
+fn kernels_are_plain() {
+    let folders = ["kernels", "kernels/include"].map(|folder| root().join(folder));
+    for path in folders.into_iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()) {
+        let path = path.unwrap().path();
+        if path.is_dir() || path.ends_with("ptx.cuh") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let known = ["#pragma ", "#define ", "#include \"", "#include <stdint.h>"];
+            let plain = known.iter().any(|known| line.trim_start().starts_with(known));
+            assert!(plain || !line.trim_start().starts_with('#'), "{}: {line}", path.display());
+            assert!(!line.contains("asm"), "{}: {line}", path.display());
         }
     }
-    let missing: Vec<_> = stages.difference(&stems("tests", "rs")).cloned().collect();
-    assert!(missing.is_empty(), "tests lack {missing:?}");
-    let missing: Vec<_> = stages.difference(&stems("benches", "rs")).cloned().collect();
-    assert!(missing.is_empty(), "benches lack {missing:?}");
 }
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
