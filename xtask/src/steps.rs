@@ -100,12 +100,19 @@ fn steps() -> Vec<Step> {
                     &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "fast")],
                 ),
             ),
-            // Another build of the same crate, so in a folder of its own.
+            // Other builds of the same crate, so in folders of their own.
             step(
                 "kernels in the emulator, watched for races",
                 Cargo(
                     &["test", "-p", "prefuse-emulator", "--target-dir", "target/race"],
                     &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "race")],
+                ),
+            ),
+            step(
+                "kernels in the emulator, under AddressSanitizer",
+                Cargo(
+                    &["test", "-p", "prefuse-emulator", "--target-dir", "target/asan"],
+                    &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "asan")],
                 ),
             ),
         ]);

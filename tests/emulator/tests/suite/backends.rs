@@ -28,7 +28,7 @@ pub fn emulators() -> Vec<Emulator> {
             let cluster = if capability >= (9, 0) { 8 } else { 1 };
             Device { ordinal: 0, name, capability, processors, cluster }
         });
-    if mode() == Mode::Fast {
+    if mode() != Mode::Race {
         return [hopper, ampere, single].map(|d| Emulator::new(d).with_workers(2)).into();
     }
     let orders = [
