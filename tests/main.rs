@@ -16,6 +16,8 @@ mod cuda_driver;
 mod device_errors;
 mod golden;
 mod large_offsets;
+#[cfg(feature = "cuda")]
+mod large_offsets_on_device;
 mod layout;
 mod log_probs;
 mod logit_grads;
