@@ -16,7 +16,7 @@
 //   part     6.8   7.1      9.2   9.5
 //   block    6.8   7.1      9.2   9.5
 //   rows     6.9   7.2      9.3   9.6
-//   cluster  6.9   7.2      9.4   9.7
+//   cluster  6.9   7.2      9.3   9.6
 #include "softmax.cuh"
 #include "tokens.cuh"
 
