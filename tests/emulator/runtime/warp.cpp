@@ -121,7 +121,8 @@ void release_warp(Thread &thread) {
     lanes[count++] = &other;
   }
   compute(lanes, count, warp, live);
-  race_warp_sync(lanes, count);
+  // Of the warp functions this one alone orders memory; the others exchange registers.
+  if (thread.warp_op == WarpOp::kSync) race_warp_sync(lanes, count);
   for (int i = 0; i < count; ++i) make_ready(*lanes[i]);
 }
 
