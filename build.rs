@@ -74,7 +74,11 @@ fn fatbins(setting: Option<&str>) -> Result<()> {
     match setting {
         Some("off") if prebuilt.is_none() => return Err(Refusal::Off),
         Some("" | "require" | "off") => {}
-        got => Err(Refusal::Wrong(format!("PREFUSE_NVCC: require or off, not {got:?}")))?,
+        got => {
+            let got = got.unwrap_or("no text");
+            let text = format!("PREFUSE_NVCC: expected require or off, got {got}");
+            return Err(Refusal::Wrong(text));
+        }
     }
     let sources = Sources::read()?;
     // Under fixed names, so that the folder can be another build's PREFUSE_PREBUILT.
@@ -174,7 +178,10 @@ impl Sources {
 
     /// What a folder of fatbins was built for, if it is complete and of these sources.
     fn check(&self, folder: &Path) -> Result<String> {
-        let built = String::from_utf8_lossy(&read(&folder.join("built"))?).into_owned();
+        let built = fs::read_to_string(folder.join("built")).map_err(|error| {
+            let folder = folder.display();
+            Refusal::Wrong(format!("PREFUSE_PREBUILT: no file `built` in {folder}: {error}"))
+        })?;
         let (built, sources) = built.trim().split_once('\n').unwrap_or((&built, ""));
         if sources != self.fingerprint() {
             return Err(Refusal::Wrong(format!(

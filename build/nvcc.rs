@@ -144,10 +144,12 @@ fn targets(nvcc: &Path) -> Result<Vec<String>> {
         let target = |target: &str| {
             let (kind, number) =
                 target.strip_prefix("ptx").map_or(("sm", target), |number| ("compute", number));
-            let valid = number.trim_end_matches(['a', 'f']).parse::<u32>().is_ok();
-            valid.then(|| format!("{kind}_{number}"))
+            let capability = number.trim_end_matches(['a', 'f']).parse::<u32>();
+            // The least that knows the kernels' instructions.
+            capability.is_ok_and(|capability| capability >= 80).then(|| format!("{kind}_{number}"))
         };
-        let text = format!("PREFUSE_CUDA_ARCHS: expected the like of 80;90+ptx80, got {asked}");
+        let text =
+            format!("PREFUSE_CUDA_ARCHS: expected numbers from 80, as in 80;90+ptx80, got {asked}");
         let targets: Option<_> = asked.split([';', '+']).map(target).collect();
         return targets.ok_or(Refusal::Wrong(text));
     }
@@ -192,5 +194,9 @@ fn find_nvcc() -> Result<PathBuf> {
         .extend(["/usr/local/cuda/bin", "/opt/cuda/bin"].map(|place| Path::new(place).join(&name)));
     // Places without it are not watched: cargo takes a missing file for a changed one, always.
     let found = places.into_iter().find(|path| path.is_file());
-    found.ok_or_else(|| Refusal::Without("nvcc was not found".to_owned()))
+    found.ok_or_else(|| {
+        let text = "nvcc was not found in CUDA_HOME, PATH, an active environment, /usr/local/cuda or \
+                    /opt/cuda; set NVCC";
+        Refusal::Without(text.to_owned())
+    })
 }

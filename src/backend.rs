@@ -117,7 +117,7 @@ pub struct DefaultBackend {
 ///
 /// ```
 /// let default = prefuse::default_backend();
-/// // Such as "cpu: CUDA driver: libcuda.so.1 was not found; install ...".
+/// // Such as "cpu: CUDA driver: .. no such file; install NVIDIA's driver, or use the CPU backend".
 /// eprintln!("{default}");
 /// let backend = &*default.backend;
 /// # let _ = backend;

@@ -181,7 +181,8 @@ impl<'a> Loss<'a> {
         placed.tokens.tokens(self.batch.labels(), self.batch.weights())
     }
 
-    /// Stage 4, into another buffer. `logits` are those of the forward call.
+    /// Stage 4, into another buffer. `logits` are those of the forward call. On a device it is enqueued
+    /// and not waited for; an error that a kernel finds comes where the host next waits.
     ///
     /// # Errors
     /// A result of another loss, shapes or types that do not fit, or an upstream gradient beyond the
@@ -197,7 +198,8 @@ impl<'a> Loss<'a> {
         self.backward(backend, forward, Target::OutOfPlace { logits, grads }, upstream, masked)
     }
 
-    /// Stage 4, over the logits of the forward call.
+    /// Stage 4, over the logits of the forward call. On a device it is enqueued and not waited for; an
+    /// error that a kernel finds comes where the host next waits.
     ///
     /// # Errors
     /// A result of another loss, shapes or types that do not fit, or an upstream gradient beyond the

@@ -52,6 +52,31 @@ const DTYPES: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 ///
 /// Memory of one backend is refused by another, even on the same device: their streams do not wait for
 /// each other.
+/// A loss on the logits and on the stream of a framework, backward in place:
+///
+/// ```no_run
+/// use prefuse::batch::{Batch, Labels, LogitsMut, Packing, Pairs};
+/// use prefuse::objectives::SimPo;
+/// use prefuse::{Cuda, DType, Loss, MaskedRows, Term, Upstream};
+///
+/// # let (stream, address, label_address) = (std::ptr::null_mut(), 0, 0);
+/// let (tokens, vocab) = (4096, 128_256);
+/// // SAFETY: the framework's stream outlives this; its null is the default stream.
+/// let cuda = unsafe { Cuda::on_stream(0, stream) }?;
+/// // SAFETY: `[tokens, vocab]` bf16 logits that only this stream uses until the gradient is there.
+/// let logits = unsafe { cuda.from_raw_mut(DType::BF16, address, tokens * vocab) }?;
+/// // SAFETY: `[tokens]` labels that stay as they are until then.
+/// let labels = Labels::from_slice(unsafe { cuda.from_raw(DType::I64, label_address, tokens) }?)?;
+///
+/// let batch = Batch::new(labels, Packing::padded(8, 512)?)?.with_pairs(Pairs::halves(4)?)?;
+/// let loss = Loss::new(batch, [Term::pairs(SimPo::new(2.0, 0.5))])?;
+/// let logits = LogitsMut::from_slice(logits, tokens, vocab, vocab)?;
+/// let forward = loss.forward(&cuda, logits.view())?; // waits for the numbers
+/// println!("{}", forward.loss());
+/// // Returns at once; what the framework enqueues next on its stream finds the gradient.
+/// loss.logit_grads_in_place(&cuda, forward, logits, Upstream::Loss(1.0), MaskedRows::Zero)?;
+/// # Ok::<(), prefuse::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Cuda {
     context: Arc<Context>,
@@ -71,7 +96,8 @@ impl Cuda {
     }
 
     /// A stream of somebody else, such as the framework's that made the logits; null is the default
-    /// stream. It is never destroyed.
+    /// stream. It is never destroyed. Keep the backend as long as the stream: kernels are loaded once for
+    /// a device, but memory of one backend is refused by another.
     ///
     /// # Errors
     /// Those of [`new`](Self::new), or a stream of another context than the device's primary one.
@@ -92,6 +118,15 @@ impl Cuda {
     #[doc(hidden)]
     pub fn with_driver(driver: Box<dyn Driver>) -> Result<Self> {
         Ok(Self { context: Arc::new(Context::new(driver)?) })
+    }
+
+    /// What the kernels of this build were compiled for, such as `sm_80 sm_90 compute_80`; it needs no
+    /// driver.
+    ///
+    /// # Errors
+    /// [`KernelsNotBuilt`](crate::Error::KernelsNotBuilt).
+    pub fn built_for() -> Result<&'static str> {
+        Kernels::embedded().map(|kernels| kernels.built)
     }
 
     /// The device's number and the driver's name for it.
@@ -122,8 +157,9 @@ impl Cuda {
     /// An address that is no multiple of the element's size.
     ///
     /// # Safety
-    /// The memory is initialised, lies on this device, and stays as it is until everything has run
-    /// that was enqueued with it on this stream.
+    /// The memory lies on this device and is initialised by what was enqueued before on this stream (for
+    /// work on other streams, let this one wait for an event first). It stays as it is until everything
+    /// has run that is enqueued with it here.
     pub unsafe fn from_raw(&self, dtype: DType, address: u64, len: usize) -> Result<Slice<'_>> {
         // SAFETY: the caller's promise.
         let slice = unsafe { DeviceSlice::from_raw(&self.context, dtype, address, len) }?;
