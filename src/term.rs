@@ -151,7 +151,10 @@ impl Term {
                 what: "selection",
                 position,
                 sequences,
-                got: members[position] as usize,
+                got: match &self.over {
+                    Over::Sequences(_, Sequences::Indices(indices)) => indices[position],
+                    _ => members[position] as usize,
+                },
             });
         }
         let inputs = self.given(batch).map(|values| values.map(Arc::from));

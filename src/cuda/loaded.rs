@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 /// last). cudarc panics where one is missing, so nothing newer than `cuInit` runs before the check.
 const OLDEST_DRIVER: (u32, u32) = (12, 4);
 
-/// Never dropped once it is complete: a captured graph may launch a kernel after everything else of
-/// ours is gone.
+/// Never dropped once it is complete: the next backend of the device finds it, and a captured graph may
+/// still launch its kernels.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) device: Device,
