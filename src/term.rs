@@ -162,6 +162,9 @@ impl Term {
     }
 }
 
+/// The beta, margin, soft label and weight of a unit for which the dataset gives none.
+const NEUTRAL: [f64; 4] = [1.0, 0.0, 1.0, 1.0];
+
 /// A term and the sequences of its units in one batch.
 #[derive(Clone, Debug)]
 pub struct Resolved {
@@ -204,8 +207,7 @@ impl Resolved {
 
     /// The same for one unit, neutral where they are not given.
     pub(crate) fn unit_inputs(&self, unit: usize) -> [f64; 4] {
-        let neutral = [1.0, 0.0, 1.0, 1.0];
-        std::array::from_fn(|i| self.inputs[i].as_ref().map_or(neutral[i], |values| values[unit]))
+        std::array::from_fn(|i| self.inputs[i].as_ref().map_or(NEUTRAL[i], |values| values[unit]))
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -250,14 +252,13 @@ pub(crate) fn check_inputs(terms: &[Resolved], pairs: &Pairs<'_>) -> Result<()> 
         checked.extend(terms.first().map(|term| (term.name(), Inputs::NONE, false)));
     }
     for (objective, inputs, weight) in checked {
+        let names = ["beta", "margin", "soft_label", "weight"];
+        let used = [inputs.beta, inputs.margin, inputs.soft_label, weight];
         for pair in 0..pairs.len() {
-            for (input, used, neutral, got) in [
-                ("beta", inputs.beta, 1.0, pairs.beta(pair)),
-                ("margin", inputs.margin, 0.0, pairs.margin(pair)),
-                ("soft_label", inputs.soft_label, 1.0, pairs.soft_label(pair)),
-                ("weight", weight, 1.0, pairs.weight(pair)),
-            ] {
-                if !used && got != neutral {
+            for (i, values) in pairs.inputs().into_iter().enumerate() {
+                let (input, neutral) = (names[i], NEUTRAL[i]);
+                let got = values.map_or(neutral, |values| values[pair]);
+                if !used[i] && got != neutral {
                     return Err(Error::UnusedInput { objective, input, pair, neutral, got });
                 }
             }

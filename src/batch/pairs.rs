@@ -121,26 +121,6 @@ impl<'a> Pairs<'a> {
         [&self.beta, &self.margin, &self.soft_label, &self.weight].map(Option::as_deref)
     }
 
-    /// The factor of the objective's beta.
-    pub(crate) fn beta(&self, pair: usize) -> f64 {
-        self.beta.as_ref().map_or(1.0, |beta| beta[pair])
-    }
-
-    /// The margin.
-    pub(crate) fn margin(&self, pair: usize) -> f64 {
-        self.margin.as_ref().map_or(0.0, |margin| margin[pair])
-    }
-
-    /// The probability that the label is right.
-    pub(crate) fn soft_label(&self, pair: usize) -> f64 {
-        self.soft_label.as_ref().map_or(1.0, |soft_label| soft_label[pair])
-    }
-
-    /// The factor of the loss.
-    pub(crate) fn weight(&self, pair: usize) -> f64 {
-        self.weight.as_ref().map_or(1.0, |weight| weight[pair])
-    }
-
     /// A copy that owns its data.
     pub fn into_owned(self) -> Pairs<'static> {
         let owned = |values: Option<Cow<'_, [f64]>>| values.map(|v| Cow::Owned(v.into_owned()));
