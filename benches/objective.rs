@@ -1,21 +1,19 @@
-//! Stage 3: bytes of pairs that each objective evaluates in a second.
+//! Stage 3: units that each objective evaluates in a second.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use prefuse::objectives::{Pair, Response, pair_objectives};
+use prefuse::objectives::{Given, Response, objectives};
 
 fn benches(criterion: &mut Criterion) {
-    let response = |policy: f64| Response::new(policy, 30.0).with_reference(-40.0);
-    let pairs: Vec<Pair> = (0..4096)
-        .map(|pair| {
-            let shift = |period| f64::from(pair % period) - 40.0;
-            Pair::new(response(shift(13)), response(shift(7)))
-        })
+    let response = |policy: f64| Response::new(policy, 30.0).with_reference(-40.0).with_score(0.5);
+    let units: Vec<[Response; 4]> = (0..4096)
+        .map(|unit| [13, 7, 5, 3].map(|period| response(f64::from(unit % period) - 40.0)))
         .collect();
     let mut group = criterion.benchmark_group("objective");
-    group.throughput(Throughput::Bytes(size_of_val(&pairs[..]) as u64));
-    for objective in pair_objectives() {
-        let run = || pairs.iter().map(|pair| objective.evaluate(pair).loss).sum::<f64>();
+    group.throughput(Throughput::Elements(units.len() as u64));
+    for objective in objectives() {
+        let evaluate = |unit| objective.evaluate(unit, Given::NEUTRAL).loss;
+        let run = || units.iter().map(evaluate).sum::<f64>();
         assert!(run().is_finite());
         let name = objective
             .parameters()

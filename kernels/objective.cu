@@ -20,20 +20,21 @@ struct UnitsArguments {
   const double *reference;  // may be null
   const double *tokens;
   const double *token_weights;
-  const double *beta;  // may be null, like the three after it
+  const double *scores;  // may be null, like the four after it
+  const double *beta;
   const double *margin;
   const double *soft_label;
   const double *weight;
   double *losses;
   double *rewards;     // [units, 2]
-  double *unit_grads;  // [units, 2]
+  double *unit_grads;  // [units, responses]
   const ErrorSlot *error;
 };
 
 // Twin of `ReduceArguments` in src/cuda/objective.rs.
 struct ReduceArguments {
   const double *losses;
-  const double *unit_grads;  // [units, 2]
+  const double *unit_grads;  // [units, responses]
   int64_t units;
   const int64_t *members;  // [units, responses]
   int64_t responses;
@@ -57,31 +58,62 @@ __device__ double or_neutral(const double *values, int64_t unit, double neutral)
   return values == nullptr ? neutral : values[unit];
 }
 
-__device__ Response response(const UnitsArguments &a, int64_t sequence) {
-  // An objective that reads a reference without saying so has to be heard.
-  const double reference =
-      a.reference == nullptr ? __longlong_as_double(0x7ff8000000000000ll) : a.reference[sequence];
-  return {a.policy[sequence], reference, a.tokens[sequence], a.token_weights[sequence]};
+// An objective that reads a reference or a score without saying so has to be heard.
+__device__ double or_nan(const double *values, int64_t sequence) {
+  return values == nullptr ? __longlong_as_double(0x7ff8000000000000ll) : values[sequence];
+}
+
+__device__ Response response(const UnitsArguments &a, int64_t member) {
+  const int64_t sequence = a.members[member];
+  return {a.policy[sequence], or_nan(a.reference, sequence), a.tokens[sequence],
+          a.token_weights[sequence], or_nan(a.scores, sequence)};
 }
 
 __device__ void load_unit(const UnitsArguments &a, int64_t unit, Pair &pair) {
-  pair = {response(a, a.members[2 * unit]), response(a, a.members[2 * unit + 1]),
-          or_neutral(a.beta, unit, 1.0), or_neutral(a.margin, unit, 0.0),
-          or_neutral(a.soft_label, unit, 1.0)};
+  pair = {response(a, 2 * unit), response(a, 2 * unit + 1), or_neutral(a.beta, unit, 1.0),
+          or_neutral(a.margin, unit, 0.0), or_neutral(a.soft_label, unit, 1.0)};
 }
 
 __device__ void load_unit(const UnitsArguments &a, int64_t unit, Sequence &sequence) {
-  sequence = {response(a, a.members[unit])};
+  sequence = {response(a, unit), or_neutral(a.soft_label, unit, 1.0)};
 }
 
-__device__ void spread(PerPair x, double (&out)[2]) {
+__device__ void load_unit(const UnitsArguments &a, int64_t unit, JudgedPair &pair) {
+  pair = {response(a, 4 * unit), response(a, 4 * unit + 1), response(a, 4 * unit + 2),
+          response(a, 4 * unit + 3)};
+}
+
+__device__ void load_unit(const UnitsArguments &a, int64_t unit, RewardPair &pair) {
+  pair = {response(a, 2 * unit).policy, response(a, 2 * unit + 1).policy,
+          or_neutral(a.margin, unit, 0.0), or_neutral(a.soft_label, unit, 1.0)};
+}
+
+__device__ void load_unit(const UnitsArguments &a, int64_t unit, Reward &reward) {
+  const Response of = response(a, unit);
+  reward = {of.policy, of.score};
+}
+
+constexpr int MAX_RESPONSES = 4;
+
+// Into the order of the responses; returns their number.
+__device__ int spread(PerPair x, double (&out)[MAX_RESPONSES]) {
   out[0] = x.chosen;
   out[1] = x.rejected;
+  return 2;
 }
 
-__device__ void spread(PerSequence x, double (&out)[2]) {
+__device__ int spread(PerSequence x, double (&out)[MAX_RESPONSES]) {
   out[0] = x.response;
   out[1] = 0.0;
+  return 1;
+}
+
+__device__ int spread(PerJudgedPair x, double (&out)[MAX_RESPONSES]) {
+  out[0] = x.chosen;
+  out[1] = x.rejected;
+  out[2] = x.verdict_chosen;
+  out[3] = x.verdict_rejected;
+  return 4;
 }
 
 template <class Unit, class PerResponse, class Objective>
@@ -96,16 +128,16 @@ __device__ __forceinline__ void evaluate_units(const UnitsArguments &a,
     double loss = 0.0;
     PerResponse grad = {}, reward = {};
     evaluate(objective, input, loss, grad, reward);
-    // A weight of 0 takes a pair out of the term, whatever its loss is.
+    // A weight of 0 takes a unit out of the term, whatever its loss is.
     const double weight = or_neutral(a.weight, unit, 1.0);
-    double grads[2], rewards[2];
-    spread(grad, grads);
+    double grads[MAX_RESPONSES], rewards[MAX_RESPONSES];
+    const int responses = spread(grad, grads);
     spread(reward, rewards);
     a.losses[unit] = product(weight, loss);
-    for (int i = 0; i < 2; ++i) {
-      a.unit_grads[2 * unit + i] = product(weight, grads[i]);
-      a.rewards[2 * unit + i] = rewards[i];
+    for (int i = 0; i < responses; ++i) {
+      a.unit_grads[responses * unit + i] = product(weight, grads[i]);
     }
+    for (int i = 0; i < 2; ++i) a.rewards[2 * unit + i] = rewards[i];
   }
 }
 
@@ -144,7 +176,7 @@ __device__ void add_grads(const ReduceArguments &a, double divisor, int64_t sequ
   for (int64_t i = a.uses_offsets[sequence]; i < a.uses_offsets[sequence + 1]; ++i) {
     const int64_t use = a.uses[i];
     const double scale =
-        a.unit_upstream == nullptr ? a.upstream * a.weight / divisor : a.unit_upstream[use / 2];
+        a.unit_upstream == nullptr ? a.upstream * a.weight / divisor : a.unit_upstream[use / a.responses];
     grad += product(scale, a.unit_grads[use]);
   }
   a.grads[sequence] = grad;

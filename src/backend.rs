@@ -82,8 +82,9 @@ pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
     /// The device's own.
     fn token_grads(&self, stage: TokenGrads<'_>) -> Result<()>;
 
-    /// The f64 numbers of scratch that [`objective`](Self::objective) needs.
-    fn objective_scratch(&self, units: usize) -> usize;
+    /// The f64 numbers of scratch that [`objective`](Self::objective) needs, for units of `members`
+    /// responses in all.
+    fn objective_scratch(&self, members: usize) -> usize;
 
     /// Stage 3: a term's losses, its value, and its gradient by each sequence's sum. Gradients of
     /// a sequence that stands in several units add in unit order.

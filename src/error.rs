@@ -289,17 +289,71 @@ pub enum Error {
         /// The sequence.
         sequence: usize,
     },
-    /// A term over pairs, or over the chosen sequences, without pairs in the batch.
-    #[error("{objective}: expected a batch with pairs, got none")]
-    MissingPairs {
+    /// A term that looks at something that the batch does not have.
+    #[error("{objective}: expected a batch with {what}, got none")]
+    Missing {
         /// The objective's name.
         objective: &'static str,
+        /// What it looks at: `pairs`, `reference log-probs`, `scores` or the like.
+        what: &'static str,
     },
-    /// An objective that compares with a reference, without one in the batch.
-    #[error("{objective}: expected a batch with reference log-probs, got none")]
-    MissingReference {
+    /// Log-probs of other tokens than the batch's.
+    #[error("batch: expected {expected} that the log-probs were computed with, got {got}")]
+    OtherTokens {
+        /// What has to be the same.
+        expected: &'static str,
+        /// What is.
+        got: &'static str,
+    },
+    /// Numbers in the batch that no term looks at.
+    #[error("{what}: expected a term that uses them, got none")]
+    Unused {
+        /// What they are.
+        what: &'static str,
+    },
+    /// A selection of units of another kind than the objective's.
+    #[error("{objective}: expected {expected}, got {got}")]
+    Selection {
         /// The objective's name.
         objective: &'static str,
+        /// What it can take.
+        expected: &'static str,
+        /// What was given.
+        got: &'static str,
+    },
+    /// A selected pair that the batch does not have.
+    #[error(
+        "{objective}: expected selection {position} below {pairs}, the number of pairs, got {got}"
+    )]
+    PairSelection {
+        /// The objective's name.
+        objective: &'static str,
+        /// Position in the selection.
+        position: usize,
+        /// Pairs in the batch.
+        pairs: usize,
+        /// The index found.
+        got: usize,
+    },
+    /// A number given for a sequence, outside its domain.
+    #[error("{input} of sequence {sequence}: expected {expected}, got {got}")]
+    SequenceInput {
+        /// `score`, `soft label` or `weight`.
+        input: &'static str,
+        /// The sequence.
+        sequence: usize,
+        /// The domain.
+        expected: &'static str,
+        /// The number found.
+        got: f64,
+    },
+    /// A batch of sequences alone where tokens are needed.
+    #[error("batch: expected {expected}, got {got}")]
+    BatchKind {
+        /// What is needed.
+        expected: &'static str,
+        /// What was given.
+        got: &'static str,
     },
     /// Reference sums and token weights that need not belong together.
     #[error(

@@ -3,18 +3,18 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::backend::Backend;
-use crate::batch::{Batch, Logits, LogitsMut, same_length};
+use crate::batch::{Batch, Logits, LogitsMut};
 use crate::element::DType;
 use crate::error::{Error, Result};
+use crate::evaluated::{Evaluated, TermValue, Upstream};
 use crate::memory::{Buffer, Slice};
-use crate::metrics::PairMetrics;
-use crate::placed::{PlacedPacking, PlacedTerm, copy, numbers};
+use crate::metrics::{PairMetrics, SequenceMetrics};
+use crate::placed::{PlacedPacking, copy};
 use crate::stages::{
-    MaskedRows, Objective, ObjectiveOutputs, SequenceSums, Target, TokenGrads, TokenUpstream,
-    Tokens, Totals, TotalsMut, UnitScale,
+    MaskedRows, SequenceSums, Target, TokenGrads, TokenUpstream, Tokens, Totals, TotalsMut,
 };
 use crate::term::{Resolved, Term, check_inputs};
-use crate::token_log_probs::{RowOptions, TokenCopies, TokenLogProbs};
+use crate::token_log_probs::{RowOptions, TokenCopies, TokenLogProbs, token_log_probs};
 
 /// A loss of weighted terms over one batch, from logits to the gradient by the logits.
 ///
@@ -48,55 +48,14 @@ pub struct Loss<'a> {
     rows: RowOptions,
 }
 
-/// The gradient of the caller's own loss by what a forward call returned.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug)]
-pub enum Upstream<'a> {
-    /// By the loss: 1 for the gradient of the loss itself.
-    Loss(f64),
-    /// By the losses of each term's units, before the term's reduction and weight: one slice for
-    /// each term, in order.
-    Units(&'a [&'a [f64]]),
-}
-
 /// What [`Loss::forward`] computed, and what the gradient needs again: O(tokens) numbers.
 #[derive(Debug)]
 pub struct Forward {
     loss_id: usize,
-    placed: Placed,
-    tokens: TokenLogProbs,
-    policy: [Buffer; 3],
-    reference: Option<Buffer>,
-    terms: Vec<TermValue>,
-    metrics: Option<PairMetrics>,
-}
-
-/// A batch and the units of its terms, in reach of a backend.
-#[derive(Debug)]
-struct Placed {
-    tokens: TokenCopies,
+    copies: TokenCopies,
     packing: PlacedPacking,
-    terms: Vec<PlacedTerm>,
-}
-
-/// What stage 3 writes for a term.
-struct TermOutputs {
-    losses: Buffer,
-    rewards: Buffer,
-    value: Buffer,
-}
-
-/// What one term came to.
-#[non_exhaustive]
-#[derive(Clone, Debug, PartialEq)]
-pub struct TermValue {
-    /// The losses of its units under the term's reduction, times the term's weight.
-    pub value: f64,
-    /// `[units]` losses, times the weight of the pair, before reduction and weight of the term.
-    pub losses: Vec<f64>,
-    /// `[units]` implicit rewards: of chosen and rejected for a pair, of the response and 0 for a
-    /// sequence.
-    pub rewards: Vec<[f64; 2]>,
+    tokens: TokenLogProbs,
+    evaluated: Evaluated,
 }
 
 impl<'a> Loss<'a> {
@@ -107,15 +66,8 @@ impl<'a> Loss<'a> {
     /// a number given for each pair that a term over pairs does not use, or that no term is there to
     /// use.
     pub fn new(batch: Batch<'a>, terms: impl IntoIterator<Item = Term>) -> Result<Self> {
-        batch.check()?;
-        let terms =
-            terms.into_iter().map(|term| term.resolve(&batch)).collect::<Result<Vec<_>>>()?;
-        if terms.is_empty() {
-            return Err(Error::NoTerms);
-        }
-        if let Some(pairs) = batch.pairs() {
-            check_inputs(&terms, pairs)?;
-        }
+        batch.check(false)?;
+        let terms = resolve(&batch, terms)?;
         static LOSSES: AtomicUsize = AtomicUsize::new(0);
         let id = LOSSES.fetch_add(1, Ordering::Relaxed);
         Ok(Self { id, batch, terms, rows: RowOptions::default() })
@@ -149,36 +101,36 @@ impl<'a> Loss<'a> {
     /// temperature outside 1e-30 to 1e30, or the device's own errors.
     pub fn forward(&self, backend: &dyn Backend, logits: Logits<'_>) -> Result<Forward> {
         let errors_taken = backend.errors_taken();
-        let placed = self.place(backend)?;
-        let tokens = TokenLogProbs::compute(backend, logits, self.tokens(&placed)?, self.rows)?;
-        let policy = self.sequence_sums(backend, &placed, tokens.log_probs())?;
-        let reference = self.reference_sums(backend, &placed)?;
-        let (loss_id, terms) = (self.id, vec![]);
-        let mut forward =
-            Forward { loss_id, placed, tokens, policy, reference, terms, metrics: None };
-        let outputs: Vec<TermOutputs> = (0..self.terms.len())
-            .map(|term| forward.objective(backend, term, None))
-            .collect::<Result<_>>()?;
-        forward.terms = outputs.iter().map(TermOutputs::read).collect::<Result<_>>()?;
-        forward.metrics = self.metrics(&forward)?;
+        let (labels, weights) = (self.batch.labels(), self.batch.weights());
+        let tokens = token_log_probs(backend, logits, labels, weights, self.rows)?;
+        let forward = self.evaluate(backend, tokens)?;
         if backend.errors_taken() == errors_taken { Ok(forward) } else { Err(Error::ErrorTaken) }
     }
 
-    fn place(&self, backend: &dyn Backend) -> Result<Placed> {
+    /// Stages 2 and 3, over the log-probs that [`token_log_probs`] computed from these labels, with
+    /// what it was asked for: for batches whose weights, labels or pairs follow from the log-probs
+    /// themselves, such as those of WPO, AOT, Nash-MD or of KTO's baseline (see
+    /// [`statistics`](crate::statistics)). The logits are read once all the same.
+    ///
+    /// Tokens that were masked when the log-probs were computed have to be masked here.
+    ///
+    /// # Errors
+    /// Log-probs of other labels, or of tokens that were masked then and are not now, where both are
+    /// in host memory; the device's own errors.
+    pub fn evaluate(&self, backend: &dyn Backend, tokens: TokenLogProbs) -> Result<Forward> {
+        let errors_taken = backend.errors_taken();
+        tokens.check_tokens(self.batch.labels(), self.batch.weights())?;
         let batch = &self.batch;
-        Ok(Placed {
-            tokens: TokenCopies::new(backend, batch.labels(), batch.weights())?,
-            packing: batch.packing().place(backend)?,
-            terms: self
-                .terms
-                .iter()
-                .map(|term| term.place(backend, batch))
-                .collect::<Result<_>>()?,
-        })
-    }
-
-    fn tokens<'p>(&'p self, placed: &'p Placed) -> Result<Tokens<'p>> {
-        placed.tokens.tokens(self.batch.labels(), self.batch.weights())
+        let copies = TokenCopies::new(backend, batch.labels(), batch.weights())?;
+        let packing = batch.packing().place(backend)?;
+        let terms = self.terms.iter().map(|term| term.place(backend, batch));
+        let terms = terms.collect::<Result<_>>()?;
+        let counted = copies.tokens(batch.labels(), batch.weights())?;
+        let policy = sequence_sums(backend, counted, &packing, tokens.log_probs())?;
+        let reference = self.reference_sums(backend, counted, &packing)?;
+        let evaluated = Evaluated::new(backend, terms, policy, reference)?;
+        let forward = Forward { loss_id: self.id, copies, packing, tokens, evaluated };
+        if backend.errors_taken() == errors_taken { Ok(forward) } else { Err(Error::ErrorTaken) }
     }
 
     /// Stage 4, into another buffer. `logits` are those of the forward call. On a device it is enqueued
@@ -228,7 +180,7 @@ impl<'a> Loss<'a> {
         }
         let grads = self.token_grads(backend, forward, upstream)?;
         let upstream = TokenUpstream { log_probs: grads.slice(), entropy: None };
-        let tokens = self.tokens(&forward.placed)?;
+        let tokens = forward.copies.tokens(self.batch.labels(), self.batch.weights())?;
         forward.tokens.run_logit_grads(backend, target, tokens, upstream, masked)
     }
 
@@ -239,132 +191,80 @@ impl<'a> Loss<'a> {
         forward: &Forward,
         upstream: Upstream<'_>,
     ) -> Result<Buffer> {
-        let tokens = self.tokens(&forward.placed)?;
-        let packing = &forward.placed.packing;
-        let mut sequence_grads = backend.allocate(DType::F64, self.batch.packing().sequences())?;
-        for (term, scale) in self.scales(upstream)?.into_iter().enumerate() {
-            let copied = match scale {
-                UnitScale::Given(scale) => copy(backend, scale)?,
-                UnitScale::Reduced(_) => None,
-            };
-            let scale = copied.as_ref().map_or(scale, |copy| UnitScale::Given(copy.slice()));
-            forward.objective(backend, term, Some((&mut sequence_grads, scale)))?;
-        }
+        let tokens = forward.copies.tokens(self.batch.labels(), self.batch.weights())?;
+        let sequence_grads = forward.evaluated.grads(backend, upstream)?;
         let mut grads = backend.allocate(forward.tokens.log_probs().dtype(), tokens.count())?;
         let (from, to) = (sequence_grads.slice(), grads.slice_mut());
-        backend.token_grads(TokenGrads::new(backend, from, tokens, packing, to)?)?;
+        backend.token_grads(TokenGrads::new(backend, from, tokens, &forward.packing, to)?)?;
         Ok(grads)
     }
 
-    fn scales<'u>(&self, upstream: Upstream<'u>) -> Result<Vec<UnitScale<'u>>> {
-        match upstream {
-            Upstream::Loss(upstream) => {
-                check_upstream(upstream)?;
-                Ok(vec![UnitScale::Reduced(upstream); self.terms.len()])
-            }
-            Upstream::Units(terms) => {
-                same_length("upstream terms", self.terms.len(), terms.len())?;
-                terms
-                    .iter()
-                    .flat_map(|term| term.iter())
-                    .try_for_each(|&got| check_upstream(got))?;
-                Ok(terms.iter().map(|term| UnitScale::Given(Slice::new(term))).collect())
-            }
-        }
-    }
-
-    fn sequence_sums(
+    fn reference_sums(
         &self,
         backend: &dyn Backend,
-        placed: &Placed,
-        log_probs: Slice<'_>,
-    ) -> Result<[Buffer; 3]> {
-        let allocate = || backend.allocate(DType::F64, self.batch.packing().sequences());
-        let mut totals = [allocate()?, allocate()?, allocate()?];
-        let [sums, tokens, weights] = totals.each_mut().map(Buffer::slice_mut);
-        backend.sequence_sums(SequenceSums::new(
-            backend,
-            log_probs,
-            self.tokens(placed)?,
-            &placed.packing,
-            TotalsMut { sums, tokens, weights },
-        )?)?;
-        Ok(totals)
-    }
-
-    fn reference_sums(&self, backend: &dyn Backend, placed: &Placed) -> Result<Option<Buffer>> {
+        tokens: Tokens<'_>,
+        packing: &PlacedPacking,
+    ) -> Result<Option<Buffer>> {
         let Some(reference) = self.batch.reference() else { return Ok(None) };
         if let Some(log_probs) = reference.tokens() {
             let copied = copy(backend, log_probs)?;
             let log_probs = copied.as_ref().map_or(log_probs, Buffer::slice);
-            let [sums, ..] = self.sequence_sums(backend, placed, log_probs)?;
+            let [sums, ..] = sequence_sums(backend, tokens, packing, log_probs)?;
             return Ok(Some(sums));
         }
         reference.sums().map(|(sums, _)| backend.upload(Slice::new(sums))).transpose()
     }
-
-    fn metrics(&self, forward: &Forward) -> Result<Option<PairMetrics>> {
-        let Some(pairs) = self.batch.pairs() else { return Ok(None) };
-        let Some(term) = self.terms.iter().position(Resolved::is_over_pairs) else {
-            return Ok(None);
-        };
-        let [sums, tokens, _] = &forward.policy;
-        let (sums, tokens) = (numbers(sums)?, numbers(tokens)?);
-        Ok(Some(PairMetrics::new(pairs, &forward.terms[term].rewards, [&sums, &tokens])))
-    }
 }
 
-impl TermOutputs {
-    fn read(&self) -> Result<TermValue> {
-        let rewards = numbers(&self.rewards)?;
-        Ok(TermValue {
-            value: numbers(&self.value)?[0],
-            losses: numbers(&self.losses)?,
-            rewards: rewards.as_chunks().0.to_vec(),
-        })
+/// Terms over one batch, checked together.
+///
+/// # Errors
+/// No terms, or one that does not fit the batch.
+pub(crate) fn resolve(
+    batch: &Batch<'_>,
+    terms: impl IntoIterator<Item = Term>,
+) -> Result<Vec<Resolved>> {
+    let terms = terms.into_iter().map(|term| term.resolve(batch)).collect::<Result<Vec<_>>>()?;
+    if terms.is_empty() {
+        return Err(Error::NoTerms);
     }
+    check_inputs(&terms, batch)?;
+    Ok(terms)
+}
+
+fn sequence_sums(
+    backend: &dyn Backend,
+    tokens: Tokens<'_>,
+    packing: &PlacedPacking,
+    log_probs: Slice<'_>,
+) -> Result<[Buffer; 3]> {
+    let allocate = || backend.allocate(DType::F64, packing.packing().sequences());
+    let mut totals = [allocate()?, allocate()?, allocate()?];
+    let [sums, counts, weights] = totals.each_mut().map(Buffer::slice_mut);
+    let outputs = TotalsMut { sums, tokens: counts, weights };
+    backend.sequence_sums(SequenceSums::new(backend, log_probs, tokens, packing, outputs)?)?;
+    Ok(totals)
 }
 
 impl Forward {
-    fn objective(
-        &self,
-        backend: &dyn Backend,
-        term: usize,
-        grads: Option<(&mut Buffer, UnitScale<'_>)>,
-    ) -> Result<TermOutputs> {
-        let term = &self.placed.terms[term];
-        let units = term.term().units();
-        let mut outputs = TermOutputs {
-            losses: backend.allocate(DType::F64, units)?,
-            rewards: backend.allocate(DType::F64, 2 * units)?,
-            value: backend.allocate(DType::F64, 1)?,
-        };
-        let mut scratch = backend.allocate(DType::F64, backend.objective_scratch(units))?;
-        let stage = ObjectiveOutputs {
-            losses: outputs.losses.slice_mut(),
-            rewards: outputs.rewards.slice_mut(),
-            value: outputs.value.slice_mut(),
-            grads: grads.map(|(grads, scale)| (grads.slice_mut(), scale)),
-        };
-        let sums = (self.totals(), self.reference.as_ref().map(Buffer::slice));
-        let scratch = scratch.slice_mut();
-        backend.objective(Objective::new(backend, term, sums, stage, scratch)?)?;
-        Ok(outputs)
-    }
-
     /// The loss: the sum of the terms' values.
     pub fn loss(&self) -> f64 {
-        self.terms.iter().map(|term| term.value).sum()
+        self.evaluated.loss()
     }
 
     /// What each term came to, in order.
     pub fn terms(&self) -> &[TermValue] {
-        &self.terms
+        self.evaluated.values()
     }
 
     /// What trainers log, from the first term over pairs, if there is one.
     pub fn metrics(&self) -> Option<PairMetrics> {
-        self.metrics
+        self.evaluated.pair_metrics()
+    }
+
+    /// What trainers log, from the first term over single sequences, if there is one.
+    pub fn sequence_metrics(&self) -> Option<SequenceMetrics> {
+        self.evaluated.sequence_metrics()
     }
 
     /// Log-probs, entropies and argmax of the tokens.
@@ -374,21 +274,11 @@ impl Forward {
 
     /// `[sequences]` f64 sums of weight times log-prob, counted tokens, and sums of their weights.
     pub fn totals(&self) -> Totals<'_> {
-        let [sums, tokens, weights] = self.policy.each_ref().map(Buffer::slice);
-        Totals { sums, tokens, weights }
+        self.evaluated.totals()
     }
 
     /// `[sequences]` f64 sums of weight times reference log-prob, if the batch has a reference.
     pub fn reference_sums(&self) -> Option<Slice<'_>> {
-        self.reference.as_ref().map(Buffer::slice)
-    }
-}
-
-fn check_upstream(got: f64) -> Result<()> {
-    if got.abs() <= f64::from(f32::MAX) {
-        Ok(())
-    } else {
-        let (what, expected) = ("upstream gradient", "a finite number in the range of f32");
-        Err(Error::Scalar { what, expected, got })
+        self.evaluated.reference()
     }
 }

@@ -1,7 +1,5 @@
 //! Tables of a batch that a stage reads, in the memory of the backend that will run it.
 
-use std::sync::Arc;
-
 use crate::backend::Backend;
 use crate::batch::{Batch, Packing};
 use crate::element::DType;
@@ -56,8 +54,10 @@ pub(crate) struct Tables {
     pub members: Buffer,
     /// `[sequences + 1]` where each sequence's part of `uses` begins.
     pub uses_offsets: Buffer,
-    /// For each sequence, in unit order, `2 * unit + response` wherever it is a response.
+    /// For each sequence, in unit order, `responses * unit + response` wherever it is a response.
     pub uses: Buffer,
+    /// `[sequences]` scores, for an objective that uses them.
+    pub scores: Option<Buffer>,
     /// `[units]` numbers that the dataset gives: beta, margin, soft label, weight.
     pub inputs: [Option<Buffer>; 4],
 }
@@ -106,24 +106,23 @@ impl PlacedTerm {
 impl Tables {
     fn new(backend: &dyn Backend, term: &Resolved, sequences: usize) -> Result<Self> {
         let mut uses = vec![vec![]; sequences];
-        for unit in 0..term.units() {
-            for (response, sequence) in term.members(unit).enumerate() {
-                uses[sequence].push((2 * unit + response) as i64);
-            }
+        for (at, &sequence) in term.all_members().iter().enumerate() {
+            uses[sequence as usize].push(at as i64);
         }
         let ends = uses.iter().scan(0, |end, uses| {
             *end += uses.len() as i64;
             Some(*end)
         });
         let offsets: Vec<i64> = std::iter::once(0).chain(ends).collect();
-        let upload = |values: &Option<Arc<[f64]>>| {
-            values.as_deref().map(|values| backend.upload(Slice::new(values))).transpose()
+        let upload = |values: Option<&[f64]>| {
+            values.map(|values| backend.upload(Slice::new(values))).transpose()
         };
-        let [beta, margin, soft_label, weight] = term.inputs();
+        let [beta, margin, soft_label, weight] = term.inputs().each_ref().map(Option::as_deref);
         Ok(Self {
             members: backend.upload(Slice::new(term.all_members()))?,
             uses_offsets: backend.upload(Slice::new(&offsets))?,
             uses: backend.upload(Slice::new(&uses.concat()))?,
+            scores: upload(term.scores())?,
             inputs: [upload(beta)?, upload(margin)?, upload(soft_label)?, upload(weight)?],
         })
     }

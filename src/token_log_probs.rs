@@ -1,7 +1,7 @@
 //! Log-probs of labels, for any loss of your own.
 
 use crate::backend::Backend;
-use crate::batch::{Labels, Logits, Weights};
+use crate::batch::{Labels, Logits, Weights, same_length};
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Slice};
@@ -72,6 +72,8 @@ pub struct TokenLogProbs {
     log_sum: Buffer,
     entropy: Option<Buffer>,
     argmax: Option<Buffer>,
+    /// Of the labels and of the masked tokens.
+    fingerprint: [Option<u64>; 2],
 }
 
 /// Log-probs of the labels under `[tokens, vocab]` logits: one read of the logits.
@@ -87,7 +89,27 @@ pub fn token_log_probs(
     options: RowOptions,
 ) -> Result<TokenLogProbs> {
     let copies = TokenCopies::new(backend, labels, weights)?;
-    TokenLogProbs::compute(backend, logits, copies.tokens(labels, weights)?, options)
+    let tokens = copies.tokens(labels, weights)?;
+    let log_probs = TokenLogProbs::compute(backend, logits, tokens, options)?;
+    Ok(TokenLogProbs { fingerprint: fingerprint(labels, weights), ..log_probs })
+}
+
+/// Of the labels, and of the tokens that weights mask, as far as they are in host memory.
+fn fingerprint(labels: &Labels<'_>, weights: Option<&Weights<'_>>) -> [Option<u64>; 2] {
+    // FNV-1a, a number at a time: for mistakes, not for adversaries.
+    fn hash(numbers: impl Iterator<Item = i64>) -> u64 {
+        numbers.fold(0xcbf2_9ce4_8422_2325, |hash, number| {
+            (hash ^ number as u64).wrapping_mul(0x0100_0000_01b3).rotate_left(29)
+        })
+    }
+    let ignore = labels.ignore();
+    let label = |&id: &i64| if id == ignore { Labels::IGNORE } else { id };
+    let labels = labels.slice().host().map(|ids: &[i64]| hash(ids.iter().map(label)));
+    let masked = |weights: &Weights<'_>| {
+        let weights = weights.host().ok()?;
+        Some(hash(weights.iter().map(|&weight| i64::from(weight == 0.0))))
+    };
+    [labels.ok(), weights.and_then(masked)]
 }
 
 /// Labels and weights for a backend that does not reach the caller's.
@@ -121,7 +143,7 @@ impl TokenCopies {
 }
 
 impl TokenLogProbs {
-    pub(crate) fn compute(
+    fn compute(
         backend: &dyn Backend,
         logits: Logits<'_>,
         tokens: Tokens<'_>,
@@ -142,6 +164,7 @@ impl TokenLogProbs {
                 true => Some(backend.allocate(DType::I64, count)?),
                 false => None,
             },
+            fingerprint: [None; 2],
         };
         let outputs = TokenOutputs {
             log_probs: result.log_probs.slice_mut(),
@@ -154,6 +177,30 @@ impl TokenLogProbs {
         let stage = LogProbs::new(backend, logits, tokens, temperature, outputs, scratch)?;
         backend.log_probs(stage)?;
         Ok(result)
+    }
+
+    /// # Errors
+    /// Another number of labels; other labels, or a mask now and another one then, as far as they are
+    /// in host memory.
+    pub(crate) fn check_tokens(
+        &self,
+        labels: &Labels<'_>,
+        weights: Option<&Weights<'_>>,
+    ) -> Result<()> {
+        same_length("labels of the log-probs", self.size[0], labels.len())?;
+        let [of_labels, masked] = fingerprint(labels, weights);
+        let [labels_then, masked_then] = self.fingerprint;
+        let differ = |now: Option<u64>, then: Option<u64>| {
+            now.zip(then).is_some_and(|(now, then)| now != then)
+        };
+        if differ(of_labels, labels_then) {
+            return Err(Error::OtherTokens { expected: "the labels", got: "other labels" });
+        }
+        let unmasked_now = masked_then.is_some() && weights.is_none();
+        if unmasked_now || differ(masked, masked_then) {
+            return Err(Error::OtherTokens { expected: "the mask", got: "another mask" });
+        }
+        Ok(())
     }
 
     /// Natural log-probs of the labels, f32 (f64 for f64 logits); 0 for tokens that do not count.

@@ -194,7 +194,7 @@ fn later_calls_write_nothing() {
         let term = term.place(&cuda, &batch).unwrap();
         let mut losses = [1, 2, 1].map(|len| Placed::new(&cuda, &vec![77.0_f64; len]));
         let mut sequence_grads = Placed::new(&cuda, &[77.0_f64; 2]);
-        let mut scratch = Placed::new(&cuda, &vec![77.0_f64; cuda.objective_scratch(1)]);
+        let mut scratch = Placed::new(&cuda, &vec![77.0_f64; cuda.objective_scratch(2)]);
 
         outputs.log_probs(&cuda, logits.logits(TOKENS, 5), bad);
         outputs.log_probs(&cuda, logits.logits(TOKENS, 5), good);

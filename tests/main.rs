@@ -30,3 +30,4 @@ mod own_objectives;
 mod properties;
 mod sequence_sums;
 mod threads;
+mod units;

@@ -1,15 +1,17 @@
 //! What must hold for any input: invariances, and the same bits.
 
-use prefuse::batch::{Batch, Labels, Packing, Pairs, ReferenceLogProbs, Weights};
-use prefuse::objectives::{Dpo, Hinge, Ipo, Nll, Robust, SimPo, pair_objectives};
+use prefuse::batch::{Batch, Labels, Logits, Packing, Pairs, ReferenceLogProbs, Weights};
+use prefuse::objectives::{Dpo, Hinge, Ipo, Nll, Robust, SimPo, objectives};
 use prefuse::{
     Backend, Element, Loss, MaskedRows, Reference, RowOptions, Sequences, Term, Upstream,
+    token_log_probs,
 };
 
 use crate::alignment::row_bits;
 use crate::backends::{backends, fast_backends};
 use crate::common::{Placed, exact, forward, gradient, labels, logits, normal, rng, rows};
 use crate::each_dtype;
+use crate::units::{complete, is_exponential};
 
 /// A constant added to a row changes its log-probs by no more than the rounding of its logits,
 /// and the integers used here are not rounded.
@@ -157,12 +159,33 @@ fn the_whole_loss_on_every_backend() {
         let data = logits::<T>(9, tokens, vocab);
         let ids = labels(9, &data, vocab);
         let exact = exact(&data);
-        for objective in pair_objectives() {
+        for objective in objectives() {
             let packing = Packing::new(&[0_i32, 5, 5, 13, 24]).unwrap();
-            let pairs = Pairs::new(vec![(0, 1), (2, 3), (0, 3)]).unwrap();
-            let nll = Term::sequences(Nll::new(), Sequences::Chosen).with_weight(0.5);
-            let terms = vec![Term::shared_pairs(objective.clone()), nll];
-            let loss = loss_of(&ids, packing, pairs, &vec![-8.0; tokens], terms);
+            let indices = vec![(0, 1), (2, 3), (0, 3)];
+            let labels = Labels::new(&ids[..]);
+            let mut reference = vec![-8.0; tokens];
+            if is_exponential(&objective) {
+                // Near the policy, as the exponential of a log-ratio needs it.
+                let logits = Logits::new(&exact, tokens, vocab).unwrap();
+                let options = RowOptions::default();
+                let policy = token_log_probs(&Reference::new(), logits, &labels, None, options);
+                reference = policy.unwrap().log_probs().to_vec().unwrap();
+                reference
+                    .iter_mut()
+                    .zip([-0.1, 0.2, 0.0].iter().cycle())
+                    .for_each(|(x, d)| *x += d);
+            }
+            let batch = Batch::new(labels, packing)
+                .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&reference)))
+                .unwrap();
+            let batch = complete(batch, indices, &objective, 9);
+            let chosen = match objective.responses().len() {
+                1 => Sequences::All,
+                _ => Sequences::Chosen,
+            };
+            let nll = Term::sequences(Nll::new(), chosen).with_weight(0.5);
+            let terms = [Term::new(objective.clone()), nll];
+            let loss = Loss::new(batch, terms).unwrap();
             let truth = run(&loss, &Reference::new(), &exact, vocab);
             let ours = run(&loss, backend, &data, vocab);
             // Sums of 24 log-probs of size 20 that are right to 5e-6 each, through losses of slope
@@ -340,7 +363,7 @@ fn selected_sequences() {
         let losses = |sequences| {
             let packing = Packing::padded(4, 2).unwrap();
             let pairs = Pairs::new(vec![(3, 0), (1, 2)]).unwrap();
-            let terms = vec![Term::shared_sequences(std::sync::Arc::new(Nll::new()), sequences)];
+            let terms = vec![Term::sequences(Nll::new(), sequences)];
             let loss = loss_of(&ids, packing, pairs, &[-3.0; 8], terms);
             let forward = forward(&loss, &*backend, &data);
             forward.terms()[0].losses.clone()

@@ -1,6 +1,6 @@
 // The functions that an objective's body may call, on f64; twin of src/objectives/scalar.rs.
 //
-// exp and log1p are the compiler's own. max is ours: fmax drops NaN where Rust's twin keeps it.
+// exp, expm1, log and log1p are the compiler's own. max is ours: fmax drops NaN where Rust's twin keeps it.
 #pragma once
 
 namespace prefuse {
@@ -23,6 +23,52 @@ __device__ inline double logistic_loss(double u, double label) {
 
 __device__ inline double logistic_slope(double u, double label) {
   return (1.0 - label) * sigmoid(u) - label * sigmoid(-u);
+}
+
+__device__ inline double smoothed(double soft_label, double label_smoothing) {
+  return (1.0 - label_smoothing) * soft_label + label_smoothing * (1.0 - soft_label);
+}
+
+__device__ inline double length(double tokens) { return max(tokens, 1.0); }
+
+__device__ inline double one_or(double divides, double divisor) {
+  return divides != 0.0 ? divisor : 1.0;
+}
+
+__device__ inline double ratio(double a, double b) { return a == b ? 1.0 : a / b; }
+
+__device__ inline double posterior(double log_odds, double prior) {
+  return prior <= 0.0 || prior >= 1.0 ? prior : sigmoid(log_odds + log(prior / (1.0 - prior)));
+}
+
+// The values of `Divergence` in src/objectives/scalar.rs.
+namespace Divergence {
+constexpr double ReverseKl = 0.0, ForwardKl = 1.0, JensenShannon = 2.0, Alpha = 3.0;
+}
+
+__device__ inline double divergence_score(double kind, double alpha, double log_ratio) {
+  if (kind == Divergence::ForwardKl) return -expm1(-log_ratio);
+  if (kind == Divergence::JensenShannon) return 0.693147180559945309417 - softplus(-log_ratio);
+  if (kind == Divergence::ReverseKl || alpha == 1.0) return log_ratio;
+  return expm1((alpha - 1.0) * log_ratio) / (alpha - 1.0);
+}
+
+__device__ inline double divergence_slope(double kind, double alpha, double log_ratio) {
+  if (kind == Divergence::ReverseKl) return 1.0;
+  if (kind == Divergence::ForwardKl) return exp(-log_ratio);
+  if (kind == Divergence::JensenShannon) return sigmoid(-log_ratio);
+  return exp((alpha - 1.0) * log_ratio);
+}
+
+__device__ inline double divergence_margin(double kind, double alpha, double chosen,
+                                           double chosen_length, double rejected,
+                                           double rejected_length) {
+  const double first = divergence_score(kind, alpha, chosen) / chosen_length;
+  const double second = divergence_score(kind, alpha, rejected) / rejected_length;
+  if (first != second || first - first == 0.0) return first - second;
+  const double rate = kind == Divergence::ForwardKl ? -1.0 : alpha - 1.0;
+  const double exponents = rate * (chosen - rejected) - log(chosen_length / rejected_length);
+  return exponents == 0.0 ? 0.0 : product(exponents, first);
 }
 
 }  // namespace prefuse

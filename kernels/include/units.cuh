@@ -8,6 +8,7 @@ struct Response {
   double reference;
   double tokens;
   double weights;
+  double score;
 };
 
 struct Pair {
@@ -25,10 +26,37 @@ struct PerPair {
 
 struct Sequence {
   Response response;
+  double soft_label;
 };
 
 struct PerSequence {
   double response;
+};
+
+struct JudgedPair {
+  Response chosen;
+  Response rejected;
+  Response verdict_chosen;
+  Response verdict_rejected;
+};
+
+struct PerJudgedPair {
+  double chosen;
+  double rejected;
+  double verdict_chosen;
+  double verdict_rejected;
+};
+
+struct RewardPair {
+  double chosen;
+  double rejected;
+  double margin;
+  double soft_label;
+};
+
+struct Reward {
+  double prediction;
+  double target;
 };
 
 }  // namespace prefuse

@@ -18,6 +18,8 @@ pub use reference::ReferenceLogProbs;
 pub use sentences::{Sentence, Unlabelled};
 pub use weights::Weights;
 
+use std::borrow::Cow;
+
 use crate::error::{Error, Result};
 
 /// An empty vector for `len` elements.
@@ -38,6 +40,10 @@ pub struct Batch<'a> {
     weights: Option<Weights<'a>>,
     reference: Option<ReferenceLogProbs<'a>>,
     pairs: Option<Pairs<'a>>,
+    /// What the dataset says of each sequence: score, soft label, weight.
+    given: [Option<Cow<'a, [f64]>>; 3],
+    /// Whether there are no tokens, but one number for each sequence.
+    scalar: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -52,7 +58,20 @@ impl<'a> Batch<'a> {
         if packing.tokens() != labels.len() {
             return Err(Error::CuSeqlensEnd { tokens: labels.len(), got: packing.tokens() });
         }
-        Ok(Self { labels, packing, weights: None, reference: None, pairs: None })
+        let (weights, reference, pairs, given) = (None, None, None, [None, None, None]);
+        Ok(Self { labels, packing, weights, reference, pairs, given, scalar: false })
+    }
+
+    /// A batch without tokens, for [`ScalarLoss`](crate::ScalarLoss): of each sequence one number is
+    /// known, a reward or a sum of log-probs.
+    ///
+    /// # Errors
+    /// No sequences, or more than fit in memory.
+    pub fn of_sequences(sequences: usize) -> Result<Self> {
+        let packing = Packing::padded(sequences, 1)?;
+        let mut labels = with_capacity("sequences", sequences)?;
+        labels.resize(sequences, Labels::IGNORE);
+        Ok(Self { scalar: true, ..Self::new(Labels::new(labels), packing)? })
     }
 
     /// Adds token weights.
@@ -90,6 +109,60 @@ impl<'a> Batch<'a> {
         Ok(self)
     }
 
+    /// Adds `[sequences]` scores: what a judge or another model said of each sequence. Each objective
+    /// that uses them says what they are: rewards, win probabilities, average log-probs.
+    ///
+    /// # Errors
+    /// Another length, or a score that is not finite.
+    pub fn with_scores(mut self, scores: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
+        self.given[0] =
+            Some(self.checked("score", "a finite number", scores.into(), f64::is_finite)?);
+        Ok(self)
+    }
+
+    /// Adds `[sequences]` probabilities that a sequence is desirable, for objectives over single
+    /// sequences such as KTO: 1 or 0 where the label is certain.
+    ///
+    /// # Errors
+    /// Another length, or a number outside 0 to 1.
+    pub fn with_soft_labels(mut self, soft_labels: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
+        let probability = |value: f64| (0.0..=1.0).contains(&value);
+        self.given[1] = Some(self.checked(
+            "soft label",
+            "a number from 0 to 1",
+            soft_labels.into(),
+            probability,
+        )?);
+        Ok(self)
+    }
+
+    /// Adds `[sequences]` factors of the losses of terms over single sequences; negative ones are
+    /// allowed, and 0 takes a sequence out of the term.
+    ///
+    /// # Errors
+    /// Another length, or a factor that is not finite.
+    pub fn with_sequence_weights(mut self, weights: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
+        self.given[2] =
+            Some(self.checked("weight", "a finite number", weights.into(), f64::is_finite)?);
+        Ok(self)
+    }
+
+    fn checked(
+        &self,
+        input: &'static str,
+        expected: &'static str,
+        values: Cow<'a, [f64]>,
+        holds: impl Fn(f64) -> bool,
+    ) -> Result<Cow<'a, [f64]>> {
+        same_length(input, self.packing.sequences(), values.len())?;
+        match values.iter().position(|&value| !holds(value)) {
+            None => Ok(values),
+            Some(sequence) => {
+                Err(Error::SequenceInput { input, sequence, expected, got: values[sequence] })
+            }
+        }
+    }
+
     /// The number of tokens.
     pub fn tokens(&self) -> usize {
         self.labels.len()
@@ -120,12 +193,29 @@ impl<'a> Batch<'a> {
         self.pairs.as_ref()
     }
 
+    /// `[sequences]` scores, if any.
+    pub fn scores(&self) -> Option<&[f64]> {
+        self.given[0].as_deref()
+    }
+
+    /// `[sequences]` probabilities that a sequence is desirable, if any.
+    pub fn soft_labels(&self) -> Option<&[f64]> {
+        self.given[1].as_deref()
+    }
+
+    /// `[sequences]` factors of the losses of terms over single sequences, if any.
+    pub fn sequence_weights(&self) -> Option<&[f64]> {
+        self.given[2].as_deref()
+    }
+
     /// A copy that owns its data, in host memory.
     ///
     /// # Errors
     /// Reading a device.
     pub fn into_owned(self) -> Result<Batch<'static>> {
         Ok(Batch {
+            given: self.given.map(|values| values.map(|values| Cow::Owned(values.into_owned()))),
+            scalar: self.scalar,
             labels: self.labels.into_owned()?,
             packing: self.packing,
             weights: self.weights.map(Weights::into_owned).transpose()?,
@@ -134,8 +224,13 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// What no single constructor can see: sums under token weights belong to a batch with them.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// What no single constructor can see: whether there are tokens, and that sums under token weights
+    /// belong to a batch with them.
+    pub(crate) fn check(&self, scalar: bool) -> Result<()> {
+        let kind = |scalar| if scalar { "one of Batch::of_sequences" } else { "one with tokens" };
+        if scalar != self.scalar {
+            return Err(Error::BatchKind { expected: kind(scalar), got: kind(self.scalar) });
+        }
         let declared = self.reference.as_ref().and_then(ReferenceLogProbs::sums);
         match (self.weights.is_some(), declared.map(|(_, weighted)| weighted)) {
             (true, Some(false)) => Err(Error::ReferenceWeights {

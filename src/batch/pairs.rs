@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::with_capacity;
+use super::{same_length, with_capacity};
 use crate::error::{Error, Result};
 use crate::objectives::POSITIVE;
 
@@ -16,6 +16,7 @@ pub struct Pairs<'a> {
     margin: Option<Cow<'a, [f64]>>,
     soft_label: Option<Cow<'a, [f64]>>,
     weight: Option<Cow<'a, [f64]>>,
+    verdicts: Option<Cow<'a, [(usize, usize)]>>,
 }
 
 impl<'a> Pairs<'a> {
@@ -32,7 +33,14 @@ impl<'a> Pairs<'a> {
         if let Some(pair) = indices.iter().position(|(chosen, rejected)| chosen == rejected) {
             return Err(Error::PairOfSame { pair, sequence: indices[pair].0 });
         }
-        Ok(Self { indices, beta: None, margin: None, soft_label: None, weight: None })
+        Ok(Self {
+            indices,
+            beta: None,
+            margin: None,
+            soft_label: None,
+            weight: None,
+            verdicts: None,
+        })
     }
 
     /// All chosen sequences first, then all rejected ones: pair `i` is `(i, pairs + i)`
@@ -101,6 +109,22 @@ impl<'a> Pairs<'a> {
         Ok(self)
     }
 
+    /// `[pairs]` sequences of a judge's two verdicts: that the chosen and that the rejected sequence
+    /// is better, after a prompt that shows both; for objectives over judged pairs.
+    ///
+    /// # Errors
+    /// Another length, or two verdicts in one sequence. That the sequences exist is checked by
+    /// [`Batch::with_pairs`](crate::batch::Batch::with_pairs).
+    pub fn with_verdicts(mut self, verdicts: impl Into<Cow<'a, [(usize, usize)]>>) -> Result<Self> {
+        let verdicts = verdicts.into();
+        same_length("verdicts", self.len(), verdicts.len())?;
+        if let Some(pair) = verdicts.iter().position(|(chosen, rejected)| chosen == rejected) {
+            return Err(Error::PairOfSame { pair, sequence: verdicts[pair].0 });
+        }
+        self.verdicts = Some(verdicts);
+        Ok(self)
+    }
+
     /// The number of pairs.
     pub fn len(&self) -> usize {
         self.indices.len()
@@ -114,6 +138,11 @@ impl<'a> Pairs<'a> {
     /// `(chosen, rejected)` sequence indices.
     pub fn indices(&self) -> &[(usize, usize)] {
         &self.indices
+    }
+
+    /// Sequences of the verdicts for chosen and rejected, if any.
+    pub fn verdicts(&self) -> Option<&[(usize, usize)]> {
+        self.verdicts.as_deref()
     }
 
     /// Beta, margin, soft label and weight of each pair, as far as they are given.
@@ -130,12 +159,17 @@ impl<'a> Pairs<'a> {
             margin: owned(self.margin),
             soft_label: owned(self.soft_label),
             weight: owned(self.weight),
+            verdicts: self.verdicts.map(|verdicts| Cow::Owned(verdicts.into_owned())),
         }
     }
 
     pub(crate) fn check(&self, sequences: usize) -> Result<()> {
-        for (pair, &(chosen, rejected)) in self.indices.iter().enumerate() {
-            for (role, got) in [("chosen", chosen), ("rejected", rejected)] {
+        let verdicts = self.verdicts().unwrap_or_default().iter().enumerate();
+        let of_verdicts = ["verdict for chosen", "verdict for rejected"];
+        let pairs = self.indices.iter().enumerate().map(|pair| (["chosen", "rejected"], pair));
+        let all = pairs.chain(verdicts.map(|verdict| (of_verdicts, verdict)));
+        for (roles, (pair, &(chosen, rejected))) in all {
+            for (role, got) in roles.into_iter().zip([chosen, rejected]) {
                 if got >= sequences {
                     return Err(Error::PairIndex { role, pair, sequences, got });
                 }
@@ -151,9 +185,7 @@ impl<'a> Pairs<'a> {
         values: Cow<'a, [f64]>,
         holds: impl Fn(f64) -> bool,
     ) -> Result<Cow<'a, [f64]>> {
-        if values.len() != self.len() {
-            return Err(Error::Length { what: input, expected: self.len(), got: values.len() });
-        }
+        same_length(input, self.len(), values.len())?;
         match values.iter().position(|&value| !holds(value)) {
             None => Ok(values),
             Some(pair) => Err(Error::PairInput { input, pair, expected, got: values[pair] }),

@@ -94,8 +94,8 @@ impl Backend for Cpu {
         sequence_sums::token_grads(stage)
     }
 
-    fn objective_scratch(&self, units: usize) -> usize {
-        objective::scratch(units)
+    fn objective_scratch(&self, members: usize) -> usize {
+        objective::scratch(members)
     }
 
     fn objective(&self, stage: Objective<'_>) -> Result<()> {

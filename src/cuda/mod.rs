@@ -230,8 +230,8 @@ impl Backend for Cuda {
         sequence_sums::token_grads(&self.context, stage)
     }
 
-    fn objective_scratch(&self, units: usize) -> usize {
-        objective::scratch(units)
+    fn objective_scratch(&self, members: usize) -> usize {
+        objective::scratch(members)
     }
 
     fn objective(&self, stage: Objective<'_>) -> Result<()> {

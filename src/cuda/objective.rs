@@ -6,13 +6,10 @@ use std::sync::OnceLock;
 use super::context::Context;
 use super::{address, launch, pointer, start};
 use crate::error::Result;
-use crate::memory::{Slice, SliceMut};
-use crate::objectives::{
-    Objective as Evaluate, Reduction, Source, Unit, pair_objectives, sequence_objectives,
-};
+use crate::memory::{Buffer, Slice, SliceMut};
+use crate::objectives::{AnyObjective, Reduction, Source, objectives};
 use crate::placed::Tables;
 use crate::stages::{Objective, Totals, UnitInputs, UnitScale};
-use crate::term::Over;
 
 /// Twin of `UnitsArguments` in the kernel.
 #[repr(C)]
@@ -24,6 +21,7 @@ struct UnitsArguments {
     reference: u64,
     tokens: u64,
     token_weights: u64,
+    scores: u64,
     beta: u64,
     margin: u64,
     soft_label: u64,
@@ -56,16 +54,16 @@ struct ReduceArguments {
     error: u64,
 }
 
-/// f64 numbers for the two gradients of each unit.
-pub(super) fn scratch(units: usize) -> usize {
-    2 * units
+/// f64 numbers for the gradients of the responses of each unit.
+pub(super) fn scratch(members: usize) -> usize {
+    members
 }
 
 pub(super) fn objective(context: &Context, mut stage: Objective<'_>) -> Result<()> {
     let Some(tables) = stage.term.tables() else {
         unreachable!("a term placed on a device has tables")
     };
-    let compiled = compiled(stage.term.term().over());
+    let compiled = compiled(stage.term.term().objective());
     if compiled.is_none() {
         evaluate_on_host(&mut stage)?;
     }
@@ -87,32 +85,21 @@ struct Text {
 }
 
 impl Text {
-    fn of<U: Unit>(objective: &dyn Evaluate<U>) -> Option<Self> {
+    fn of(objective: &AnyObjective) -> Option<Self> {
         let parameters = objective.parameters().iter().map(|parameter| parameter.0).collect();
-        let (unit, name, source) = (U::NAMES[0], objective.name(), objective.source()?);
-        Some(Self { unit, name, parameters, source })
+        let ([unit, _], name) = (objective.unit(), objective.name());
+        Some(Self { unit, name, parameters, source: objective.source()? })
     }
 }
 
 /// The kernel of an objective whose text was compiled, and its parameters.
-fn compiled(over: &Over) -> Option<(String, Vec<f64>)> {
+fn compiled(objective: &AnyObjective) -> Option<(String, Vec<f64>)> {
     static TEXTS: OnceLock<Vec<Text>> = OnceLock::new();
-    let texts = TEXTS.get_or_init(|| {
-        let pairs = pair_objectives().into_iter().filter_map(|objective| Text::of(&*objective));
-        let sequences = sequence_objectives();
-        let sequences = sequences.iter().filter_map(|objective| Text::of(&**objective));
-        pairs.chain(sequences).collect()
-    });
-    fn find<U: Unit>(texts: &[Text], objective: &dyn Evaluate<U>) -> Option<(String, Vec<f64>)> {
-        let text = Text::of(objective)?;
-        let parameters = objective.parameters().iter().map(|parameter| parameter.1).collect();
-        let kernel = format!("objective_{}_{}", text.unit, text.name);
-        texts.contains(&text).then_some((kernel, parameters))
-    }
-    match over {
-        Over::Pairs(objective) => find(texts, &**objective),
-        Over::Sequences(objective, _) => find(texts, &**objective),
-    }
+    let texts = TEXTS.get_or_init(|| objectives().iter().filter_map(Text::of).collect());
+    let text = Text::of(objective)?;
+    let parameters = objective.parameters().iter().map(|parameter| parameter.1).collect();
+    let kernel = format!("objective_{}_{}", text.unit, text.name);
+    texts.contains(&text).then_some((kernel, parameters))
 }
 
 fn run_units(
@@ -123,8 +110,8 @@ fn run_units(
     mut parameters: Vec<f64>,
 ) -> Result<()> {
     let units = stage.term.term().units();
-    let [beta, margin, soft_label, weight] =
-        tables.inputs.each_ref().map(|input| input.as_ref().map_or(0, |x| x.slice().address()));
+    let or_null = |values: &Option<Buffer>| values.as_ref().map_or(0, |x| x.slice().address());
+    let [beta, margin, soft_label, weight] = tables.inputs.each_ref().map(or_null);
     let uses_reference = stage.term.term().uses_reference();
     let mut arguments = UnitsArguments {
         members: tables.members.slice().address(),
@@ -133,6 +120,7 @@ fn run_units(
         reference: stage.reference.filter(|_| uses_reference).map_or(0, Slice::address),
         tokens: stage.policy.tokens.address(),
         token_weights: stage.policy.weights.address(),
+        scores: or_null(&tables.scores),
         beta,
         margin,
         soft_label,
@@ -168,11 +156,12 @@ fn evaluate_on_host(stage: &mut Objective<'_>) -> Result<()> {
     let units = inputs.units();
     let mut losses = Vec::with_capacity(units);
     let (mut rewards, mut grads) = (Vec::with_capacity(2 * units), vec![0.0; stage.scratch.len()]);
-    for (unit, grads) in grads.chunks_exact_mut(2).take(units).enumerate() {
+    let responses = term.responses();
+    for (unit, grads) in grads.chunks_exact_mut(responses).take(units).enumerate() {
         let result = inputs.evaluate(unit);
         losses.push(result.loss);
         rewards.extend(result.rewards);
-        grads.copy_from_slice(&result.grads);
+        grads.copy_from_slice(&result.grads[..responses]);
     }
     let write = |to: &mut SliceMut<'_>, from: &[f64]| to.copy_from(Slice::new(from));
     write(&mut stage.outputs.losses, &losses)?;
@@ -182,7 +171,7 @@ fn evaluate_on_host(stage: &mut Objective<'_>) -> Result<()> {
 
 fn reduce(context: &Context, stage: &Objective<'_>, tables: &Tables) -> Result<()> {
     let (term, outputs) = (stage.term.term(), &stage.outputs);
-    let (units, members) = (term.units(), term.all_members().len());
+    let units = term.units();
     let (grads, upstream, unit_upstream) = match &outputs.grads {
         None => (0, 0.0, 0),
         Some((grads, UnitScale::Reduced(upstream))) => (address(grads), *upstream, 0),
@@ -193,7 +182,7 @@ fn reduce(context: &Context, stage: &Objective<'_>, tables: &Tables) -> Result<(
         unit_grads: address(&stage.scratch),
         units: units as i64,
         members: tables.members.slice().address(),
-        responses: (members / units) as i64,
+        responses: term.responses() as i64,
         tokens: stage.policy.tokens.address(),
         divisor: match term.reduction() {
             // Known on the device alone.

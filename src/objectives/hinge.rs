@@ -1,3 +1,5 @@
+use super::Divergence;
+
 crate::objective! {
     /// Hinge loss on the normalised likelihood (RSO; Liu et al., 2023, eq. 9; SLiC-HF with a
     /// reference): `max(0, 1 - u)`, `u` as in [`Dpo`](super::Dpo).
@@ -8,21 +10,34 @@ crate::objective! {
             /// How strongly the policy is held to the reference (RSO's gamma).
             beta: f64 in POSITIVE,
         }
-        optional {}
+        optional {
+            /// What the policy is held to the reference by; the score of each log-ratio takes its place.
+            divergence: Divergence = Divergence::ReverseKl, in CHOICE, set by with_divergence;
+            /// The order of [`Divergence::Alpha`].
+            alpha: f64 = 0.5, in FINITE, set by with_alpha;
+        }
     }
     uses(reference, beta, margin)
+    examples [
+        Self::new(0.1),
+        Self::new(0.1).with_divergence(Divergence::Alpha),
+    ]
     fn evaluate(self, pair: Pair) -> (loss, grad, reward) {
         let beta = self.beta * pair.beta;
-        reward.chosen = beta * (pair.chosen.policy - pair.chosen.reference);
-        reward.rejected = beta * (pair.rejected.policy - pair.rejected.reference);
-        let slack = 1.0 - (reward.chosen - reward.rejected - pair.margin);
+        let chosen = pair.chosen.policy - pair.chosen.reference;
+        let rejected = pair.rejected.policy - pair.rejected.reference;
+        reward.chosen = beta * chosen;
+        reward.rejected = beta * rejected;
+        let difference =
+            divergence_margin(self.divergence, self.alpha, chosen, 1.0, rejected, 1.0);
+        let slack = 1.0 - (beta * difference - pair.margin);
         loss = max(slack, 0.0);
         if (slack <= 0.0) {
             grad.chosen = 0.0;
             grad.rejected = 0.0;
         } else {
-            grad.chosen = -beta;
-            grad.rejected = beta;
+            grad.chosen = -beta * divergence_slope(self.divergence, self.alpha, chosen);
+            grad.rejected = beta * divergence_slope(self.divergence, self.alpha, rejected);
         }
     }
 }

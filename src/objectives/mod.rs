@@ -1,70 +1,93 @@
 //! One file per loss: paper, formula, gradient. This file is the list of them.
 //!
 //! Nothing here knows dtypes, devices, vocabularies or the rest of the crate. To add a loss: write
-//! its file with [`objective!`](crate::objective), name it below, and the tests that iterate over
-//! [`pair_objectives`] and [`sequence_objectives`] check its gradient, its extremes and its text.
+//! its file with [`objective!`](crate::objective), name it in the list below, and the tests, the table
+//! `docs/objectives.md` and the kernels, which iterate over [`objectives`], have it.
 
-mod dpo;
-mod hinge;
-mod ipo;
-mod nll;
+mod any;
 mod objective;
+mod parameter;
 mod reduction;
-mod robust;
 pub mod scalar;
-mod sim_po;
 mod units;
 
-pub use dpo::Dpo;
-pub use hinge::Hinge;
-pub use ipo::Ipo;
-pub use nll::Nll;
-pub use objective::{
-    BELOW_HALF, Domain, Evaluation, FINITE, Inputs, Objective, POSITIVE, Parameter, ParameterError,
-    SWITCH, Source, UP_TO_HALF,
+pub use any::{AnyEvaluation, AnyObjective};
+pub use objective::{Evaluation, Inputs, Objective, Source};
+pub use parameter::{
+    BELOW_HALF, CHOICE, Description, Domain, FINITE, INSIDE_UNIT, NOT_NEGATIVE, POSITIVE,
+    Parameter, ParameterDescription, ParameterError, ParameterKind, SWITCH, UP_TO_HALF,
 };
 pub use reduction::{LossSum, Reduction};
-pub use robust::Robust;
-pub use sim_po::SimPo;
-pub use units::{Pair, PerPair, PerSequence, Response, Sequence, Unit};
+pub use scalar::Divergence;
+pub use units::{
+    Given, JudgedPair, MAX_RESPONSES, Pair, PerJudgedPair, PerPair, PerSequence, Response, Reward,
+    RewardPair, Sequence, Unit,
+};
 
-use std::sync::Arc;
+/// A line is a file and its objective, then what else the file has.
+macro_rules! list {
+    ($($file:ident: $Name:ident $(, $other:ident)*;)*) => {
+        $(
+            mod $file;
+            pub use $file::{$Name $(, $other)*};
+        )*
 
-/// Every objective on pairs, with each of its options in use.
-pub fn pair_objectives() -> Vec<Arc<dyn Objective<Pair>>> {
-    vec![
-        Arc::new(Dpo::new(0.1)),
-        Arc::new(Dpo::new(0.1).with_label_smoothing(0.2)),
-        Arc::new(Robust::new(0.1, 0.2)),
-        Arc::new(Ipo::new(0.1)),
-        Arc::new(Ipo::new(0.1).with_length_normalized(true)),
-        Arc::new(Hinge::new(0.1)),
-        Arc::new(SimPo::new(2.0, 1.0)),
-        Arc::new(SimPo::new(2.0, 1.0).with_label_smoothing(0.1)),
-    ]
+        /// Every objective, with each of its options in use.
+        pub fn objectives() -> Vec<AnyObjective> {
+            let mut list = vec![];
+            $(list.extend($Name::examples().into_iter().map(AnyObjective::new));)*
+            list
+        }
+    };
 }
 
-/// Every objective on single sequences, with each of its options in use.
-pub fn sequence_objectives() -> Vec<Arc<dyn Objective<Sequence>>> {
-    vec![Arc::new(Nll::new()), Arc::new(Nll::new().with_length_normalized(true))]
+list! {
+    alpha_po: AlphaPo;
+    apo_down: ApoDown;
+    apo_zero: ApoZero;
+    bco_pair: BcoPair;
+    bradley_terry: BradleyTerry;
+    cpo: Cpo;
+    disco_pop: DiscoPop;
+    dpo: Dpo;
+    eurus: Eurus;
+    exo_pair: ExoPair;
+    hinge: Hinge;
+    infi_fpo: InfiFpo;
+    ipo: Ipo;
+    irepo: Irepo;
+    kto: Kto;
+    lcpo: Lcpo, LcpoBase;
+    lcpo_cpo: LcpoCpo;
+    lcpo_sim_po: LcpoSimPo;
+    log_ratio: LogRatio;
+    nca_pair: NcaPair;
+    nll: Nll;
+    orpo: Orpo;
+    poft: Poft;
+    pointwise_logistic: PointwiseLogistic;
+    reward_gap: RewardGap;
+    reward_regression: RewardRegression;
+    reward_tie: RewardTie;
+    robust: Robust;
+    rpo: Rpo, RpoDistance;
+    scir: Scir;
+    sim_po: SimPo;
+    slic: Slic;
+    sppo: Sppo;
+    sppo_hard: SppoHard;
 }
 
-/// CUDA C++ of every objective of the lists, for `kernels/objective.cu` to compile: a struct and its
+/// CUDA C++ of every objective of the list, for `kernels/objective.cu` to compile: a struct and its
 /// `evaluate` each, then a line `OBJECTIVE(name, unit, per-response)`.
 #[doc(hidden)]
 pub fn cuda_source() -> String {
-    use std::collections::BTreeMap;
-    let mut types = BTreeMap::new();
-    fn add<U: Unit>(types: &mut BTreeMap<&str, String>, objectives: &[Arc<dyn Objective<U>>]) {
-        let [unit, per_response] = U::NAMES;
-        for objective in objectives {
-            if let Some(source) = objective.source() {
-                let (name, body) = (objective.name(), source.cuda(&**objective));
-                types.insert(name, format!("{body}\nOBJECTIVE({name}, {unit}, {per_response})\n"));
-            }
+    let mut types = std::collections::BTreeMap::new();
+    for objective in objectives() {
+        if let Some(body) = objective.cuda() {
+            let (name, [unit, per_response]) = (objective.name(), objective.unit());
+            types.insert(name, format!("{body}\nOBJECTIVE({name}, {unit}, {per_response})\n"));
         }
     }
-    add(&mut types, &pair_objectives());
-    add(&mut types, &sequence_objectives());
     types.into_values().collect::<Vec<_>>().join("\n")
 }

@@ -1,5 +1,6 @@
 //! What an objective is, and the macro that writes one for Rust and for CUDA at once.
 
+use super::parameter::{Description, ParameterError, ParameterKind};
 use super::units::Unit;
 
 /// A loss on one unit, with its derivative by the policy log-prob sum of each response.
@@ -7,7 +8,8 @@ use super::units::Unit;
 /// Those of this crate are written with [`objective!`](crate::objective); a loss of your own may
 /// use the macro too, or implement the trait by hand.
 #[diagnostic::on_unimplemented(
-    note = "objectives on pairs go in `Term::pairs`, those on sequences in `Term::sequences`"
+    note = "objectives on pairs go in `Term::pairs`, those on sequences in `Term::sequences`, those \
+            on rewards in `Term::reward_pairs` and `Term::rewards`"
 )]
 pub trait Objective<U: Unit>: std::fmt::Debug + Send + Sync {
     /// The objective's name.
@@ -28,6 +30,11 @@ pub trait Objective<U: Unit>: std::fmt::Debug + Send + Sync {
 
     /// The text of [`evaluate`](Self::evaluate), if it is also CUDA C++.
     fn source(&self) -> Option<Source> {
+        None
+    }
+
+    /// What is written about it.
+    fn description(&self) -> Option<Description> {
         None
     }
 }
@@ -54,11 +61,14 @@ pub struct Inputs {
     pub margin: bool,
     /// The soft label.
     pub soft_label: bool,
+    /// The scores of the responses.
+    pub score: bool,
 }
 
 impl Inputs {
     /// Uses none.
-    pub const NONE: Self = Self { reference: false, beta: false, margin: false, soft_label: false };
+    pub const NONE: Self =
+        Self { reference: false, beta: false, margin: false, soft_label: false, score: false };
 }
 
 /// A body that Rust and CUDA C++ read alike, and the names that it uses.
@@ -78,84 +88,25 @@ impl Source {
         let ([unit_type, per_response], name, body) = (U::NAMES, objective.name(), self.body);
         let parameters = objective.parameters().into_iter();
         let fields: String = parameters.map(|(field, _)| format!("  double {field};\n")).collect();
+        let described =
+            objective.description().map_or(vec![], |description| description.parameters);
+        let mut choices: Vec<String> = described
+            .iter()
+            .filter_map(|parameter| match parameter.kind {
+                ParameterKind::OneOf { name, variants } => {
+                    Some(format!("  enum {name} {{ {} }};\n", variants.join(", ")))
+                }
+                _ => None,
+            })
+            .collect();
+        choices.dedup();
+        let choices = choices.concat();
         format!(
             "struct {name} {{\n{fields}}};\n\n\
              __device__ inline void evaluate(const {name} &{this}, const {unit_type} &{unit}, \
-             double &{loss}, {per_response} &{grad}, {per_response} &{reward}) {{\n{body}\n}}\n"
+             double &{loss}, {per_response} &{grad}, {per_response} &{reward}) {{\n\
+             {choices}{body}\n}}\n"
         )
-    }
-}
-
-/// A parameter outside its domain.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ParameterError {
-    /// The parameter.
-    pub parameter: &'static str,
-    /// The domain.
-    pub expected: &'static str,
-    /// The value found.
-    pub got: f64,
-}
-
-/// The values that a parameter may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Domain {
-    /// What to tell a caller who is outside.
-    pub expected: &'static str,
-    /// Whether a value is inside.
-    pub contains: fn(f64) -> bool,
-}
-
-impl Domain {
-    /// # Errors
-    /// A value outside.
-    pub fn check(self, parameter: &'static str, got: f64) -> Result<(), ParameterError> {
-        if (self.contains)(got) {
-            Ok(())
-        } else {
-            Err(ParameterError { parameter, expected: self.expected, got })
-        }
-    }
-}
-
-/// Numbers above 0 whose products with each other, squares and inverses are finite.
-pub const POSITIVE: Domain = Domain {
-    expected: "a number from 1e-30 to 1e30",
-    contains: |value| (1e-30..=1e30).contains(&value),
-};
-
-/// Finite numbers.
-pub const FINITE: Domain = Domain { expected: "a finite number", contains: f64::is_finite };
-
-/// Label smoothing that leaves the label at least as probable as its opposite.
-pub const UP_TO_HALF: Domain =
-    Domain { expected: "a number from 0 to 0.5", contains: |value| (0.0..=0.5).contains(&value) };
-
-/// Label smoothing that leaves the label more probable than its opposite.
-pub const BELOW_HALF: Domain = Domain {
-    expected: "a number from 0 to below 0.5",
-    contains: |value| (0.0..0.5).contains(&value),
-};
-
-/// On or off.
-pub const SWITCH: Domain =
-    Domain { expected: "true or false", contains: |value| value == 0.0 || value == 1.0 };
-
-/// A type that a parameter may have: `f64` or `bool`.
-pub trait Parameter: Copy {
-    /// The value as the kernels get it.
-    fn value(self) -> f64;
-}
-
-impl Parameter for f64 {
-    fn value(self) -> f64 {
-        self
-    }
-}
-
-impl Parameter for bool {
-    fn value(self) -> f64 {
-        f64::from(u8::from(self))
     }
 }
 
@@ -164,10 +115,12 @@ impl Parameter for bool {
 /// Rules of the body, so that both languages read it alike: statements only (`let name = value;`,
 /// assignments, `if (condition) { .. } else { .. }`); `let mut` and `let x = if ..` read
 /// differently in C++; numbers have a decimal point; functions come from
-/// [`scalar`](crate::objectives::scalar). `loss`, `grad` and `reward` start at 0. The domain of a
-/// parameter is any [`Domain`](crate::objectives::Domain), your own or one of
-/// [`objectives`](crate::objectives). Every optional input that the body reads has to stand in `uses`:
-/// others are checked to be neutral, and an undeclared reference is NaN.
+/// [`scalar`](crate::objectives::scalar). `loss`, `grad` and `reward` start at 0. A parameter is
+/// `f64`, `bool` or an enum made with [`choice!`](crate::choice), and its domain any
+/// [`Domain`](crate::objectives::Domain), your own or one of [`objectives`](crate::objectives). Every
+/// optional input that the body reads has to stand in `uses`: others are checked to be neutral, and an
+/// undeclared reference or score is NaN. `examples` may be left out; the list of this crate's
+/// objectives takes them, and the tests iterate over that.
 ///
 /// ```
 /// use prefuse::objectives::{Dpo, Objective, Pair};
@@ -182,6 +135,7 @@ impl Parameter for bool {
 ///         optional {}
 ///     }
 ///     uses(reference)
+///     examples [Linear::new(0.1)]
 ///     fn evaluate(self, pair: Pair) -> (loss, grad, reward) {
 ///         reward.chosen = self.beta * (pair.chosen.policy - pair.chosen.reference);
 ///         reward.rejected = self.beta * (pair.rejected.policy - pair.rejected.reference);
@@ -196,23 +150,25 @@ impl Parameter for bool {
 #[macro_export]
 macro_rules! objective {
     (
-        $(#[$meta:meta])*
+        $(#[doc = $doc:literal])*
         pub struct $Name:ident {
-            required { $($(#[$required_doc:meta])* $required:ident: $RequiredType:ident in $required_domain:expr,)* }
-            optional { $($(#[$optional_doc:meta])* $optional:ident: $OptionalType:ident = $default:expr,
-                in $optional_domain:expr, set by $with:ident;)* }
+            required { $($(#[doc = $required_doc:literal])* $required:ident: $RequiredType:ident
+                in $required_domain:expr,)* }
+            optional { $($(#[doc = $optional_doc:literal])* $optional:ident: $OptionalType:ident
+                = $default:expr, in $optional_domain:expr, set by $with:ident;)* }
         }
         uses($($input:ident),*)
+        $(examples [$($example:expr),* $(,)?])?
         fn evaluate($this:ident, $unit:ident: $Unit:ident) -> ($loss:ident, $grad:ident, $reward:ident) {
             $($body:tt)*
         }
     ) => {
-        $(#[$meta])*
+        $(#[doc = $doc])*
         #[derive(Clone, Copy, Debug, PartialEq)]
         #[non_exhaustive]
         pub struct $Name {
-            $($(#[$required_doc])* pub $required: $RequiredType,)*
-            $($(#[$optional_doc])* pub $optional: $OptionalType,)*
+            $($(#[doc = $required_doc])* pub $required: $RequiredType,)*
+            $($(#[doc = $optional_doc])* pub $optional: $OptionalType,)*
         }
 
         #[allow(clippy::new_without_default)]
@@ -223,13 +179,20 @@ macro_rules! objective {
             }
 
             $(
-                $(#[$optional_doc])*
+                $(#[doc = $optional_doc])*
                 #[must_use]
                 pub fn $with(mut self, $optional: $OptionalType) -> Self {
                     self.$optional = $optional;
                     self
                 }
             )*
+
+            $(
+                /// With each of its options in use.
+                pub fn examples() -> Vec<Self> {
+                    vec![$($example),*]
+                }
+            )?
         }
 
         impl $crate::objectives::Objective<$crate::objectives::$Unit> for $Name {
@@ -249,7 +212,8 @@ macro_rules! objective {
             fn check(&self) -> Result<(), $crate::objectives::ParameterError> {
                 #[allow(unused_imports)]
                 use $crate::objectives::{
-                    BELOW_HALF, Domain, FINITE, POSITIVE, Parameter, SWITCH, UP_TO_HALF,
+                    BELOW_HALF, CHOICE, Domain, FINITE, INSIDE_UNIT, NOT_NEGATIVE, POSITIVE,
+                    Parameter, SWITCH, UP_TO_HALF,
                 };
                 $(Domain::check($required_domain, stringify!($required), self.$required.value())?;)*
                 $(Domain::check($optional_domain, stringify!($optional), self.$optional.value())?;)*
@@ -262,6 +226,7 @@ macro_rules! objective {
             }
 
             #[allow(unused_parens, unused_imports, unused_assignments, unused_mut)]
+            #[allow(clippy::assign_op_pattern, clippy::collapsible_else_if)]
             fn evaluate(
                 &$this,
                 $unit: &$crate::objectives::$Unit,
@@ -286,6 +251,33 @@ macro_rules! objective {
                         stringify!($reward),
                     ],
                     body: stringify!($($body)*),
+                })
+            }
+
+            fn description(&self) -> Option<$crate::objectives::Description> {
+                #[allow(unused_imports)]
+                use $crate::objectives::{
+                    BELOW_HALF, CHOICE, Domain, FINITE, INSIDE_UNIT, NOT_NEGATIVE, POSITIVE,
+                    Parameter, ParameterDescription, SWITCH, UP_TO_HALF,
+                };
+                Some($crate::objectives::Description {
+                    doc: concat!($($doc, "\n",)*),
+                    parameters: vec![
+                        $(ParameterDescription {
+                            name: stringify!($required),
+                            doc: concat!($($required_doc, "\n",)*),
+                            kind: <$RequiredType as Parameter>::KIND,
+                            expected: $required_domain.expected,
+                            default: None,
+                        },)*
+                        $(ParameterDescription {
+                            name: stringify!($optional),
+                            doc: concat!($($optional_doc, "\n",)*),
+                            kind: <$OptionalType as Parameter>::KIND,
+                            expected: $optional_domain.expected,
+                            default: Some($default.value()),
+                        },)*
+                    ],
                 })
             }
         }

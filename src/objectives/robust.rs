@@ -1,3 +1,5 @@
+use super::Divergence;
+
 crate::objective! {
     /// Provably robust DPO (Chowdhury, Kini and Natarajan, 2024, eq. 12): the loss whose
     /// expectation under flipped labels is DPO's,
@@ -11,17 +13,32 @@ crate::objective! {
             /// `e`, the probability that a label is wrong, 0 to below 0.5.
             label_smoothing: f64 in BELOW_HALF,
         }
-        optional {}
+        optional {
+            /// What the policy is held to the reference by; the score of each log-ratio takes its place.
+            divergence: Divergence = Divergence::ReverseKl, in CHOICE, set by with_divergence;
+            /// The order of [`Divergence::Alpha`].
+            alpha: f64 = 0.5, in FINITE, set by with_alpha;
+        }
     }
     uses(reference, beta, margin)
+    examples [
+        Self::new(0.1, 0.2),
+        Self::new(0.1, 0.1).with_divergence(Divergence::JensenShannon),
+    ]
     fn evaluate(self, pair: Pair) -> (loss, grad, reward) {
         let beta = self.beta * pair.beta;
         let flip = self.label_smoothing;
-        reward.chosen = beta * (pair.chosen.policy - pair.chosen.reference);
-        reward.rejected = beta * (pair.rejected.policy - pair.rejected.reference);
-        let u = reward.chosen - reward.rejected - pair.margin;
+        let chosen = pair.chosen.policy - pair.chosen.reference;
+        let rejected = pair.rejected.policy - pair.rejected.reference;
+        reward.chosen = beta * chosen;
+        reward.rejected = beta * rejected;
+        let difference =
+            divergence_margin(self.divergence, self.alpha, chosen, 1.0, rejected, 1.0);
+        let u = beta * difference - pair.margin;
         loss = (product(1.0 - flip, softplus(-u)) - product(flip, softplus(u))) / (1.0 - 2.0 * flip);
-        grad.chosen = -beta * ((1.0 - flip) * sigmoid(-u) + flip * sigmoid(u)) / (1.0 - 2.0 * flip);
-        grad.rejected = -grad.chosen;
+        let slope =
+            -beta * ((1.0 - flip) * sigmoid(-u) + flip * sigmoid(u)) / (1.0 - 2.0 * flip);
+        grad.chosen = product(slope, divergence_slope(self.divergence, self.alpha, chosen));
+        grad.rejected = -product(slope, divergence_slope(self.divergence, self.alpha, rejected));
     }
 }

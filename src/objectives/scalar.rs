@@ -1,4 +1,61 @@
-//! The functions that an objective's body may call, on f64.
+//! The functions that an objective's body may call, on f64. Twin: `kernels/include/scalar.cuh`.
+
+crate::choice! {
+    /// The divergence from the reference that the policy is held by (f-DPO; Wang et al., 2023): it
+    /// turns the log-ratio `d` of a response into a score that takes its place.
+    pub enum Divergence {
+        /// `d` itself, as in DPO.
+        ReverseKl,
+        /// `1 - exp(-d)`.
+        ForwardKl,
+        /// `log 2 + log sigmoid(d)`.
+        JensenShannon,
+        /// `(exp((alpha - 1) d) - 1) / (alpha - 1)`, as TRL 1.16 has it: `d` at 1, forward KL at 0.
+        /// TRL up to 0.28 has `1 - alpha` in alpha's place.
+        Alpha,
+    }
+}
+
+/// The score of a log-ratio under a divergence; infinite beyond the range of f64.
+pub fn divergence_score(divergence: Divergence, alpha: f64, log_ratio: f64) -> f64 {
+    match divergence {
+        Divergence::ReverseKl => log_ratio,
+        Divergence::ForwardKl => -expm1(-log_ratio),
+        Divergence::JensenShannon => std::f64::consts::LN_2 - softplus(-log_ratio),
+        Divergence::Alpha if alpha == 1.0 => log_ratio,
+        Divergence::Alpha => expm1((alpha - 1.0) * log_ratio) / (alpha - 1.0),
+    }
+}
+
+/// The derivative of [`divergence_score`] by the log-ratio.
+pub fn divergence_slope(divergence: Divergence, alpha: f64, log_ratio: f64) -> f64 {
+    match divergence {
+        Divergence::ReverseKl => 1.0,
+        Divergence::ForwardKl => exp(-log_ratio),
+        Divergence::JensenShannon => sigmoid(-log_ratio),
+        Divergence::Alpha => exp((alpha - 1.0) * log_ratio),
+    }
+}
+
+/// The score of `chosen` over its length, minus that of `rejected` over its own. Where both are
+/// infinite the larger exponent decides, as it does a little before.
+pub fn divergence_margin(
+    divergence: Divergence,
+    alpha: f64,
+    chosen: f64,
+    chosen_length: f64,
+    rejected: f64,
+    rejected_length: f64,
+) -> f64 {
+    let first = divergence_score(divergence, alpha, chosen) / chosen_length;
+    let second = divergence_score(divergence, alpha, rejected) / rejected_length;
+    if first != second || !first.is_infinite() {
+        return first - second;
+    }
+    let rate = if divergence == Divergence::ForwardKl { -1.0 } else { alpha - 1.0 };
+    let exponents = rate * (chosen - rejected) - log(chosen_length / rejected_length);
+    if exponents == 0.0 { 0.0 } else { product(exponents, first) }
+}
 
 /// The logistic function.
 pub fn sigmoid(x: f64) -> f64 {
@@ -27,6 +84,37 @@ pub fn logistic_slope(u: f64, label: f64) -> f64 {
     (1.0 - label) * sigmoid(u) - label * sigmoid(-u)
 }
 
+/// `w` if the label is right and `1 - w` if it is not, for a label that is wrong with probability
+/// `label_smoothing`.
+pub fn smoothed(soft_label: f64, label_smoothing: f64) -> f64 {
+    (1.0 - label_smoothing) * soft_label + label_smoothing * (1.0 - soft_label)
+}
+
+/// A count of tokens as a divisor: at least 1, so that an empty response has an average.
+pub fn length(tokens: f64) -> f64 {
+    max(tokens, 1.0)
+}
+
+/// `divisor` if `divides`, else 1.
+pub fn one_or(divides: bool, divisor: f64) -> f64 {
+    if divides { divisor } else { 1.0 }
+}
+
+/// `a / b`, and 1 where both are 0.
+pub fn ratio(a: f64, b: f64) -> f64 {
+    if a == b { 1.0 } else { a / b }
+}
+
+/// The probability that a label is right, by what it was before and the log-odds that the policy
+/// gives it: `sigmoid(log_odds + logit(prior))`. A prior of 0 or 1 stays what it is.
+pub fn posterior(log_odds: f64, prior: f64) -> f64 {
+    if prior <= 0.0 || prior >= 1.0 {
+        prior
+    } else {
+        sigmoid(log_odds + log(prior / (1.0 - prior)))
+    }
+}
+
 /// The natural exponential.
 pub fn exp(x: f64) -> f64 {
     x.exp()
@@ -35,6 +123,16 @@ pub fn exp(x: f64) -> f64 {
 /// `log(1 + x)`.
 pub fn log1p(x: f64) -> f64 {
     x.ln_1p()
+}
+
+/// `exp(x) - 1`.
+pub fn expm1(x: f64) -> f64 {
+    x.exp_m1()
+}
+
+/// The natural logarithm.
+pub fn log(x: f64) -> f64 {
+    x.ln()
 }
 
 /// The magnitude.

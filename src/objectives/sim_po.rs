@@ -3,8 +3,9 @@ crate::objective! {
     /// `u = beta * (average log-prob chosen - average log-prob rejected) - gamma - margin`, without
     /// a reference.
     ///
-    /// Averages are sums over counted tokens divided by their number (at least 1, so that an empty
-    /// response is finite). Rewards: `beta * average log-prob`.
+    /// With an [`Nll`](super::Nll) term it is CPO-SimPO, over a third response TPO-L. Averages are
+    /// sums over counted tokens divided by their number (at least 1, so that an empty response is
+    /// finite). Rewards: `beta * average log-prob`.
     pub struct SimPo {
         required {
             /// Scale of the reward; the paper uses 2 to 10.
@@ -19,18 +20,18 @@ crate::objective! {
         }
     }
     uses(beta, margin, soft_label)
+    examples [Self::new(2.0, 1.0), Self::new(2.0, 1.0).with_label_smoothing(0.1)]
     fn evaluate(self, pair: Pair) -> (loss, grad, reward) {
         let beta = self.beta * pair.beta;
-        let chosen_length = max(pair.chosen.tokens, 1.0);
-        let rejected_length = max(pair.rejected.tokens, 1.0);
+        let chosen_length = length(pair.chosen.tokens);
+        let rejected_length = length(pair.rejected.tokens);
         reward.chosen = beta * (pair.chosen.policy / chosen_length);
         reward.rejected = beta * (pair.rejected.policy / rejected_length);
         let u = reward.chosen - reward.rejected - self.gamma - pair.margin;
-        let label = (1.0 - self.label_smoothing) * pair.soft_label
-            + self.label_smoothing * (1.0 - pair.soft_label);
+        let label = smoothed(pair.soft_label, self.label_smoothing);
         loss = logistic_loss(u, label);
-        let slope = logistic_slope(u, label);
-        grad.chosen = beta * slope / chosen_length;
-        grad.rejected = -beta * slope / rejected_length;
+        let slope = beta * logistic_slope(u, label);
+        grad.chosen = slope / chosen_length;
+        grad.rejected = -slope / rejected_length;
     }
 }

@@ -1,11 +1,39 @@
 //! What one evaluation of an objective looks at. The layouts are those of `kernels/include/units.cuh`.
 
-/// What an objective is a function of: a pair or a sequence.
-pub trait Unit: Copy + Send + Sync + 'static {
+/// The most responses that a unit has.
+pub const MAX_RESPONSES: usize = 4;
+
+/// What an objective is a function of: a pair, a sequence, a pair and a judge's verdict on it, or
+/// rewards.
+pub trait Unit: Copy + Send + Sync + std::fmt::Debug + 'static {
     /// One number for each response of the unit.
     type PerResponse: Copy + Default + Send + Sync + std::fmt::Debug;
     /// The type names, here and in CUDA C++, of the unit and of one number for each response.
     const NAMES: [&'static str; 2];
+    /// What its responses are called, in the order in which a batch lists them; at most 4.
+    const RESPONSES: &'static [&'static str];
+
+    /// The unit of these responses; those beyond its own are not looked at.
+    fn new_unit(responses: &[Response; MAX_RESPONSES], given: Given) -> Self;
+
+    /// The numbers in the order of the responses, then zeros.
+    fn spread(of: Self::PerResponse) -> [f64; MAX_RESPONSES];
+}
+
+/// What the dataset says about a unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Given {
+    /// Factor of the objective's beta.
+    pub beta: f64,
+    /// Subtracted inside the link function.
+    pub margin: f64,
+    /// Probability that the label is right.
+    pub soft_label: f64,
+}
+
+impl Given {
+    /// It says nothing: what each number is where none is given.
+    pub const NEUTRAL: Self = Self { beta: 1.0, margin: 0.0, soft_label: 1.0 };
 }
 
 /// What is known about one response.
@@ -21,12 +49,15 @@ pub struct Response {
     pub tokens: f64,
     /// Sum of the weights of those labels.
     pub weights: f64,
+    /// What a judge or another model said of the response; each objective that uses it says what it
+    /// has to be. NaN for one that does not declare that it uses it.
+    pub score: f64,
 }
 
 impl Response {
     /// A response of `tokens` counted tokens of weight 1, without a reference.
     pub fn new(policy: f64, tokens: f64) -> Self {
-        Self { policy, reference: 0.0, tokens, weights: tokens }
+        Self { policy, reference: 0.0, tokens, weights: tokens, score: 0.0 }
     }
 
     /// The sum under the reference.
@@ -39,6 +70,12 @@ impl Response {
     #[must_use]
     pub fn with_weights(self, weights: f64) -> Self {
         Self { weights, ..self }
+    }
+
+    /// The score.
+    #[must_use]
+    pub fn with_score(self, score: f64) -> Self {
+        Self { score, ..self }
     }
 }
 
@@ -97,6 +134,16 @@ pub struct PerPair {
 impl Unit for Pair {
     type PerResponse = PerPair;
     const NAMES: [&'static str; 2] = ["Pair", "PerPair"];
+    const RESPONSES: &'static [&'static str] = &["chosen", "rejected"];
+
+    fn new_unit(responses: &[Response; MAX_RESPONSES], given: Given) -> Self {
+        let Given { beta, margin, soft_label } = given;
+        Self { chosen: responses[0], rejected: responses[1], beta, margin, soft_label }
+    }
+
+    fn spread(of: PerPair) -> [f64; MAX_RESPONSES] {
+        [of.chosen, of.rejected, 0.0, 0.0]
+    }
 }
 
 /// One response by itself.
@@ -106,12 +153,20 @@ impl Unit for Pair {
 pub struct Sequence {
     /// The response.
     pub response: Response,
+    /// Probability that it is desirable; 1 or 0 where the label is certain.
+    pub soft_label: f64,
 }
 
 impl Sequence {
-    /// The unit of a response.
+    /// A desirable response.
     pub fn new(response: Response) -> Self {
-        Self { response }
+        Self { response, soft_label: 1.0 }
+    }
+
+    /// A probability that it is desirable.
+    #[must_use]
+    pub fn with_soft_label(self, soft_label: f64) -> Self {
+        Self { soft_label, ..self }
     }
 }
 
@@ -126,6 +181,116 @@ pub struct PerSequence {
 impl Unit for Sequence {
     type PerResponse = PerSequence;
     const NAMES: [&'static str; 2] = ["Sequence", "PerSequence"];
+    const RESPONSES: &'static [&'static str] = &["response"];
+
+    fn new_unit(responses: &[Response; MAX_RESPONSES], given: Given) -> Self {
+        Self { response: responses[0], soft_label: given.soft_label }
+    }
+
+    fn spread(of: PerSequence) -> [f64; MAX_RESPONSES] {
+        [of.response, 0.0, 0.0, 0.0]
+    }
+}
+
+/// A pair, and what a judge, who may be the same model, says of it: the log-probs of the two answers
+/// "the first is better" and "the second is better" to a prompt that shows both.
+#[repr(C)]
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct JudgedPair {
+    /// The preferred response.
+    pub chosen: Response,
+    /// The dispreferred response.
+    pub rejected: Response,
+    /// The verdict for the preferred response.
+    pub verdict_chosen: Response,
+    /// The verdict for the dispreferred response.
+    pub verdict_rejected: Response,
+}
+
+/// One number for each response and verdict of a judged pair.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PerJudgedPair {
+    /// Of the preferred response.
+    pub chosen: f64,
+    /// Of the dispreferred response.
+    pub rejected: f64,
+    /// Of the verdict for the preferred response.
+    pub verdict_chosen: f64,
+    /// Of the verdict for the dispreferred response.
+    pub verdict_rejected: f64,
+}
+
+impl Unit for JudgedPair {
+    type PerResponse = PerJudgedPair;
+    const NAMES: [&'static str; 2] = ["JudgedPair", "PerJudgedPair"];
+    const RESPONSES: &'static [&'static str] =
+        &["chosen", "rejected", "verdict_chosen", "verdict_rejected"];
+
+    fn new_unit(responses: &[Response; MAX_RESPONSES], _: Given) -> Self {
+        let [chosen, rejected, verdict_chosen, verdict_rejected] = *responses;
+        Self { chosen, rejected, verdict_chosen, verdict_rejected }
+    }
+
+    fn spread(of: PerJudgedPair) -> [f64; MAX_RESPONSES] {
+        [of.chosen, of.rejected, of.verdict_chosen, of.verdict_rejected]
+    }
+}
+
+/// The rewards that a reward model gives to a pair. They come where sums of log-probs do otherwise.
+#[repr(C)]
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RewardPair {
+    /// Of the preferred response.
+    pub chosen: f64,
+    /// Of the dispreferred response.
+    pub rejected: f64,
+    /// Subtracted inside the link function; neutral 0.
+    pub margin: f64,
+    /// Probability that the label is right; neutral 1.
+    pub soft_label: f64,
+}
+
+impl Unit for RewardPair {
+    type PerResponse = PerPair;
+    const NAMES: [&'static str; 2] = ["RewardPair", "PerPair"];
+    const RESPONSES: &'static [&'static str] = &["chosen", "rejected"];
+
+    fn new_unit(responses: &[Response; MAX_RESPONSES], given: Given) -> Self {
+        let [chosen, rejected, ..] = responses.map(|response| response.policy);
+        Self { chosen, rejected, margin: given.margin, soft_label: given.soft_label }
+    }
+
+    fn spread(of: PerPair) -> [f64; MAX_RESPONSES] {
+        Pair::spread(of)
+    }
+}
+
+/// One number that a reward model gives, and the number that it should give.
+#[repr(C)]
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reward {
+    /// What the model gives.
+    pub prediction: f64,
+    /// What it should give: the response's score.
+    pub target: f64,
+}
+
+impl Unit for Reward {
+    type PerResponse = PerSequence;
+    const NAMES: [&'static str; 2] = ["Reward", "PerSequence"];
+    const RESPONSES: &'static [&'static str] = &["response"];
+
+    fn new_unit(responses: &[Response; MAX_RESPONSES], _: Given) -> Self {
+        Self { prediction: responses[0].policy, target: responses[0].score }
+    }
+
+    fn spread(of: PerSequence) -> [f64; MAX_RESPONSES] {
+        Sequence::spread(of)
+    }
 }
 
 #[cfg(test)]
@@ -140,16 +305,27 @@ mod tests {
         assert_eq!(offset_of!(Response, reference), 8);
         assert_eq!(offset_of!(Response, tokens), 16);
         assert_eq!(offset_of!(Response, weights), 24);
-        assert_eq!(size_of::<Response>(), 32);
-        assert_eq!(offset_of!(Pair, chosen), 0);
-        assert_eq!(offset_of!(Pair, rejected), 32);
-        assert_eq!(offset_of!(Pair, beta), 64);
-        assert_eq!(offset_of!(Pair, margin), 72);
-        assert_eq!(offset_of!(Pair, soft_label), 80);
-        assert_eq!(size_of::<Pair>(), 88);
+        assert_eq!(offset_of!(Response, score), 32);
+        assert_eq!(size_of::<Response>(), 40);
+        assert_eq!(offset_of!(Pair, rejected), 40);
+        assert_eq!(offset_of!(Pair, beta), 80);
+        assert_eq!(offset_of!(Pair, margin), 88);
+        assert_eq!(offset_of!(Pair, soft_label), 96);
+        assert_eq!(size_of::<Pair>(), 104);
         assert_eq!(offset_of!(PerPair, rejected), 8);
         assert_eq!(size_of::<PerPair>(), 16);
-        assert_eq!(size_of::<Sequence>(), 32);
+        assert_eq!(offset_of!(Sequence, soft_label), 40);
+        assert_eq!(size_of::<Sequence>(), 48);
         assert_eq!(size_of::<PerSequence>(), 8);
+        assert_eq!(offset_of!(JudgedPair, verdict_chosen), 80);
+        assert_eq!(offset_of!(JudgedPair, verdict_rejected), 120);
+        assert_eq!(size_of::<JudgedPair>(), 160);
+        assert_eq!(offset_of!(PerJudgedPair, verdict_rejected), 24);
+        assert_eq!(size_of::<PerJudgedPair>(), 32);
+        assert_eq!(offset_of!(RewardPair, margin), 16);
+        assert_eq!(offset_of!(RewardPair, soft_label), 24);
+        assert_eq!(size_of::<RewardPair>(), 32);
+        assert_eq!(offset_of!(Reward, target), 8);
+        assert_eq!(size_of::<Reward>(), 16);
     }
 }

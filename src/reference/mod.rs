@@ -57,7 +57,7 @@ impl Backend for Reference {
         sequence_sums::token_grads(stage)
     }
 
-    fn objective_scratch(&self, _units: usize) -> usize {
+    fn objective_scratch(&self, _members: usize) -> usize {
         0
     }
 

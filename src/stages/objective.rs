@@ -4,9 +4,9 @@ use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Slice, SliceMut};
 use crate::objectives::scalar::product;
-use crate::objectives::{LossSum, Pair, Response, Sequence};
+use crate::objectives::{LossSum, MAX_RESPONSES, Response};
 use crate::placed::PlacedTerm;
-use crate::term::{Over, Resolved};
+use crate::term::Resolved;
 
 /// The inputs and outputs of stage 3, for one term.
 #[derive(Debug)]
@@ -22,10 +22,10 @@ pub struct Objective<'a> {
 /// Where stage 3 writes; all f64.
 #[derive(Debug)]
 pub struct ObjectiveOutputs<'a> {
-    /// `[units]` losses, times the weight of the pair.
+    /// `[units]` losses, times the weight of the unit.
     pub losses: SliceMut<'a>,
-    /// `[2 * units]` rewards: of chosen and rejected for a pair, of the response and 0 for a
-    /// sequence.
+    /// `[2 * units]` implicit rewards: of chosen and rejected for a pair, of the response and 0 for a
+    /// sequence or a reward.
     pub rewards: SliceMut<'a>,
     /// `[1]` the losses under the term's reduction, times its weight.
     pub value: SliceMut<'a>,
@@ -43,14 +43,14 @@ pub enum UnitScale<'a> {
     Given(Slice<'a>),
 }
 
-/// What an objective said about one unit. A sequence has one response, the second is 0.
+/// What an objective said about one unit, in the order of its responses, then zeros.
 #[derive(Clone, Copy)]
 pub(crate) struct UnitResult {
     /// The loss, times the weight of the pair.
     pub loss: f64,
     /// The derivative of that by the policy's sum of each response.
-    pub grads: [f64; 2],
-    /// The reward of each response.
+    pub grads: [f64; MAX_RESPONSES],
+    /// The rewards of the first two responses.
     pub rewards: [f64; 2],
 }
 
@@ -71,7 +71,7 @@ impl<'a> Objective<'a> {
         let (sequences, units) = (placed.sequences(), term.units());
         policy.check(place, sequences)?;
         if term.uses_reference() && reference.is_none() {
-            return Err(Error::MissingReference { objective: term.name() });
+            return Err(Error::Missing { objective: term.name(), what: "reference log-probs" });
         }
         if let Some(sums) = reference {
             same_values(place, "reference sums", sums, DType::F64, sequences)?;
@@ -85,7 +85,8 @@ impl<'a> Objective<'a> {
                 same_values(place, "upstream gradient", *scale, DType::F64, units)?;
             }
         }
-        check_scratch(place, "scratch of objective", backend.objective_scratch(units), &scratch)?;
+        let needed = backend.objective_scratch(term.all_members().len());
+        check_scratch(place, "scratch of objective", needed, &scratch)?;
         let backend = BackendId::of(backend);
         Ok(Self { backend, term: placed, policy, reference, outputs, scratch })
     }
@@ -114,32 +115,17 @@ impl UnitInputs<'_> {
     }
 
     pub(crate) fn evaluate(&self, unit: usize) -> UnitResult {
-        let mut members = self.term.members(unit).map(|sequence| self.response(sequence));
-        let mut member = || members.next().unwrap_or_default();
-        match self.term.over() {
-            Over::Pairs(objective) => {
-                let [beta, margin, soft_label, weight] = self.term.unit_inputs(unit);
-                let pair = Pair::new(member(), member())
-                    .with_beta(beta)
-                    .with_margin(margin)
-                    .with_soft_label(soft_label);
-                let evaluation = objective.evaluate(&pair);
-                let grad = evaluation.grad;
-                // A weight of 0 takes a pair out of the term, whatever its loss is.
-                UnitResult {
-                    loss: product(weight, evaluation.loss),
-                    grads: [product(weight, grad.chosen), product(weight, grad.rejected)],
-                    rewards: [evaluation.reward.chosen, evaluation.reward.rejected],
-                }
-            }
-            Over::Sequences(objective, _) => {
-                let evaluation = objective.evaluate(&Sequence::new(member()));
-                UnitResult {
-                    loss: evaluation.loss,
-                    grads: [evaluation.grad.response, 0.0],
-                    rewards: [evaluation.reward.response, 0.0],
-                }
-            }
+        let mut responses = [Response::default(); MAX_RESPONSES];
+        for (response, sequence) in responses.iter_mut().zip(self.term.members(unit)) {
+            *response = self.response(sequence);
+        }
+        let (evaluation, weight) = self.term.evaluate(unit, &responses);
+        let [first, second, ..] = evaluation.rewards;
+        // A weight of 0 takes a unit out of the term, whatever its loss is.
+        UnitResult {
+            loss: product(weight, evaluation.loss),
+            grads: evaluation.grads.map(|grad| product(weight, grad)),
+            rewards: [first, second],
         }
     }
 
@@ -175,5 +161,6 @@ impl UnitInputs<'_> {
         Response::new(self.policy.sums.get(sequence), self.policy.tokens.get(sequence))
             .with_reference(reference)
             .with_weights(self.policy.weights.get(sequence))
+            .with_score(self.term.scores().map_or(f64::NAN, |scores| scores[sequence]))
     }
 }

@@ -29,3 +29,5 @@ mod own_objectives;
 mod properties;
 #[path = "../../../sequence_sums.rs"]
 mod sequence_sums;
+#[path = "../../../units.rs"]
+mod units;

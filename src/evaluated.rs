@@ -1,0 +1,197 @@
+//! Stage 3 for all terms of a loss, over sums that are known.
+
+use crate::backend::Backend;
+use crate::batch::same_length;
+use crate::element::DType;
+use crate::error::{Error, Result};
+use crate::memory::{Buffer, Slice};
+use crate::metrics::{PairMetrics, SequenceMetrics};
+use crate::placed::{PlacedTerm, copy, numbers};
+use crate::stages::{Objective, ObjectiveOutputs, Totals, UnitScale};
+
+/// The gradient of the caller's own loss by what a forward call returned.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug)]
+pub enum Upstream<'a> {
+    /// By the loss: 1 for the gradient of the loss itself.
+    Loss(f64),
+    /// By the losses of each term's units, before the term's reduction and weight: one slice for
+    /// each term, in order.
+    Units(&'a [&'a [f64]]),
+}
+
+/// What one term came to.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq)]
+pub struct TermValue {
+    /// The losses of its units under the term's reduction, times the term's weight.
+    pub value: f64,
+    /// `[units]` losses, times the weight of the unit, before reduction and weight of the term.
+    pub losses: Vec<f64>,
+    /// `[units]` implicit rewards: of chosen and rejected for a pair, of the response and 0 for a
+    /// sequence or a reward.
+    pub rewards: Vec<[f64; 2]>,
+}
+
+/// The sums of a batch's sequences, and what the terms of a loss came to.
+#[derive(Debug)]
+pub(crate) struct Evaluated {
+    terms: Vec<PlacedTerm>,
+    policy: [Buffer; 3],
+    reference: Option<Buffer>,
+    values: Vec<TermValue>,
+    pair_metrics: Option<PairMetrics>,
+    sequence_metrics: Option<SequenceMetrics>,
+}
+
+/// What stage 3 writes for a term.
+struct TermOutputs {
+    losses: Buffer,
+    rewards: Buffer,
+    value: Buffer,
+}
+
+impl TermOutputs {
+    fn read(&self) -> Result<TermValue> {
+        let rewards = numbers(&self.rewards)?;
+        Ok(TermValue {
+            value: numbers(&self.value)?[0],
+            losses: numbers(&self.losses)?,
+            rewards: rewards.as_chunks().0.to_vec(),
+        })
+    }
+}
+
+impl Evaluated {
+    /// `policy` are sums, counted tokens and sums of their weights, by sequence. Waits for the device.
+    ///
+    /// # Errors
+    /// The device's own.
+    pub fn new(
+        backend: &dyn Backend,
+        terms: Vec<PlacedTerm>,
+        policy: [Buffer; 3],
+        reference: Option<Buffer>,
+    ) -> Result<Self> {
+        let (pair_metrics, sequence_metrics) = (None, None);
+        let mut evaluated =
+            Self { terms, policy, reference, values: vec![], pair_metrics, sequence_metrics };
+        let outputs: Vec<_> = (0..evaluated.terms.len())
+            .map(|term| evaluated.run(backend, term, None))
+            .collect::<Result<_>>()?;
+        evaluated.values = outputs.iter().map(TermOutputs::read).collect::<Result<_>>()?;
+        evaluated.measure()?;
+        Ok(evaluated)
+    }
+
+    /// `[sequences]` gradients by the sums.
+    ///
+    /// # Errors
+    /// An upstream gradient of another shape, or beyond the range of f32; the device's own.
+    pub fn grads(&self, backend: &dyn Backend, upstream: Upstream<'_>) -> Result<Buffer> {
+        let sequences = self.policy[0].slice().len();
+        let mut grads = backend.allocate(DType::F64, sequences)?;
+        for (term, scale) in self.scales(upstream)?.into_iter().enumerate() {
+            let copied = match scale {
+                UnitScale::Given(scale) => copy(backend, scale)?,
+                UnitScale::Reduced(_) => None,
+            };
+            let scale = copied.as_ref().map_or(scale, |copy| UnitScale::Given(copy.slice()));
+            self.run(backend, term, Some((&mut grads, scale)))?;
+        }
+        Ok(grads)
+    }
+
+    /// The sum of the terms' values.
+    pub fn loss(&self) -> f64 {
+        self.values.iter().map(|term| term.value).sum()
+    }
+
+    pub fn values(&self) -> &[TermValue] {
+        &self.values
+    }
+
+    pub fn pair_metrics(&self) -> Option<PairMetrics> {
+        self.pair_metrics
+    }
+
+    pub fn sequence_metrics(&self) -> Option<SequenceMetrics> {
+        self.sequence_metrics
+    }
+
+    pub fn totals(&self) -> Totals<'_> {
+        let [sums, tokens, weights] = self.policy.each_ref().map(Buffer::slice);
+        Totals { sums, tokens, weights }
+    }
+
+    pub fn reference(&self) -> Option<Slice<'_>> {
+        self.reference.as_ref().map(Buffer::slice)
+    }
+
+    /// Metrics from the first term over pairs and from the first over sequences.
+    fn measure(&mut self) -> Result<()> {
+        let [sums, tokens, _] = &self.policy;
+        let totals = [&*numbers(sums)?, &*numbers(tokens)?];
+        let first = |over_pairs: bool| {
+            let mut terms = self.terms.iter().map(PlacedTerm::term).zip(&self.values);
+            terms.find(|(term, _)| term.is_over_pairs() == over_pairs)
+        };
+        let pairs = first(true).map(|(term, value)| PairMetrics::new(term, &value.rewards, totals));
+        let sequences =
+            first(false).map(|(term, value)| SequenceMetrics::new(term, &value.rewards, totals));
+        (self.pair_metrics, self.sequence_metrics) = (pairs, sequences);
+        Ok(())
+    }
+
+    fn scales<'u>(&self, upstream: Upstream<'u>) -> Result<Vec<UnitScale<'u>>> {
+        match upstream {
+            Upstream::Loss(upstream) => {
+                check_upstream(upstream)?;
+                Ok(vec![UnitScale::Reduced(upstream); self.terms.len()])
+            }
+            Upstream::Units(terms) => {
+                same_length("upstream terms", self.terms.len(), terms.len())?;
+                terms
+                    .iter()
+                    .flat_map(|term| term.iter())
+                    .try_for_each(|&got| check_upstream(got))?;
+                Ok(terms.iter().map(|term| UnitScale::Given(Slice::new(term))).collect())
+            }
+        }
+    }
+
+    fn run(
+        &self,
+        backend: &dyn Backend,
+        term: usize,
+        grads: Option<(&mut Buffer, UnitScale<'_>)>,
+    ) -> Result<TermOutputs> {
+        let placed = &self.terms[term];
+        let (units, members) = (placed.term().units(), placed.term().all_members().len());
+        let mut outputs = TermOutputs {
+            losses: backend.allocate(DType::F64, units)?,
+            rewards: backend.allocate(DType::F64, 2 * units)?,
+            value: backend.allocate(DType::F64, 1)?,
+        };
+        let mut scratch = backend.allocate(DType::F64, backend.objective_scratch(members))?;
+        let stage = ObjectiveOutputs {
+            losses: outputs.losses.slice_mut(),
+            rewards: outputs.rewards.slice_mut(),
+            value: outputs.value.slice_mut(),
+            grads: grads.map(|(grads, scale)| (grads.slice_mut(), scale)),
+        };
+        let sums = (self.totals(), self.reference());
+        let scratch = scratch.slice_mut();
+        backend.objective(Objective::new(backend, placed, sums, stage, scratch)?)?;
+        Ok(outputs)
+    }
+}
+
+fn check_upstream(got: f64) -> Result<()> {
+    if got.abs() <= f64::from(f32::MAX) {
+        Ok(())
+    } else {
+        let (what, expected) = ("upstream gradient", "a finite number in the range of f32");
+        Err(Error::Scalar { what, expected, got })
+    }
+}
