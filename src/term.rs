@@ -272,6 +272,7 @@ impl Resolved {
         self.term.layout() != Layout::Sequences
     }
 
+    #[cfg(feature = "cuda")]
     pub(crate) fn objective(&self) -> &AnyObjective {
         &self.term.objective
     }

@@ -26,6 +26,7 @@ mod mask_dpo;
 mod mock_libcuda;
 mod objective;
 mod objective_source;
+mod objectives_table;
 mod own_objectives;
 mod properties;
 mod sequence_sums;

@@ -1,5 +1,5 @@
 crate::objective! {
-    /// AlphaPO (Gupta et al., 2025, eq. 5): SimPO with another shape of the reward,
+    /// AlphaPO (Gupta et al., 2025): SimPO with another shape of the reward,
     /// `r = beta * (1 - p^-alpha) / alpha`, `p` the exponential of the average log-prob;
     /// `-log sigmoid(r_w - r_l - gamma - margin)`. At alpha 0 it is SimPO.
     ///

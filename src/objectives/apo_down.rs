@@ -1,5 +1,5 @@
 crate::objective! {
-    /// Anchored Preference Optimization, down (D'Oosterlinck et al., 2024, eq. 4): for chosen
+    /// Anchored Preference Optimization, down (D'Oosterlinck et al., 2024): for chosen
     /// responses worse than the model's own, pushes both down and the rejected one further,
     /// `sigmoid(r_w) + 1 - sigmoid(r_w - r_l)`, `r = beta * log-ratio`.
     pub struct ApoDown {

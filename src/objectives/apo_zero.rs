@@ -1,5 +1,5 @@
 crate::objective! {
-    /// Anchored Preference Optimization, zero (D'Oosterlinck et al., 2024, eq. 3): pushes the chosen
+    /// Anchored Preference Optimization, zero (D'Oosterlinck et al., 2024): pushes the chosen
     /// response up and the rejected one down, `1 - sigmoid(r_w) + sigmoid(r_l)`,
     /// `r = beta * log-ratio`.
     ///

@@ -1,5 +1,5 @@
 crate::objective! {
-    /// Binary Classifier Optimization on pairs (Jung et al., 2024, eq. 12; TRL's `bco_pair`):
+    /// Binary Classifier Optimization on pairs (Jung et al., 2024; TRL's `bco_pair`):
     /// `-log sigmoid(r_w - shift) - log sigmoid(shift - r_l)`, `r = beta * log-ratio`.
     ///
     /// For data without pairs there is [`PointwiseLogistic`](super::PointwiseLogistic).

@@ -1,6 +1,6 @@
 crate::objective! {
-    /// The Bradley-Terry loss of a reward model (Ouyang et al., 2022, eq. 1), with margins (Llama 2;
-    /// Touvron et al., 2023, eq. 2) and centering (Eisenstein et al., 2023):
+    /// The Bradley-Terry loss of a reward model (Ouyang et al., 2022), with margins (Llama 2;
+    /// Touvron et al., 2023) and centering (Eisenstein et al., 2023):
     /// `-log sigmoid(u) + centering * (r_w + r_l)^2`, `u = r_w - r_l - margin`.
     ///
     /// The scaled form of HelpSteer2-Preference (Wang et al., 2024) is that with the weights of the

@@ -1,5 +1,5 @@
 crate::objective! {
-    /// Contrastive Preference Optimization (Xu et al., 2024, eq. 5): `-log sigmoid(u) - nll_weight *
+    /// Contrastive Preference Optimization (Xu et al., 2024): `-log sigmoid(u) - nll_weight *
     /// log-prob chosen`, `u = beta * (log-prob chosen - log-prob rejected) - margin`, on sums, without
     /// a reference.
     ///

@@ -1,7 +1,7 @@
 use super::Divergence;
 
 crate::objective! {
-    /// DiscoPOP, the log-ratio modulated loss (Lu et al., 2024, eq. 6):
+    /// DiscoPOP, the log-ratio modulated loss (Lu et al., 2024):
     /// `(1 - m) * -log sigmoid(u) + m * exp(-u)` with `m = sigmoid(u / temperature)`,
     /// `u = beta * (log-ratio chosen - log-ratio rejected)`.
     ///

@@ -1,7 +1,7 @@
 use super::Divergence;
 
 crate::objective! {
-    /// Efficient Exact Optimization on pairs (EXO; Ji et al., 2024, eq. 16): the reverse KL of the
+    /// Efficient Exact Optimization on pairs (EXO; Ji et al., 2024): the reverse KL of the
     /// policy's preference `q = sigmoid(u)` from a smoothed label,
     /// `q (log q - log(1 - e)) + (1 - q) (log(1 - q) - log e)`, `u = beta * (log-ratio chosen -
     /// log-ratio rejected)`.

@@ -1,5 +1,5 @@
 crate::objective! {
-    /// Kahneman-Tversky Optimization (Ethayarajh et al., 2024, eq. 8), for data without pairs:
+    /// Kahneman-Tversky Optimization (Ethayarajh et al., 2024), for data without pairs:
     /// `weight * (1 - sigmoid(beta * (d - z)))` of a desirable sequence and
     /// `weight * (1 - sigmoid(beta * (z - d)))` of an undesirable one, `d` the log-ratio and `z` the
     /// baseline.

@@ -14,8 +14,8 @@ mod units;
 pub use any::{AnyEvaluation, AnyObjective};
 pub use objective::{Evaluation, Inputs, Objective, Source};
 pub use parameter::{
-    BELOW_HALF, CHOICE, Description, Domain, FINITE, INSIDE_UNIT, NOT_NEGATIVE, POSITIVE,
-    Parameter, ParameterDescription, ParameterError, ParameterKind, SWITCH, UP_TO_HALF,
+    BELOW_HALF, CHOICE, Description, Domain, FINITE, INSIDE_UNIT, NOT_NEGATIVE, Named, NamedError,
+    POSITIVE, Parameter, ParameterDescription, ParameterError, ParameterKind, SWITCH, UP_TO_HALF,
 };
 pub use reduction::{LossSum, Reduction};
 pub use scalar::Divergence;
@@ -37,6 +37,21 @@ macro_rules! list {
             let mut list = vec![];
             $(list.extend($Name::examples().into_iter().map(AnyObjective::new));)*
             list
+        }
+
+        /// The objective of this name with parameters given by name: see its `from_named`.
+        ///
+        /// # Errors
+        /// An unknown name, a parameter that is unknown, stands twice or is missing, or a value outside
+        /// its domain.
+        pub fn from_named(
+            objective: &str,
+            parameters: &[(&str, f64)],
+        ) -> Result<AnyObjective, NamedError> {
+            match objective {
+                $(stringify!($Name) => $Name::from_named(parameters).map(AnyObjective::new),)*
+                _ => Err(NamedError::UnknownObjective { got: objective.to_owned() }),
+            }
         }
     };
 }

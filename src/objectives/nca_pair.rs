@@ -1,5 +1,5 @@
 crate::objective! {
-    /// Noise Contrastive Alignment on pairs (Chen et al., 2024, eq. 12; TRL's `nca_pair`):
+    /// Noise Contrastive Alignment on pairs (Chen et al., 2024; TRL's `nca_pair`):
     /// `-log sigmoid(r_w) - (log sigmoid(-r_w) + log sigmoid(-r_l)) / 2` on the absolute rewards
     /// `r = beta * log-ratio`.
     pub struct NcaPair {

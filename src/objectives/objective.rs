@@ -187,6 +187,33 @@ macro_rules! objective {
                 }
             )*
 
+            /// The objective with parameters given by name, in any order; those with a default may be
+            /// left out. A variant of an enum is its position, a switch 0 or 1.
+            ///
+            /// # Errors
+            /// A name that is unknown, stands twice or is missing, or a value outside its domain.
+            pub fn from_named(
+                values: &[(&str, f64)],
+            ) -> Result<Self, $crate::objectives::NamedError> {
+                #[allow(unused_imports)]
+                use $crate::objectives::{
+                    BELOW_HALF, CHOICE, Domain, FINITE, INSIDE_UNIT, NOT_NEGATIVE, POSITIVE,
+                    Parameter, SWITCH, UP_TO_HALF,
+                };
+                #[allow(unused_imports)]
+                use $crate::objectives::{Named, NamedError, Objective};
+                let names = [$(stringify!($required),)* $(stringify!($optional),)*];
+                #[allow(unused_variables)]
+                let named = Named::new(values, names)?;
+                let objective = Self {
+                    $($required: named.get(stringify!($required), None, $required_domain)?,)*
+                    $($optional: named.get(
+                        stringify!($optional), Some($default), $optional_domain)?,)*
+                };
+                objective.check().map_err(NamedError::Parameter)?;
+                Ok(objective)
+            }
+
             $(
                 /// With each of its options in use.
                 pub fn examples() -> Vec<Self> {

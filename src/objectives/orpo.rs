@@ -1,5 +1,5 @@
 crate::objective! {
-    /// Odds Ratio Preference Optimization (Hong, Lee and Thorne, 2024, eq. 6 and 7):
+    /// Odds Ratio Preference Optimization (Hong, Lee and Thorne, 2024):
     /// `-nll_weight * a_w - lambda * log sigmoid(log odds(a_w) - log odds(a_l))`, `a` the average
     /// log-prob and `odds = exp(a) / (1 - exp(a))`, without a reference.
     ///

@@ -76,6 +76,9 @@ pub trait Parameter: Copy {
 
     /// The value as the kernels get it.
     fn value(self) -> f64;
+
+    /// The parameter of this value, if it has one.
+    fn of(value: f64) -> Option<Self>;
 }
 
 /// What a parameter is.
@@ -100,6 +103,10 @@ impl Parameter for f64 {
     fn value(self) -> f64 {
         self
     }
+
+    fn of(value: f64) -> Option<Self> {
+        Some(value)
+    }
 }
 
 impl Parameter for bool {
@@ -107,6 +114,10 @@ impl Parameter for bool {
 
     fn value(self) -> f64 {
         f64::from(u8::from(self))
+    }
+
+    fn of(value: f64) -> Option<Self> {
+        [false, true].into_iter().find(|switch| switch.value() == value)
     }
 }
 
@@ -131,6 +142,10 @@ macro_rules! choice {
 
             fn value(self) -> f64 {
                 f64::from(self as u8)
+            }
+
+            fn of(value: f64) -> Option<Self> {
+                [$(Self::$Variant,)*].into_iter().find(|variant| variant.value() == value)
             }
         }
     };
@@ -158,4 +173,101 @@ pub struct ParameterDescription {
     pub expected: &'static str,
     /// The default of an optional parameter.
     pub default: Option<f64>,
+}
+
+/// Parameters by name, as a binding or a configuration file has them.
+#[derive(Debug)]
+pub struct Named<'a> {
+    values: &'a [(&'a str, f64)],
+}
+
+/// What is wrong with an objective that is given by names.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NamedError {
+    /// No objective of the list has this name.
+    UnknownObjective {
+        /// The name found.
+        got: String,
+    },
+    /// The objective has no parameter of this name.
+    UnknownParameter {
+        /// Those that it has.
+        expected: Vec<&'static str>,
+        /// The name found.
+        got: String,
+    },
+    /// A parameter stands twice.
+    Twice {
+        /// Its name.
+        got: String,
+    },
+    /// A parameter without a default is not given.
+    Missing {
+        /// Its name.
+        expected: &'static str,
+    },
+    /// A value outside its domain.
+    Parameter(ParameterError),
+}
+
+impl std::fmt::Display for NamedError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::UnknownObjective { got } => {
+                write!(f, "objective: expected the name of one in the list, got {got}")
+            }
+            Self::UnknownParameter { expected, got } => {
+                write!(f, "parameter: expected one of {expected:?}, got {got}")
+            }
+            Self::Twice { got } => write!(f, "parameter {got}: expected once, got twice"),
+            Self::Missing { expected } => {
+                write!(f, "parameter {expected}: expected a value, got none")
+            }
+            Self::Parameter(ParameterError { parameter, expected, got }) => {
+                write!(f, "{parameter}: expected {expected}, got {got}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for NamedError {}
+
+impl<'a> Named<'a> {
+    /// Of an objective with these parameters.
+    ///
+    /// # Errors
+    /// A name that is not among them, or one that stands twice.
+    pub fn new(
+        values: &'a [(&'a str, f64)],
+        expected: impl IntoIterator<Item = &'static str>,
+    ) -> Result<Self, NamedError> {
+        let expected: Vec<_> = expected.into_iter().collect();
+        for (position, &(name, _)) in values.iter().enumerate() {
+            let got = name.to_owned();
+            if !expected.contains(&name) {
+                return Err(NamedError::UnknownParameter { expected, got });
+            }
+            if values[..position].iter().any(|&(earlier, _)| earlier == name) {
+                return Err(NamedError::Twice { got });
+            }
+        }
+        Ok(Self { values })
+    }
+
+    /// The value of a parameter, or its default.
+    ///
+    /// # Errors
+    /// Neither, or a value that the parameter's type does not have.
+    pub fn get<P: Parameter>(
+        &self,
+        name: &'static str,
+        default: Option<P>,
+        domain: Domain,
+    ) -> Result<P, NamedError> {
+        let Some(&(_, got)) = self.values.iter().find(|&&(given, _)| given == name) else {
+            return default.ok_or(NamedError::Missing { expected: name });
+        };
+        let outside = ParameterError { parameter: name, expected: domain.expected, got };
+        P::of(got).ok_or(NamedError::Parameter(outside))
+    }
 }

@@ -1,5 +1,5 @@
 crate::objective! {
-    /// Preference-oriented Supervised Fine-Tuning (Fan et al., 2025, eq. 7): a Bradley-Terry loss of
+    /// Preference-oriented Supervised Fine-Tuning (Fan et al., 2025): a Bradley-Terry loss of
     /// the policy against aligned models on the same answer,
     /// `-log sigmoid(beta * (average log-prob - score) + gamma)`.
     ///

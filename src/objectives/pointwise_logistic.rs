@@ -1,7 +1,7 @@
 crate::objective! {
     /// Logistic loss of single sequences, for data without pairs: `-log sigmoid(u)` of a desirable one
     /// and `-log sigmoid(-u)` of an undesirable one, `u = beta * log-ratio - shift`. With the running
-    /// mean of the rewards as its shift it is BCO (Jung et al., 2024, eq. 12).
+    /// mean of the rewards as its shift it is BCO (Jung et al., 2024).
     ///
     /// Desirable sequences have the soft label 1, undesirable ones 0; BCO's density ratio, which
     /// weighs undesirable sequences, is given by the weights of the sequences. With beta 1 and

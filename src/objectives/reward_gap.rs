@@ -1,5 +1,5 @@
 crate::objective! {
-    /// The reward loss of inverse reinforcement learning in DR-IRL (Cheng et al., 2025), known from
+    /// The reward loss of inverse reinforcement learning in DR-IRL (2025), known from
     /// reading notes: `-(r_w - r_l) / beta`, the chosen response a demonstration and the rejected one
     /// the policy's own. Linear and unbounded below.
     ///

@@ -11,8 +11,7 @@ crate::choice! {
 }
 
 crate::objective! {
-    /// Reward-aware Preference Optimization (Nemotron-4; Adler et al., 2024, eq. 2; Sun et al.,
-    /// 2025): holds the policy's preference `b = sigmoid(u)` to that of a reward model,
+    /// Reward-aware Preference Optimization (Nemotron-4; Adler et al., 2024): holds the policy's preference `b = sigmoid(u)` to that of a reward model,
     /// `a = sigmoid(reward_scale * (score chosen - score rejected))`, `u` DPO's margin.
     ///
     /// The scores of the sequences are rewards. Not the RPO of Pang et al., which is DPO beside an

@@ -1,5 +1,5 @@
 crate::objective! {
-    /// Self-Consistency of Internal Rewards (SCIR; Zhou et al., 2025), its consistency term,
+    /// Self-Consistency of Internal Rewards (SCIR, 2025), its consistency term,
     /// reconstructed: the symmetric KL of two Bernoulli preferences,
     /// `weight * (sigmoid(u) - sigmoid(v)) * (u - v) + entropy_weight * (H(u) + H(v))`, with
     /// `u = beta * (log-ratio chosen - log-ratio rejected)` the implicit reward's, `v` the difference

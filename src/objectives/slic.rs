@@ -1,5 +1,5 @@
 crate::objective! {
-    /// Sequence Likelihood Calibration (SLiC-HF; Zhao et al., 2023, eq. 2, its first term):
+    /// Sequence Likelihood Calibration (SLiC-HF; Zhao et al., 2023), its first term:
     /// `max(0, delta - beta * (log-prob chosen - log-prob rejected))` on sums, without a reference.
     /// The paper's second term is an [`Nll`](super::Nll) term.
     ///

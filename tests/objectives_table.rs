@@ -1,0 +1,135 @@
+//! `docs/objectives.md` is written from the list of objectives.
+
+use std::fmt::Write;
+
+use prefuse::objectives::{
+    AnyObjective, Description, ParameterDescription, ParameterKind, objectives,
+};
+
+use crate::common::root;
+
+const HEAD: &str = "\
+# Objectives
+
+Every loss of the crate, from the list in [`src/objectives/mod.rs`](../src/objectives/mod.rs); this table is
+written from it. What its paper calls the loss is the default; where published code differs, that is an
+option. A loss over several kinds of units is a list of terms: [`papers.md`](papers.md) has the calls.
+
+`log-ratio` is the policy's sum of log-probs minus the reference's, over the counted tokens of a response
+under the batch's token weights. A parameter with a default is set by `with_` and its name. *Uses* names the
+inputs beside the policy's sums and counts: a reference, scores and a single sequence's soft labels have to be
+there, what is given for a pair (beta as a factor of the objective's, margin, soft label) may be; whatever
+is given and not used is an error. Each term over pairs or sequences also takes a weight for each of them.
+
+";
+
+const TAIL: &str = "\
+## Reductions
+
+What divides the sum of a term's losses ([`Reduction`](../src/objectives/reduction.rs)); the term's weight
+multiplies the result.
+
+| reduction | divisor | as in |
+|---|---|---|
+| `Mean` | the term's units: pairs, or sequences | every published pair loss; with `length_normalized` the mean over sequences of a mean over tokens |
+| `TokenMean` | the counted tokens of the term's units, at least 1 | TRL's `sft` term |
+| `Divisor(n)` | a number from outside | the tokens or pairs of a whole accumulation window or of all ranks; a fixed constant |
+| `Sum` | 1 | Plackett-Luce and other sums; a caller who divides later |
+";
+
+/// A doc comment's paragraph on one line, for a cell of a table.
+fn cell(paragraph: &str) -> String {
+    let mut text = paragraph.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+    // Links within the crate's own documentation lead nowhere here.
+    while let Some(start) = text.find("](super::").or(text.find("](crate::")) {
+        let end = start + text[start..].find(')').unwrap();
+        text.replace_range(start + 1..=end, "");
+    }
+    text.replace("[`", "`").replace("`]", "`")
+}
+
+fn default(parameter: &ParameterDescription) -> Option<String> {
+    let default = parameter.default?;
+    Some(match parameter.kind {
+        ParameterKind::Number => format!("{default}"),
+        ParameterKind::Switch => format!("{}", default == 1.0),
+        ParameterKind::OneOf { name, variants } => format!("{name}::{}", variants[default as usize]),
+    })
+}
+
+fn parameter(parameter: &ParameterDescription) -> String {
+    let default = default(parameter).map_or(String::new(), |default| format!(" = `{default}`"));
+    let domain = match parameter.kind {
+        ParameterKind::Number => parameter.expected.to_owned(),
+        ParameterKind::Switch => "a switch".to_owned(),
+        ParameterKind::OneOf { variants, .. } => variants.join(", "),
+    };
+    let doc = cell(parameter.doc);
+    format!("`{}`{default}: {} ({domain})", parameter.name, doc.trim_end_matches('.'))
+}
+
+fn row(table: &mut String, objective: &AnyObjective, description: &Description) {
+    let (name, inputs) = (objective.name(), objective.inputs());
+    let mut file = String::new();
+    for (position, letter) in name.chars().enumerate() {
+        if letter.is_uppercase() && position > 0 {
+            file.push('_');
+        }
+        file.extend(letter.to_lowercase());
+    }
+    assert!(root().join(format!("src/objectives/{file}.rs")).exists(), "{file}");
+    let what = cell(description.doc.split("\n\n").next().unwrap());
+    let parameters: Vec<_> = description.parameters.iter().map(parameter).collect();
+    let uses = [
+        (inputs.reference, "reference"),
+        (inputs.score, "scores"),
+        (inputs.soft_label, "soft label"),
+        (inputs.beta, "beta"),
+        (inputs.margin, "margin"),
+    ];
+    let uses: Vec<_> = uses.into_iter().filter(|(uses, _)| *uses).map(|(_, name)| name).collect();
+    writeln!(
+        table,
+        "| [`{name}`](../src/objectives/{file}.rs) | {what} | {} | {} |",
+        parameters.join("<br>"),
+        uses.join(", ")
+    )
+    .unwrap();
+}
+
+fn table() -> String {
+    let mut text = HEAD.to_owned();
+    for (unit, title) in [
+        ("Pair", "Over pairs: `Term::pairs`"),
+        ("Sequence", "Over single sequences: `Term::sequences`"),
+        ("JudgedPair", "Over pairs and a judge's verdicts: `Term::judged_pairs`"),
+        ("RewardPair", "Over pairs of rewards: `Term::reward_pairs`, in a `ScalarLoss`"),
+        ("Reward", "Over rewards: `Term::rewards`, in a `ScalarLoss`"),
+    ] {
+        writeln!(text, "## {title}\n").unwrap();
+        text += "| objective | what it is | parameters | uses |\n|---|---|---|---|\n";
+        let mut last = "";
+        for objective in objectives().iter().filter(|objective| objective.unit()[0] == unit) {
+            if objective.name() != last {
+                row(&mut text, objective, &objective.description().unwrap());
+                last = objective.name();
+            }
+        }
+        text.push('\n');
+    }
+    text + TAIL
+}
+
+#[test]
+fn the_table_is_that_of_the_list() {
+    let (path, table) = (root().join("docs/objectives.md"), table());
+    if std::env::var_os("PREFUSE_WRITE_DOCS").is_some() {
+        std::fs::write(&path, &table).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    let hint = "docs/objectives.md is stale: PREFUSE_WRITE_DOCS=1 cargo test objectives_table";
+    assert!(found == table, "{hint}");
+    let names: std::collections::BTreeSet<_> =
+        objectives().iter().map(AnyObjective::name).collect();
+    assert_eq!(table.matches("](../src/objectives/").count(), names.len() + 2);
+}
