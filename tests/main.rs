@@ -30,5 +30,6 @@ mod objectives_table;
 mod own_objectives;
 mod properties;
 mod sequence_sums;
+mod terms;
 mod threads;
 mod units;

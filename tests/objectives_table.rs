@@ -53,7 +53,9 @@ fn default(parameter: &ParameterDescription) -> Option<String> {
     Some(match parameter.kind {
         ParameterKind::Number => format!("{default}"),
         ParameterKind::Switch => format!("{}", default == 1.0),
-        ParameterKind::OneOf { name, variants } => format!("{name}::{}", variants[default as usize]),
+        ParameterKind::OneOf { name, variants } => {
+            format!("{name}::{}", variants[default as usize])
+        }
     })
 }
 

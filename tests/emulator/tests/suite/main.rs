@@ -29,5 +29,7 @@ mod own_objectives;
 mod properties;
 #[path = "../../../sequence_sums.rs"]
 mod sequence_sums;
+#[path = "../../../terms.rs"]
+mod terms;
 #[path = "../../../units.rs"]
 mod units;
