@@ -7,6 +7,7 @@ mod backends;
 mod bad_call;
 mod bad_input;
 mod bad_stage;
+mod bad_terms;
 #[cfg(unix)]
 mod build_script;
 mod common;

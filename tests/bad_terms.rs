@@ -1,0 +1,171 @@
+//! Terms and what is given for their units: every mistake is its own error, and names both sides.
+
+use prefuse::batch::{Batch, Pairs, ReferenceLogProbs};
+use prefuse::objectives::{
+    BradleyTerry, Divergence, Dpo, ExoPair, Kto, NamedError, Nll, ParameterError, RewardRegression,
+    Scir, SimPo, Sppo, from_named, objectives,
+};
+use prefuse::{Loss, ScalarLoss, Sequences, Term};
+
+use crate::common::{batch, ready, refused};
+
+#[test]
+fn what_is_given_for_sequences() {
+    let batch = || batch(&[0; 4], &[0, 2, 4]).unwrap();
+    refused(batch().with_scores(&[1.0]), "score: expected length 2, got 1");
+    refused(
+        batch().with_scores(&[0.5, f64::INFINITY]),
+        "score of sequence 1: expected a finite number, got inf",
+    );
+    refused(
+        batch().with_soft_labels(&[0.5, 1.5]),
+        "soft label of sequence 1: expected a number from 0 to 1, got 1.5",
+    );
+    refused(
+        batch().with_soft_labels(&[f64::NAN, 0.5]),
+        "soft label of sequence 0: expected a number from 0 to 1, got NaN",
+    );
+    refused(
+        batch().with_sequence_weights(&[1.0, f64::NAN]),
+        "weight of sequence 1: expected a finite number, got NaN",
+    );
+    refused(Batch::of_sequences(0), "tokens: expected at least 1, got 0");
+    let pairs = || Pairs::halves(1).unwrap();
+    refused(pairs().with_verdicts(vec![]), "verdicts: expected length 1, got 0");
+    refused(
+        pairs().with_verdicts(vec![(1, 1)]),
+        "pair 0: expected two different sequences, got 1 twice",
+    );
+    refused(
+        batch().with_pairs(pairs().with_verdicts(vec![(1, 2)]).unwrap()),
+        "verdict for rejected of pair 0: expected a sequence below 2, got 2",
+    );
+}
+
+#[test]
+fn what_a_term_looks_at() {
+    let one = |term: Term| Loss::new(ready(), [term]);
+    refused(one(Term::pairs(Sppo::new(0.1))), "Sppo: expected a batch with scores, got none");
+    refused(
+        one(Term::sequences(Kto::new(0.1), Sequences::All)),
+        "Kto: expected a batch with soft labels of the sequences, got none",
+    );
+    refused(
+        one(Term::judged_pairs(Scir::new(0.1))),
+        "Scir: expected a batch with verdicts on the pairs, got none",
+    );
+    refused(
+        one(Term::pairs(Dpo::new(0.1)).with_sequences(Sequences::Chosen)),
+        "Dpo: expected a selection of pairs, got one of sequences",
+    );
+    refused(
+        one(Term::sequences(Nll::new(), Sequences::All).with_pairs([0])),
+        "Nll: expected a selection of sequences, got one of pairs",
+    );
+    refused(
+        one(Term::pairs(Dpo::new(0.1)).with_pairs([0, 1])),
+        "Dpo: expected selection 1 below 1, the number of pairs, got 1",
+    );
+    refused(one(Term::pairs(Dpo::new(0.1)).with_pairs([])), "Dpo: expected at least 1 unit, got 0");
+    let without = batch(&[0; 4], &[0, 2, 4]).unwrap();
+    refused(
+        Loss::new(without, [Term::judged_pairs(Scir::new(0.1))]),
+        "Scir: expected a batch with reference log-probs, got none",
+    );
+}
+
+#[test]
+fn what_no_term_looks_at() {
+    let with = |batch: Batch<'static>, term: Term| Loss::new(batch, [term]);
+    let dpo = || Term::pairs(Dpo::new(0.1));
+    let nll = || Term::sequences(Nll::new(), Sequences::All);
+    let unused = |what: &str| format!("{what}: expected a term that uses them, got none");
+    refused(with(ready().with_scores(&[1.0, 2.0]).unwrap(), dpo()), &unused("scores"));
+    refused(
+        with(ready().with_soft_labels(&[1.0, 0.0]).unwrap(), nll()),
+        &unused("soft labels of the sequences"),
+    );
+    refused(
+        with(ready().with_sequence_weights(&[1.0, 0.0]).unwrap(), dpo()),
+        &unused("weights of the sequences"),
+    );
+    assert!(with(ready().with_sequence_weights(&[1.0, 0.0]).unwrap(), nll()).is_ok());
+    let pairs = Pairs::new(vec![(0, 1), (2, 3)]).unwrap();
+    let judged = pairs.clone().with_verdicts(vec![(2, 3), (0, 1)]).unwrap();
+    let batch = |pairs: Pairs<'static>| {
+        let batch = batch(&[0; 4], &[0, 1, 2, 3, 4]).unwrap();
+        batch.with_reference(ReferenceLogProbs::per_token(&[-1.0; 4])).unwrap().with_pairs(pairs)
+    };
+    refused(with(batch(judged).unwrap(), dpo()), &unused("verdicts on the pairs"));
+    // What is given for a pair that a term does not select is not that term's.
+    let margins = || pairs.clone().with_margin(&[0.0, 0.5]).unwrap();
+    let exo = || Term::pairs(ExoPair::new(0.1, 0.1));
+    assert!(with(batch(margins()).unwrap(), exo().with_pairs([0])).is_ok());
+    refused(
+        with(batch(margins()).unwrap(), exo()),
+        "margin of pair 1: ExoPair does not use it, expected the neutral 0, got 0.5",
+    );
+}
+
+#[test]
+fn batches_with_and_without_tokens() {
+    let scalars =
+        || Batch::of_sequences(2).and_then(|batch| batch.with_pairs(Pairs::halves(1)?)).unwrap();
+    refused(
+        Loss::new(scalars(), [Term::pairs(SimPo::new(2.0, 0.5))]),
+        "batch: expected one with tokens, got one of Batch::of_sequences",
+    );
+    refused(
+        ScalarLoss::new(ready(), [Term::reward_pairs(BradleyTerry::new())]),
+        "batch: expected one of Batch::of_sequences, got one with tokens",
+    );
+    let per_token = scalars().with_reference(ReferenceLogProbs::per_token(&[-1.0; 2])).unwrap();
+    refused(
+        ScalarLoss::new(per_token, [Term::pairs(Dpo::new(0.1))]),
+        "batch: expected reference sums per sequence, got log-probs per token",
+    );
+    refused(
+        ScalarLoss::new(scalars(), [Term::rewards(RewardRegression::new(), Sequences::All)]),
+        "RewardRegression: expected a batch with scores, got none",
+    );
+    refused(ScalarLoss::new(scalars(), []), "terms: expected at least 1, got 0");
+}
+
+#[test]
+fn objectives_by_name() {
+    let dpo = from_named("Dpo", &[("label_smoothing", 0.1), ("beta", 0.2), ("divergence", 2.0)]);
+    let expected =
+        Dpo::new(0.2).with_label_smoothing(0.1).with_divergence(Divergence::JensenShannon);
+    assert_eq!(format!("{:?}", dpo.unwrap()), format!("AnyObjective(On({expected:?}))"));
+    // Each of the list is made again by its own parameters.
+    for objective in objectives() {
+        let made = from_named(objective.name(), &objective.parameters()).unwrap();
+        assert_eq!(format!("{made:?}"), format!("{objective:?}"));
+    }
+    let error = |name: &str, parameters: &[(&str, f64)]| {
+        let error = from_named(name, parameters).unwrap_err();
+        (error.to_string(), error)
+    };
+    let got = |name: &str, parameters: &[(&str, f64)]| error(name, parameters).0;
+    assert_eq!(got("DPO", &[]), "objective: expected the name of one in the list, got DPO");
+    assert_eq!(got("Dpo", &[]), "parameter beta: expected a value, got none");
+    assert_eq!(
+        got("ExoPair", &[("beta", 0.1), ("smoothing", 0.1)]),
+        "parameter: expected one of [\"beta\", \"label_smoothing\", \"divergence\", \"alpha\"], got smoothing"
+    );
+    assert_eq!(
+        got("Dpo", &[("beta", 0.1), ("beta", 0.2)]),
+        "parameter beta: expected once, got twice"
+    );
+    assert_eq!(
+        got("Dpo", &[("beta", -0.1)]),
+        "beta: expected a number from 1e-30 to 1e30, got -0.1"
+    );
+    assert_eq!(
+        got("Dpo", &[("beta", 0.1), ("length_normalized", 2.0)]),
+        "length_normalized: expected true or false, got 2"
+    );
+    let divergence = ("Dpo", [("beta", 0.1), ("divergence", 4.0)]);
+    let outside = ParameterError { parameter: "divergence", expected: "a variant", got: 4.0 };
+    assert_eq!(error(divergence.0, &divergence.1).1, NamedError::Parameter(outside));
+}
