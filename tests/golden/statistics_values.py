@@ -2,7 +2,7 @@
 
 Plain Python written from the papers, without the Rust.
 
-Run: `python tests/golden/statistics.py [--check]`.
+Run: `python tests/golden/statistics_values.py [--check]`.
 It writes statistics_f64.json beside itself, or with --check exits with 1 if that file differs.
 """
 
