@@ -175,8 +175,8 @@ __device__ void add_grads(const ReduceArguments &a, double divisor, int64_t sequ
   double grad = a.grads[sequence];
   for (int64_t i = a.uses_offsets[sequence]; i < a.uses_offsets[sequence + 1]; ++i) {
     const int64_t use = a.uses[i];
-    const double scale =
-        a.unit_upstream == nullptr ? a.upstream * a.weight / divisor : a.unit_upstream[use / a.responses];
+    const double scale = a.unit_upstream == nullptr ? a.upstream * a.weight / divisor
+                                                    : a.unit_upstream[use / a.responses];
     grad += product(scale, a.unit_grads[use]);
   }
   a.grads[sequence] = grad;
@@ -215,8 +215,10 @@ extern "C" __global__ void __launch_bounds__(prefuse::REDUCE_THREADS)
   }
 }
 
+// 4 blocks a multiprocessor: left to itself ptxas aims at more, and spills around the calls of the f64
+// division's slow path (seen in 9 objectives, up to 40 bytes).
 #define OBJECTIVE(NAME, UNIT, PER_RESPONSE)                         \
-  extern "C" __global__ void __launch_bounds__(UNITS_THREADS)       \
+  extern "C" __global__ void __launch_bounds__(UNITS_THREADS, 4)    \
       objective_##UNIT##_##NAME(UnitsArguments a, NAME objective) { \
     evaluate_units<UNIT, PER_RESPONSE>(a, objective);               \
   }
