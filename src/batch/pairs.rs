@@ -110,7 +110,9 @@ impl<'a> Pairs<'a> {
     }
 
     /// `[pairs]` sequences of a judge's two verdicts: that the chosen and that the rejected sequence
-    /// is better, after a prompt that shows both; for objectives over judged pairs.
+    /// is better, after a prompt that shows both; for objectives over judged pairs. Where a verdict is
+    /// one token, both are labels of the same row, which then stands in the pack twice, and its
+    /// gradient is the sum of the two.
     ///
     /// # Errors
     /// Another length, or two verdicts in one sequence. That the sequences exist is checked by
