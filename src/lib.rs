@@ -12,7 +12,8 @@
 //! | 4 [`logit_grads`](Backend::logit_grads) | the gradient by the logits, in place or not | one read, one write |
 //!
 //! [`Loss`] runs them in order; start there. [`token_log_probs`] is stage 1 by itself, with its own
-//! gradient, for a loss of yours that this crate does not know.
+//! gradient, for a loss of yours that this crate does not know; [`Loss::evaluate`] goes on from it.
+//! [`ScalarLoss`] is stage 3 by itself, for rewards and for sums of log-probs that are known.
 //!
 //! # Where things are
 //!

@@ -106,7 +106,8 @@ fn sources() -> Result<Vec<PathBuf>> {
     let kept = listed.lines().map(PathBuf::from).filter(|path| {
         let source =
             path.extension().is_some_and(|e| ["rs", "cu", "cuh", "toml"].iter().any(|&s| e == s));
-        (source || path.starts_with("tests/golden")) && root().join(path).is_file()
+        (source || path.starts_with("tests/golden") || path.starts_with("docs"))
+            && root().join(path).is_file()
     });
     Ok(kept.collect())
 }

@@ -39,7 +39,7 @@ const WITHOUT_KERNELS: (&str, &str) = ("PREFUSE_NVCC", "off");
 fn steps() -> Vec<Step> {
     let mut steps = vec![
         step("format of Rust", Cargo(&["fmt", "--all", "--check"], &[])),
-        step("format of CUDA and Python", Tools(check_format)),
+        step("format of objectives, CUDA and Python", Tools(check_format)),
         step("build beside a newer nvcc", Own(newer_nvcc::check)),
     ];
     if kernels::sources().is_ok_and(|sources| !sources.is_empty()) {
@@ -185,6 +185,9 @@ pub fn format() -> Result<()> {
 }
 
 fn check_format(toolchain: &Toolchain) -> Result<()> {
+    // cargo fmt does not see the modules that the list's macro declares.
+    let objectives = process::files(&root().join("src/objectives"), &["rs"])?;
+    run(command("rustfmt").args(["--check", "--edition", "2024"]).args(objectives))?;
     run(command(&toolchain.clang_format).args(["--dry-run", "-Werror"]).args(clang_sources()?))?;
     run(command(&toolchain.ruff).args(["format", "--quiet", "--check", "."]))?;
     run(command(&toolchain.ruff).args(["check", "--quiet", "."]))
