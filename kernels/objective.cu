@@ -66,7 +66,7 @@ __device__ double or_nan(const double *values, int64_t sequence) {
 __device__ Response response(const UnitsArguments &a, int64_t member) {
   const int64_t sequence = a.members[member];
   return {a.policy[sequence], or_nan(a.reference, sequence), a.tokens[sequence],
-          a.token_weights[sequence], or_nan(a.scores, sequence)};
+          a.token_weights[sequence], or_nan(a.scores, sequence), or_nan(nullptr, 0)};
 }
 
 __device__ void load_unit(const UnitsArguments &a, int64_t unit, Pair &pair) {
@@ -222,6 +222,9 @@ extern "C" __global__ void __launch_bounds__(prefuse::REDUCE_THREADS)
       objective_##UNIT##_##NAME(UnitsArguments a, NAME objective) { \
     evaluate_units<UNIT, PER_RESPONSE>(a, objective);               \
   }
+
+// Those of kernels/token_objective.cu.
+#define TOKEN_OBJECTIVE(NAME)
 
 namespace prefuse {
 #include "objectives.cuh"

@@ -8,7 +8,7 @@ use crate::cuda::Cuda;
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Slice};
-use crate::stages::{LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads};
+use crate::stages::{LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads, TokenObjective};
 
 pub(crate) mod sealed {
     use crate::memory::Place;
@@ -92,6 +92,12 @@ pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
     /// # Errors
     /// The device's own.
     fn objective(&self, stage: Objective<'_>) -> Result<()>;
+
+    /// Stage 3 of a term over tokens: its losses, and its gradient by each token's log-prob and entropy.
+    ///
+    /// # Errors
+    /// The device's own.
+    fn token_objective(&self, stage: TokenObjective<'_>) -> Result<()>;
 
     /// Stage 4: the gradient by the logits.
     ///

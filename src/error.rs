@@ -321,6 +321,16 @@ pub enum Error {
         /// What was given.
         got: &'static str,
     },
+    /// A sequence that a term over tokens selects twice.
+    #[error("{objective}: expected each sequence once, got sequence {got} again at {position}")]
+    SequenceTwice {
+        /// The objective's name.
+        objective: &'static str,
+        /// Position in the selection.
+        position: usize,
+        /// The sequence.
+        got: usize,
+    },
     /// A selected pair that the batch does not have.
     #[error(
         "{objective}: expected selection {position} below {pairs}, the number of pairs, got {got}"

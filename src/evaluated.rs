@@ -6,8 +6,11 @@ use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Slice};
 use crate::metrics::{PairMetrics, SequenceMetrics};
-use crate::placed::{PlacedTerm, copy, numbers};
-use crate::stages::{Objective, ObjectiveOutputs, Totals, UnitScale};
+use crate::placed::{PlacedPacking, PlacedTerm, copy, numbers};
+use crate::stages::{
+    Objective, ObjectiveOutputs, TokenInputs, TokenObjective, TokenObjectiveGrads,
+    TokenObjectiveOutputs, Tokens, Totals, UnitScale,
+};
 
 /// The gradient of the caller's own loss by what a forward call returned.
 #[non_exhaustive]
@@ -26,11 +29,20 @@ pub enum Upstream<'a> {
 pub struct TermValue {
     /// The losses of its units under the term's reduction, times the term's weight.
     pub value: f64,
-    /// `[units]` losses, times the weight of the unit, before reduction and weight of the term.
+    /// `[units]` losses, times the weight of the unit, before reduction and weight of the term. For a
+    /// term over tokens the units are its sequences, and each has the sum of its tokens' losses.
     pub losses: Vec<f64>,
     /// `[units]` implicit rewards: of chosen and rejected for a pair, of the response and 0 for a
-    /// sequence or a reward.
+    /// sequence or a reward; none for a term over tokens.
     pub rewards: Vec<[f64; 2]>,
+}
+
+/// The tokens of a loss that has terms over them.
+#[derive(Clone, Copy)]
+pub(crate) struct TokenSide<'a> {
+    pub tokens: Tokens<'a>,
+    pub packing: &'a PlacedPacking,
+    pub inputs: TokenInputs<'a>,
 }
 
 /// The sums of a batch's sequences, and what the terms of a loss came to.
@@ -72,16 +84,83 @@ impl Evaluated {
         terms: Vec<PlacedTerm>,
         policy: [Buffer; 3],
         reference: Option<Buffer>,
+        side: Option<TokenSide<'_>>,
     ) -> Result<Self> {
         let (pair_metrics, sequence_metrics) = (None, None);
         let mut evaluated =
             Self { terms, policy, reference, values: vec![], pair_metrics, sequence_metrics };
+        // Everything is enqueued before anything is waited for.
         let outputs: Vec<_> = (0..evaluated.terms.len())
-            .map(|term| evaluated.run(backend, term, None))
+            .map(|term| match evaluated.terms[term].term().is_over_tokens() {
+                true => evaluated.run_tokens(backend, term, side, None).map(Outputs::Tokens),
+                false => evaluated.run(backend, term, None).map(Outputs::Units),
+            })
             .collect::<Result<_>>()?;
-        evaluated.values = outputs.iter().map(TermOutputs::read).collect::<Result<_>>()?;
+        let values = outputs.iter().enumerate().map(|(term, outputs)| match outputs {
+            Outputs::Units(outputs) => outputs.read(),
+            Outputs::Tokens(losses) => evaluated.token_term(term, numbers(losses)?),
+        });
+        evaluated.values = values.collect::<Result<_>>()?;
         evaluated.measure()?;
         Ok(evaluated)
+    }
+
+    fn token_term(&self, term: usize, losses: Vec<f64>) -> Result<TermValue> {
+        let counts = numbers(&self.policy[1])?;
+        let value = self.terms[term].term().token_value(&losses, &counts)?;
+        Ok(TermValue { value, losses, rewards: vec![] })
+    }
+
+    /// Adds the gradients of the terms over tokens, by log-prob and by entropy.
+    ///
+    /// # Errors
+    /// As those of [`grads`](Self::grads).
+    pub fn token_grads(
+        &self,
+        backend: &dyn Backend,
+        upstream: Upstream<'_>,
+        side: TokenSide<'_>,
+        (by_log_prob, mut by_entropy): (&mut Buffer, Option<&mut Buffer>),
+    ) -> Result<()> {
+        for (term, scale) in self.scales(upstream)?.into_iter().enumerate() {
+            if !self.terms[term].term().is_over_tokens() {
+                continue;
+            }
+            let copied = copied(backend, scale)?;
+            let scale = copied.as_ref().map_or(scale, |copy| UnitScale::Given(copy.slice()));
+            let entropy = by_entropy.as_mut().map(|entropy| entropy.slice_mut());
+            let grads = TokenObjectiveGrads { log_probs: by_log_prob.slice_mut(), entropy };
+            self.run_tokens(backend, term, Some(side), Some((grads, scale)))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a term looks at the entropies of the tokens.
+    pub fn uses_entropy(&self) -> bool {
+        self.terms.iter().any(|term| term.term().inputs_used().entropy)
+    }
+
+    /// Whether there are terms over tokens.
+    pub fn has_tokens(&self) -> bool {
+        self.terms.iter().any(|term| term.term().is_over_tokens())
+    }
+
+    fn run_tokens(
+        &self,
+        backend: &dyn Backend,
+        term: usize,
+        side: Option<TokenSide<'_>>,
+        grads: Option<(TokenObjectiveGrads<'_>, UnitScale<'_>)>,
+    ) -> Result<Buffer> {
+        let placed = &self.terms[term];
+        let (objective, what) = (placed.term().name(), "tokens");
+        let side = side.ok_or(Error::Missing { objective, what })?;
+        let mut losses = backend.allocate(DType::F64, placed.term().units())?;
+        let outputs = TokenObjectiveOutputs { losses: losses.slice_mut(), grads };
+        let inputs = (side.inputs, self.totals().tokens);
+        let tokens = (side.tokens, side.packing);
+        backend.token_objective(TokenObjective::new(backend, placed, tokens, inputs, outputs)?)?;
+        Ok(losses)
     }
 
     /// `[sequences]` gradients by the sums.
@@ -92,10 +171,10 @@ impl Evaluated {
         let sequences = self.policy[0].slice().len();
         let mut grads = backend.allocate(DType::F64, sequences)?;
         for (term, scale) in self.scales(upstream)?.into_iter().enumerate() {
-            let copied = match scale {
-                UnitScale::Given(scale) => copy(backend, scale)?,
-                UnitScale::Reduced(_) => None,
-            };
+            if self.terms[term].term().is_over_tokens() {
+                continue;
+            }
+            let copied = copied(backend, scale)?;
             let scale = copied.as_ref().map_or(scale, |copy| UnitScale::Given(copy.slice()));
             self.run(backend, term, Some((&mut grads, scale)))?;
         }
@@ -134,7 +213,7 @@ impl Evaluated {
         let totals = [&*numbers(sums)?, &*numbers(tokens)?];
         let first = |over_pairs: bool| {
             let mut terms = self.terms.iter().map(PlacedTerm::term).zip(&self.values);
-            terms.find(|(term, _)| term.is_over_pairs() == over_pairs)
+            terms.find(|(term, _)| !term.is_over_tokens() && term.is_over_pairs() == over_pairs)
         };
         let pairs = first(true).map(|(term, value)| PairMetrics::new(term, &value.rewards, totals));
         let sequences =
@@ -184,6 +263,19 @@ impl Evaluated {
         let scratch = scratch.slice_mut();
         backend.objective(Objective::new(backend, placed, sums, stage, scratch)?)?;
         Ok(outputs)
+    }
+}
+
+/// What a term left, still on the device.
+enum Outputs {
+    Units(TermOutputs),
+    Tokens(Buffer),
+}
+
+fn copied(backend: &dyn Backend, scale: UnitScale<'_>) -> Result<Option<Buffer>> {
+    match scale {
+        UnitScale::Given(scale) => copy(backend, scale),
+        UnitScale::Reduced(_) => Ok(None),
     }
 }
 

@@ -3,15 +3,16 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::backend::Backend;
-use crate::batch::{Batch, Logits, LogitsMut};
+use crate::batch::{Batch, Logits, LogitsMut, ReferenceLogProbs};
 use crate::element::DType;
 use crate::error::{Error, Result};
-use crate::evaluated::{Evaluated, TermValue, Upstream};
+use crate::evaluated::{Evaluated, TermValue, TokenSide, Upstream};
 use crate::memory::{Buffer, Slice};
 use crate::metrics::{PairMetrics, SequenceMetrics};
 use crate::placed::{PlacedPacking, copy};
 use crate::stages::{
-    MaskedRows, SequenceSums, Target, TokenGrads, TokenUpstream, Tokens, Totals, TotalsMut,
+    MaskedRows, SequenceSums, Target, TokenAdvantages, TokenGrads, TokenInputs, TokenUpstream,
+    Tokens, Totals, TotalsMut,
 };
 use crate::term::{Resolved, Term, check_inputs};
 use crate::token_log_probs::{RowOptions, TokenCopies, TokenLogProbs, token_log_probs};
@@ -55,8 +56,14 @@ pub struct Forward {
     copies: TokenCopies,
     packing: PlacedPacking,
     tokens: TokenLogProbs,
+    facts: TokenFacts,
     evaluated: Evaluated,
 }
+
+/// Copies of what a batch says of its tokens, for a backend that does not reach the caller's: old and
+/// reference log-probs, and advantages.
+#[derive(Debug)]
+struct TokenFacts([Option<Buffer>; 3]);
 
 impl<'a> Loss<'a> {
     /// A loss of at least one term.
@@ -102,7 +109,9 @@ impl<'a> Loss<'a> {
     pub fn forward(&self, backend: &dyn Backend, logits: Logits<'_>) -> Result<Forward> {
         let errors_taken = backend.errors_taken();
         let (labels, weights) = (self.batch.labels(), self.batch.weights());
-        let tokens = token_log_probs(backend, logits, labels, weights, self.rows)?;
+        let uses_entropy = self.terms.iter().any(|term| term.inputs_used().entropy);
+        let rows = if uses_entropy { self.rows.with_entropy() } else { self.rows };
+        let tokens = token_log_probs(backend, logits, labels, weights, rows)?;
         let forward = self.evaluate(backend, tokens)?;
         if backend.errors_taken() == errors_taken { Ok(forward) } else { Err(Error::ErrorTaken) }
     }
@@ -128,8 +137,12 @@ impl<'a> Loss<'a> {
         let counted = copies.tokens(batch.labels(), batch.weights())?;
         let policy = sequence_sums(backend, counted, &packing, tokens.log_probs())?;
         let reference = self.reference_sums(backend, counted, &packing)?;
-        let evaluated = Evaluated::new(backend, terms, policy, reference)?;
-        let forward = Forward { loss_id: self.id, copies, packing, tokens, evaluated };
+        let facts = self.facts(backend)?;
+        let inputs = self.token_inputs(&facts, &tokens);
+        let side = TokenSide { tokens: counted, packing: &packing, inputs };
+        let evaluated = Evaluated::new(backend, terms, policy, reference, Some(side))?;
+        let loss_id = self.id;
+        let forward = Forward { loss_id, copies, packing, tokens, facts, evaluated };
         if backend.errors_taken() == errors_taken { Ok(forward) } else { Err(Error::ErrorTaken) }
     }
 
@@ -178,25 +191,81 @@ impl<'a> Loss<'a> {
         if forward.loss_id != self.id {
             return Err(Error::OtherLoss);
         }
-        let grads = self.token_grads(backend, forward, upstream)?;
-        let upstream = TokenUpstream { log_probs: grads.slice(), entropy: None };
+        let (grads, by_entropy) = self.token_grads(backend, forward, upstream)?;
+        let by_entropy = by_entropy.as_ref().map(Buffer::slice).zip(forward.tokens.entropy());
+        let upstream = TokenUpstream { log_probs: grads.slice(), entropy: by_entropy };
         let tokens = forward.copies.tokens(self.batch.labels(), self.batch.weights())?;
         forward.tokens.run_logit_grads(backend, target, tokens, upstream, masked)
     }
 
-    /// The gradient by each token's log-prob: stage 3 for all terms, then stage 2 backwards.
+    /// The gradients by each token's log-prob and entropy: stage 3 for all terms, stage 2 backwards.
     fn token_grads(
         &self,
         backend: &dyn Backend,
         forward: &Forward,
         upstream: Upstream<'_>,
-    ) -> Result<Buffer> {
+    ) -> Result<(Buffer, Option<Buffer>)> {
         let tokens = forward.copies.tokens(self.batch.labels(), self.batch.weights())?;
+        let dtype = forward.tokens.log_probs().dtype();
         let sequence_grads = forward.evaluated.grads(backend, upstream)?;
-        let mut grads = backend.allocate(forward.tokens.log_probs().dtype(), tokens.count())?;
+        let mut grads = backend.allocate(dtype, tokens.count())?;
         let (from, to) = (sequence_grads.slice(), grads.slice_mut());
         backend.token_grads(TokenGrads::new(backend, from, tokens, &forward.packing, to)?)?;
-        Ok(grads)
+        if !forward.evaluated.has_tokens() {
+            return Ok((grads, None));
+        }
+        let mut entropy = match forward.evaluated.uses_entropy() {
+            true => Some(backend.allocate(dtype, tokens.count())?),
+            false => None,
+        };
+        let inputs = self.token_inputs(&forward.facts, &forward.tokens);
+        let side = TokenSide { tokens, packing: &forward.packing, inputs };
+        forward.evaluated.token_grads(backend, upstream, side, (&mut grads, entropy.as_mut()))?;
+        Ok((grads, entropy))
+    }
+
+    fn facts(&self, backend: &dyn Backend) -> Result<TokenFacts> {
+        let batch = &self.batch;
+        if !self.terms.iter().any(Resolved::is_over_tokens) {
+            return Ok(TokenFacts([None, None, None]));
+        }
+        let copied = |values: Option<Slice<'_>>| {
+            Ok(values.map(|values| copy(backend, values)).transpose()?.flatten())
+        };
+        let advantages = batch.advantages().map(|advantages| match advantages.sequences() {
+            Some(values) => Slice::new(values),
+            None => advantages.tokens().unwrap_or(Slice::new::<f64>(&[])),
+        });
+        Ok(TokenFacts([
+            copied(batch.old().and_then(ReferenceLogProbs::tokens))?,
+            copied(batch.reference().and_then(ReferenceLogProbs::tokens))?,
+            copied(advantages)?,
+        ]))
+    }
+
+    /// What the terms over tokens look at: copies, and where there are none the caller's.
+    fn token_inputs<'i>(
+        &'i self,
+        TokenFacts([old, reference, advantages]): &'i TokenFacts,
+        tokens: &'i TokenLogProbs,
+    ) -> TokenInputs<'i> {
+        let batch = &self.batch;
+        fn either<'i>(copy: &'i Option<Buffer>, own: Option<Slice<'i>>) -> Option<Slice<'i>> {
+            copy.as_ref().map(Buffer::slice).or(own)
+        }
+        let advantages = batch.advantages().and_then(|given| match given.sequences() {
+            Some(values) => {
+                either(advantages, Some(Slice::new(values))).map(TokenAdvantages::Sequences)
+            }
+            None => either(advantages, given.tokens()).map(TokenAdvantages::Tokens),
+        });
+        TokenInputs {
+            log_probs: tokens.log_probs(),
+            old: either(old, batch.old().and_then(ReferenceLogProbs::tokens)),
+            reference: either(reference, batch.reference().and_then(ReferenceLogProbs::tokens)),
+            entropy: tokens.entropy(),
+            advantages,
+        }
     }
 
     fn reference_sums(

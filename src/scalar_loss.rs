@@ -53,6 +53,9 @@ impl<'a> ScalarLoss<'a> {
             return Err(Error::BatchKind { expected, got });
         }
         let terms = resolve(&batch, terms)?;
+        if let Some(term) = terms.iter().find(|term| term.is_over_tokens()) {
+            return Err(Error::Missing { objective: term.name(), what: "tokens" });
+        }
         Ok(Self { batch, terms })
     }
 
@@ -81,7 +84,7 @@ impl<'a> ScalarLoss<'a> {
         let reference = sums.map(|(sums, _)| upload(sums)).transpose()?;
         let terms = self.terms.iter().map(|term| term.place(backend, &self.batch));
         let terms = terms.collect::<Result<_>>()?;
-        let evaluated = Evaluated::new(backend, terms, policy, reference)?;
+        let evaluated = Evaluated::new(backend, terms, policy, reference, None)?;
         Ok(ScalarForward { evaluated })
     }
 }

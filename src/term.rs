@@ -7,7 +7,7 @@ use crate::batch::{Batch, Pairs};
 use crate::error::{Error, Result};
 use crate::objectives::{
     AnyEvaluation, AnyObjective, Given, Inputs, JudgedPair, Objective, Pair, ParameterError,
-    Reduction, Response, Reward, RewardPair, Sequence,
+    Reduction, Response, Reward, RewardPair, Sequence, Token,
 };
 
 /// One term of a loss: an objective, the units that it looks at, and its share.
@@ -38,8 +38,15 @@ pub enum Sequences {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
     Sequences,
+    Tokens,
     Pairs,
     JudgedPairs,
+}
+
+impl Layout {
+    fn is_over_pairs(self) -> bool {
+        matches!(self, Self::Pairs | Self::JudgedPairs)
+    }
 }
 
 impl Term {
@@ -56,6 +63,12 @@ impl Term {
 
     /// An objective over sequences; weight 1, mean over the sequences.
     pub fn sequences(objective: impl Objective<Sequence> + 'static, sequences: Sequences) -> Self {
+        Self::new(AnyObjective::new(objective)).with_sequences(sequences)
+    }
+
+    /// An objective over the counted tokens of sequences; weight 1, mean over these tokens. A sequence
+    /// may be selected once.
+    pub fn tokens(objective: impl Objective<Token> + 'static, sequences: Sequences) -> Self {
         Self::new(AnyObjective::new(objective)).with_sequences(sequences)
     }
 
@@ -116,6 +129,7 @@ impl Term {
         match self.objective.responses().len() {
             1 => Layout::Sequences,
             2 => Layout::Pairs,
+            3 => Layout::Tokens,
             _ => Layout::JudgedPairs,
         }
     }
@@ -134,7 +148,7 @@ impl Term {
         let missing = |what| Err(Error::Missing { objective, what });
         let (layout, sequences) = (self.layout(), &self.sequences);
         match (layout, sequences, &self.pairs) {
-            (Layout::Sequences, _, Some(_)) => {
+            (Layout::Sequences | Layout::Tokens, _, Some(_)) => {
                 let (expected, got) = ("a selection of sequences", "one of pairs");
                 return Err(Error::Selection { objective, expected, got });
             }
@@ -153,7 +167,14 @@ impl Term {
         if inputs.soft_label && layout == Layout::Sequences && batch.soft_labels().is_none() {
             return missing("soft labels of the sequences");
         }
-        let over_pairs = layout != Layout::Sequences || *sequences == Sequences::Chosen;
+        if inputs.advantage && batch.advantages().is_none() {
+            return missing("advantages");
+        }
+        let per_token = batch.reference().is_some_and(|reference| reference.tokens().is_some());
+        if layout == Layout::Tokens && inputs.reference && !per_token {
+            return missing("reference log-probs per token");
+        }
+        let over_pairs = layout.is_over_pairs() || *sequences == Sequences::Chosen;
         if over_pairs && batch.pairs().is_none() {
             return missing("pairs");
         }
@@ -201,7 +222,7 @@ impl Term {
         let picked = |values: &[f64], at: &mut dyn Iterator<Item = usize>| {
             Cow::Owned(at.map(|index| values[index]).collect())
         };
-        if self.layout() == Layout::Sequences {
+        if !self.layout().is_over_pairs() {
             let of = |values: Option<&[f64]>| {
                 values.map(|values| picked(values, &mut members.iter().map(|&m| m as usize)))
             };
@@ -237,6 +258,15 @@ impl Term {
                 },
             });
         }
+        if self.layout() == Layout::Tokens {
+            let mut seen = vec![false; sequences];
+            for (position, &member) in members.iter().enumerate() {
+                if std::mem::replace(&mut seen[member as usize], true) {
+                    let (objective, got) = (self.name(), member as usize);
+                    return Err(Error::SequenceTwice { objective, position, got });
+                }
+            }
+        }
         let inputs = self.given(batch, &members).map(|values| values.map(Arc::from));
         let scores = batch.scores().filter(|_| self.inputs().score).map(Arc::from);
         Ok(Resolved { term: self.clone(), members, inputs, scores })
@@ -260,16 +290,38 @@ pub struct Resolved {
 impl Resolved {
     /// How many units the term looks at; at least 1.
     pub fn units(&self) -> usize {
-        self.members.len() / self.responses()
+        self.members.len() / self.members_of_unit()
     }
 
-    /// How many responses each unit has.
-    pub fn responses(&self) -> usize {
-        self.term.objective.responses().len()
+    /// How many responses of the batch each unit has.
+    pub(crate) fn members_of_unit(&self) -> usize {
+        match self.term.layout() {
+            Layout::Sequences | Layout::Tokens => 1,
+            Layout::Pairs => 2,
+            Layout::JudgedPairs => 4,
+        }
     }
 
     pub(crate) fn is_over_pairs(&self) -> bool {
-        self.term.layout() != Layout::Sequences
+        self.term.layout().is_over_pairs()
+    }
+
+    pub(crate) fn is_over_tokens(&self) -> bool {
+        self.term.layout() == Layout::Tokens
+    }
+
+    /// What the objective looks at.
+    pub(crate) fn inputs_used(&self) -> Inputs {
+        self.term.inputs()
+    }
+
+    pub(crate) fn log_ratio_bound(&self) -> f64 {
+        self.term.objective.log_ratio_bound()
+    }
+
+    /// The factor of a unit's losses.
+    pub(crate) fn unit_weight(&self, unit: usize) -> f64 {
+        self.inputs[3].as_ref().map_or(NEUTRAL[3], |weights| weights[unit])
     }
 
     #[cfg(feature = "cuda")]
@@ -279,14 +331,14 @@ impl Resolved {
 
     /// The sequences of a unit's responses.
     pub(crate) fn members(&self, unit: usize) -> impl Iterator<Item = usize> {
-        let responses = self.responses();
-        let members = &self.members[unit * responses..(unit + 1) * responses];
+        let count = self.members_of_unit();
+        let members = &self.members[unit * count..(unit + 1) * count];
         members.iter().map(|&sequence| sequence as usize)
     }
 
     /// The sequence of one of a unit's responses.
     pub(crate) fn member(&self, unit: usize, response: usize) -> usize {
-        self.members[unit * self.responses() + response] as usize
+        self.members[unit * self.members_of_unit() + response] as usize
     }
 
     /// `[units, responses]` sequences.
@@ -334,7 +386,6 @@ impl Resolved {
         self.term.weight
     }
 
-    #[cfg(feature = "cuda")]
     pub(crate) fn reduction(&self) -> Reduction {
         self.term.reduction
     }
@@ -366,8 +417,13 @@ pub(crate) fn check_inputs(terms: &[Resolved], batch: &Batch<'_>) -> Result<()> 
     let judged = terms.iter().any(|term| term.term.layout() == Layout::JudgedPairs);
     let verdicts = batch.pairs().and_then(Pairs::verdicts);
     let labelled = sequences().any(|term| term.term.inputs().soft_label);
+    let by_tokens = |by: &dyn Fn(Inputs) -> bool| {
+        terms.iter().any(|term| term.is_over_tokens() && by(term.term.inputs()))
+    };
     for (what, unused) in [
         ("scores", batch.scores().is_some() && !used(&|inputs| inputs.score)),
+        ("old log-probs", batch.old().is_some() && !by_tokens(&|inputs| inputs.old)),
+        ("advantages", batch.advantages().is_some() && !by_tokens(&|inputs| inputs.advantage)),
         ("soft labels of the sequences", batch.soft_labels().is_some() && !labelled),
         (
             "weights of the sequences",

@@ -33,4 +33,5 @@ mod properties;
 mod sequence_sums;
 mod terms;
 mod threads;
+mod token_objective;
 mod units;

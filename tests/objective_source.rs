@@ -58,6 +58,8 @@ PerSequence per_response(Sequence) {{ return {{}}; }}
 PerJudgedPair per_response(JudgedPair) {{ return {{}}; }}
 PerPair per_response(RewardPair) {{ return {{}}; }}
 PerSequence per_response(Reward) {{ return {{}}; }}
+void show(PerToken x) {{ show(x.policy); show(x.sequence); show(x.entropy); }}
+PerToken per_response(Token) {{ return {{}}; }}
 template <class Objective, class Unit> void show(Objective objective, Unit unit) {{
   double loss = 0.0;
   auto grad = per_response(unit), reward = per_response(unit);
@@ -95,8 +97,8 @@ int main() {{ prefuse::run(); }}
 /// The fields of a unit's struct, in order.
 fn fields(objective: &AnyObjective, (responses, given): &Unit) -> Vec<f64> {
     let all = |response: &Response| {
-        let Response { policy, reference, tokens, weights, score, .. } = *response;
-        [policy, reference, tokens, weights, score]
+        let Response { policy, reference, tokens, weights, score, old, .. } = *response;
+        [policy, reference, tokens, weights, score, old]
     };
     let count = objective.responses().len();
     let of_responses = || responses[..count].iter().flat_map(all);
@@ -106,6 +108,11 @@ fn fields(objective: &AnyObjective, (responses, given): &Unit) -> Vec<f64> {
         "Sequence" => of_responses().chain([given.soft_label]).collect(),
         "JudgedPair" => of_responses().collect(),
         "RewardPair" => policies().chain([given.margin, given.soft_label]).collect(),
+        "Token" => {
+            let [token, sequence, entropy, _] = responses;
+            let Response { policy, reference, score, old, .. } = *token;
+            vec![policy, old, reference, score, entropy.policy, sequence.policy, sequence.tokens]
+        }
         "Reward" => vec![responses[0].policy, responses[0].score],
         unit => panic!("{unit}"),
     }

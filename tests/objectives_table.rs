@@ -31,8 +31,9 @@ multiplies the result.
 
 | reduction | divisor | as in |
 |---|---|---|
-| `Mean` | the term's units: pairs, or sequences | every published pair loss; with `length_normalized` the mean over sequences of a mean over tokens |
+| `Mean` | the term's units: pairs, sequences, or for token objectives counted tokens | every published pair loss; with `length_normalized` the mean over sequences of a mean over tokens |
 | `TokenMean` | the counted tokens of the term's units, at least 1 | TRL's `sft` term |
+| `SequenceMean` | for token objectives, each sequence's counted tokens (at least 1) and the number of sequences; else as `Mean` | GRPO |
 | `Divisor(n)` | a number from outside | the tokens or pairs of a whole accumulation window or of all ranks; a fixed constant |
 | `Sum` | 1 | Plackett-Luce and other sums; a caller who divides later |
 ";
@@ -88,6 +89,9 @@ fn row(table: &mut String, objective: &AnyObjective, description: &Description) 
         (inputs.soft_label, "soft label"),
         (inputs.beta, "beta"),
         (inputs.margin, "margin"),
+        (inputs.advantage, "advantages"),
+        (inputs.old, "old log-probs (else the policy's own)"),
+        (inputs.entropy, "entropies"),
     ];
     let uses: Vec<_> = uses.into_iter().filter(|(uses, _)| *uses).map(|(_, name)| name).collect();
     writeln!(
@@ -104,6 +108,7 @@ fn table() -> String {
     for (unit, title) in [
         ("Pair", "Over pairs: `Term::pairs`"),
         ("Sequence", "Over single sequences: `Term::sequences`"),
+        ("Token", "Over sampled tokens: `Term::tokens`"),
         ("JudgedPair", "Over pairs and a judge's verdicts: `Term::judged_pairs`"),
         ("RewardPair", "Over pairs of rewards: `Term::reward_pairs`, in a `ScalarLoss`"),
         ("Reward", "Over rewards: `Term::rewards`, in a `ScalarLoss`"),

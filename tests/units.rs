@@ -22,9 +22,18 @@ pub fn random_unit(seed: u64, objective: &AnyObjective) -> Unit {
     let mut response = || {
         let (policy, reference) = (scale * rng.random::<f64>(), scale * rng.random::<f64>());
         let tokens = rng.random_range(0..30) as f64;
-        Response::new(policy, tokens).with_reference(reference).with_score(rng.random())
+        Response::new(policy, tokens)
+            .with_reference(reference)
+            .with_score(rng.random())
+            .with_old(policy + rng.random_range(-0.5..0.5))
     };
-    let responses = [response(), response(), response(), response()];
+    let mut responses = [response(), response(), response(), response()];
+    if objective.unit()[0] == "Token" {
+        // The sequence's log-ratio, and an entropy; an advantage of either sign.
+        responses[0].score = rng.random_range(-2.0..2.0);
+        responses[1] = Response::new(rng.random_range(-0.5..0.5), rng.random_range(1..9) as f64);
+        responses[2] = Response::new(rng.random_range(0.0..9.0), 1.0);
+    }
     let inputs = objective.inputs();
     let mut or = |used: bool, range: std::ops::Range<f64>, neutral: f64| {
         let value = rng.random_range(range);

@@ -11,6 +11,12 @@ __device__ inline double abs(double x) { return fabs(x); }
 
 __device__ inline double max(double a, double b) { return a > b || a != a ? a : b; }
 
+__device__ inline double min(double a, double b) { return a < b || a != a ? a : b; }
+
+__device__ inline double clip(double x, double low, double high) {
+  return x < low ? low : x > high ? high : x;
+}
+
 __device__ inline double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
 
 __device__ inline double softplus(double x) { return max(x, 0.0) + log1p(exp(-abs(x))); }
@@ -70,5 +76,24 @@ __device__ inline double divergence_margin(double kind, double alpha, double cho
   const double exponents = rate * (chosen - rejected) - log(chosen_length / rejected_length);
   return exponents == 0.0 ? 0.0 : product(exponents, first);
 }
+
+// The values of `KlEstimator` in src/objectives/scalar.rs.
+namespace KlEstimator {
+constexpr double K1 = 0.0, K2 = 1.0, K3 = 2.0;
+}
+
+__device__ inline double kl_estimate(double estimator, double difference) {
+  if (estimator == KlEstimator::K1) return difference;
+  if (estimator == KlEstimator::K2) return 0.5 * difference * difference;
+  return expm1(-difference) + difference;
+}
+
+__device__ inline double kl_slope(double estimator, double difference) {
+  if (estimator == KlEstimator::K1) return 1.0;
+  if (estimator == KlEstimator::K2) return difference;
+  return -expm1(-difference);
+}
+
+__device__ inline double select(bool condition, double a, double b) { return condition ? a : b; }
 
 }  // namespace prefuse

@@ -9,6 +9,7 @@ struct Response {
   double tokens;
   double weights;
   double score;
+  double old;
 };
 
 struct Pair {
@@ -57,6 +58,22 @@ struct RewardPair {
 struct Reward {
   double prediction;
   double target;
+};
+
+struct Token {
+  double policy;
+  double old;
+  double reference;
+  double advantage;
+  double entropy;
+  double sequence_log_ratio;
+  double tokens;
+};
+
+struct PerToken {
+  double policy;
+  double sequence;
+  double entropy;
 };
 
 }  // namespace prefuse

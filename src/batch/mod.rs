@@ -1,5 +1,6 @@
 //! What the caller hands over, checked when it is made, so that the stages need not.
 
+mod advantages;
 mod labels;
 mod logits;
 mod packing;
@@ -9,6 +10,7 @@ mod sentences;
 mod values;
 mod weights;
 
+pub use advantages::Advantages;
 pub use labels::{Labels, shift_labels};
 pub(crate) use logits::Shape;
 pub use logits::{Logits, LogitsMut};
@@ -39,6 +41,8 @@ pub struct Batch<'a> {
     packing: Packing,
     weights: Option<Weights<'a>>,
     reference: Option<ReferenceLogProbs<'a>>,
+    old: Option<ReferenceLogProbs<'a>>,
+    advantages: Option<Advantages<'a>>,
     pairs: Option<Pairs<'a>>,
     /// What the dataset says of each sequence: score, soft label, weight.
     given: [Option<Cow<'a, [f64]>>; 3],
@@ -58,8 +62,17 @@ impl<'a> Batch<'a> {
         if packing.tokens() != labels.len() {
             return Err(Error::CuSeqlensEnd { tokens: labels.len(), got: packing.tokens() });
         }
-        let (weights, reference, pairs, given) = (None, None, None, [None, None, None]);
-        Ok(Self { labels, packing, weights, reference, pairs, given, scalar: false })
+        Ok(Self {
+            labels,
+            packing,
+            weights: None,
+            reference: None,
+            old: None,
+            advantages: None,
+            pairs: None,
+            given: [None, None, None],
+            scalar: false,
+        })
     }
 
     /// A batch without tokens, for [`ScalarLoss`](crate::ScalarLoss): of each sequence one number is
@@ -96,6 +109,39 @@ impl<'a> Batch<'a> {
             same_length("reference sums", self.packing.sequences(), sums.len())?;
         }
         self.reference = Some(reference);
+        Ok(self)
+    }
+
+    /// Adds the log-probs of the policy that sampled the tokens, per token, for objectives on tokens.
+    /// Without them that policy is the current one.
+    ///
+    /// # Errors
+    /// Another length than the labels, or sums per sequence.
+    pub fn with_old(mut self, old: ReferenceLogProbs<'a>) -> Result<Self> {
+        match old.tokens() {
+            Some(log_probs) => same_length("old log-probs", self.tokens(), log_probs.len())?,
+            None => {
+                let (expected, got) = ("old log-probs per token", "sums per sequence");
+                return Err(Error::BatchKind { expected, got });
+            }
+        }
+        self.old = Some(old);
+        Ok(self)
+    }
+
+    /// Adds advantages, for objectives on tokens.
+    ///
+    /// # Errors
+    /// Another length than the sequences, or than the labels (per token).
+    pub fn with_advantages(mut self, advantages: Advantages<'a>) -> Result<Self> {
+        match (advantages.tokens(), advantages.sequences()) {
+            (Some(values), _) => same_length("advantages", self.tokens(), values.len())?,
+            (_, values) => {
+                let got = values.map_or(0, <[f64]>::len);
+                same_length("advantages", self.packing.sequences(), got)?;
+            }
+        }
+        self.advantages = Some(advantages);
         Ok(self)
     }
 
@@ -188,6 +234,16 @@ impl<'a> Batch<'a> {
         self.reference.as_ref()
     }
 
+    /// The log-probs of the policy that sampled the tokens, if any.
+    pub fn old(&self) -> Option<&ReferenceLogProbs<'a>> {
+        self.old.as_ref()
+    }
+
+    /// The advantages, if any.
+    pub fn advantages(&self) -> Option<&Advantages<'a>> {
+        self.advantages.as_ref()
+    }
+
     /// The pairs, if any.
     pub fn pairs(&self) -> Option<&Pairs<'a>> {
         self.pairs.as_ref()
@@ -220,6 +276,8 @@ impl<'a> Batch<'a> {
             packing: self.packing,
             weights: self.weights.map(Weights::into_owned).transpose()?,
             reference: self.reference.map(ReferenceLogProbs::into_owned).transpose()?,
+            old: self.old.map(ReferenceLogProbs::into_owned).transpose()?,
+            advantages: self.advantages.map(Advantages::into_owned).transpose()?,
             pairs: self.pairs.map(Pairs::into_owned),
         })
     }

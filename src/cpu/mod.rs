@@ -14,6 +14,7 @@ mod rows;
 mod sequence_sums;
 mod simd;
 mod state;
+mod token_objective;
 
 pub use simd::SimdLevel;
 
@@ -21,7 +22,9 @@ use crate::backend::{Backend, sealed};
 use crate::element::DType;
 use crate::error::Result;
 use crate::memory::Buffer;
-use crate::stages::{BackendId, LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads};
+use crate::stages::{
+    BackendId, LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads, TokenObjective,
+};
 use simd::Simd;
 
 /// Batches of fewer rows are split inside the rows too, so that no thread waits for the last row.
@@ -101,6 +104,11 @@ impl Backend for Cpu {
     fn objective(&self, stage: Objective<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
         objective::objective(stage)
+    }
+
+    fn token_objective(&self, stage: TokenObjective<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        token_objective::token_objective(stage)
     }
 
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()> {

@@ -16,7 +16,7 @@ pub(super) fn scratch(members: usize) -> usize {
 
 pub(super) fn objective(mut stage: Objective<'_>) -> Result<()> {
     let inputs = stage.inputs();
-    let responses = inputs.term.responses();
+    let responses = inputs.term.members_of_unit();
     let losses = stage.outputs.losses.host::<f64>()?;
     let rewards = stage.outputs.rewards.host::<f64>()?;
     let unit_grads = &mut stage.scratch.host::<f64>()?[..scratch(inputs.term.all_members().len())];

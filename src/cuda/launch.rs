@@ -143,6 +143,11 @@ pub(crate) fn objective(units: usize) -> LaunchShape {
     shape(units.div_ceil(128), 128, 1, 0)
 }
 
+/// A block a sequence.
+pub(crate) fn token_objective(sequences: usize) -> LaunchShape {
+    shape(sequences, 256, 1, 9 * 8)
+}
+
 /// One block: sums over all units.
 pub(crate) fn objective_reduce() -> LaunchShape {
     shape(1, 256, 1, 9 * 8)

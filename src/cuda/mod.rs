@@ -14,6 +14,7 @@ mod logit_grads;
 mod memory;
 mod objective;
 mod sequence_sums;
+mod token_objective;
 mod tokens;
 
 #[doc(hidden)]
@@ -29,7 +30,9 @@ use crate::backend::{Backend, sealed};
 use crate::element::DType;
 use crate::error::Result;
 use crate::memory::{Buffer, Place, Slice, SliceMut};
-use crate::stages::{BackendId, LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads};
+use crate::stages::{
+    BackendId, LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads, TokenObjective,
+};
 use context::Context;
 #[doc(hidden)]
 pub use driver::{Device, Driver, LaunchShape, Mapped};
@@ -237,6 +240,11 @@ impl Backend for Cuda {
     fn objective(&self, stage: Objective<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
         objective::objective(&self.context, stage)
+    }
+
+    fn token_objective(&self, stage: TokenObjective<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        token_objective::token_objective(&self.context, stage)
     }
 
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()> {

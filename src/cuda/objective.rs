@@ -93,7 +93,7 @@ impl Text {
 }
 
 /// The kernel of an objective whose text was compiled, and its parameters.
-fn compiled(objective: &AnyObjective) -> Option<(String, Vec<f64>)> {
+pub(super) fn compiled(objective: &AnyObjective) -> Option<(String, Vec<f64>)> {
     static TEXTS: OnceLock<Vec<Text>> = OnceLock::new();
     let texts = TEXTS.get_or_init(|| objectives().iter().filter_map(Text::of).collect());
     let text = Text::of(objective)?;
@@ -156,7 +156,7 @@ fn evaluate_on_host(stage: &mut Objective<'_>) -> Result<()> {
     let units = inputs.units();
     let mut losses = Vec::with_capacity(units);
     let (mut rewards, mut grads) = (Vec::with_capacity(2 * units), vec![0.0; stage.scratch.len()]);
-    let responses = term.responses();
+    let responses = term.members_of_unit();
     for (unit, grads) in grads.chunks_exact_mut(responses).take(units).enumerate() {
         let result = inputs.evaluate(unit);
         losses.push(result.loss);
@@ -182,7 +182,7 @@ fn reduce(context: &Context, stage: &Objective<'_>, tables: &Tables) -> Result<(
         unit_grads: address(&stage.scratch),
         units: units as i64,
         members: tables.members.slice().address(),
-        responses: term.responses() as i64,
+        responses: term.members_of_unit() as i64,
         tokens: stage.policy.tokens.address(),
         divisor: match term.reduction() {
             // Known on the device alone.

@@ -68,6 +68,11 @@ impl AnyObjective {
         self.0.evaluate(responses, given)
     }
 
+    /// Where an objective on tokens clips the terms of a sequence's log-ratio.
+    pub fn log_ratio_bound(&self) -> f64 {
+        self.0.log_ratio_bound()
+    }
+
     /// Its text, if it has one that is also CUDA C++.
     pub fn source(&self) -> Option<Source> {
         self.0.source()
@@ -92,6 +97,7 @@ trait OnResponses: std::fmt::Debug + Send + Sync {
     fn check(&self) -> Result<(), ParameterError>;
     fn inputs(&self) -> Inputs;
     fn evaluate(&self, responses: &[Response; MAX_RESPONSES], given: Given) -> AnyEvaluation;
+    fn log_ratio_bound(&self) -> f64;
     fn source(&self) -> Option<Source>;
     fn cuda(&self) -> Option<String>;
     fn description(&self) -> Option<Description>;
@@ -133,6 +139,10 @@ impl<U: Unit> OnResponses for On<U> {
             grads: U::spread(evaluation.grad),
             rewards: U::spread(evaluation.reward),
         }
+    }
+
+    fn log_ratio_bound(&self) -> f64 {
+        self.0.log_ratio_bound()
     }
 
     fn source(&self) -> Option<Source> {

@@ -18,10 +18,10 @@ pub use parameter::{
     POSITIVE, Parameter, ParameterDescription, ParameterError, ParameterKind, SWITCH, UP_TO_HALF,
 };
 pub use reduction::{LossSum, Reduction};
-pub use scalar::Divergence;
+pub use scalar::{Divergence, KlEstimator};
 pub use units::{
-    Given, JudgedPair, MAX_RESPONSES, Pair, PerJudgedPair, PerPair, PerSequence, Response, Reward,
-    RewardPair, Sequence, Unit,
+    Given, JudgedPair, MAX_RESPONSES, Pair, PerJudgedPair, PerPair, PerSequence, PerToken,
+    Response, Reward, RewardPair, Sequence, Token, Unit,
 };
 
 /// A line is a file and its objective, then what else the file has.
@@ -62,15 +62,20 @@ list! {
     apo_zero: ApoZero;
     bco_pair: BcoPair;
     bradley_terry: BradleyTerry;
+    cispo: Cispo;
     cpo: Cpo;
     disco_pop: DiscoPop;
     dpo: Dpo;
+    entropy_bonus: EntropyBonus;
     eurus: Eurus;
     exo_pair: ExoPair;
+    gmpo: Gmpo;
+    gspo: Gspo;
     hinge: Hinge;
     infi_fpo: InfiFpo;
     ipo: Ipo;
     irepo: Irepo;
+    kl_penalty: KlPenalty, Importance;
     kto: Kto;
     lcpo: Lcpo, LcpoBase;
     lcpo_cpo: LcpoCpo;
@@ -81,16 +86,21 @@ list! {
     orpo: Orpo;
     poft: Poft;
     pointwise_logistic: PointwiseLogistic;
+    ppo_clip: PpoClip;
+    reinforce: Reinforce;
     reward_gap: RewardGap;
     reward_regression: RewardRegression;
     reward_tie: RewardTie;
+    rloo: Rloo;
     robust: Robust;
     rpo: Rpo, RpoDistance;
+    sapo: Sapo;
     scir: Scir;
     sim_po: SimPo;
     slic: Slic;
     sppo: Sppo;
     sppo_hard: SppoHard;
+    trust_region: TrustRegion;
 }
 
 /// CUDA C++ of every objective of the list, for `kernels/objective.cu` to compile: a struct and its
@@ -101,7 +111,13 @@ pub fn cuda_source() -> String {
     for objective in objectives() {
         if let Some(body) = objective.cuda() {
             let (name, [unit, per_response]) = (objective.name(), objective.unit());
-            types.insert(name, format!("{body}\nOBJECTIVE({name}, {unit}, {per_response})\n"));
+            let on_tokens = objective.responses().len() == 3;
+            let entry = if on_tokens {
+                format!("TOKEN_OBJECTIVE({name})")
+            } else {
+                format!("OBJECTIVE({name}, {unit}, {per_response})")
+            };
+            types.insert(name, format!("{body}\n{entry}\n"));
         }
     }
     types.into_values().collect::<Vec<_>>().join("\n")

@@ -28,6 +28,12 @@ pub trait Objective<U: Unit>: std::fmt::Debug + Send + Sync {
     /// Loss, gradient and rewards of one unit.
     fn evaluate(&self, unit: &U) -> Evaluation<U>;
 
+    /// Of an objective on tokens: where the terms of
+    /// [`sequence_log_ratio`](crate::objectives::Token::sequence_log_ratio) are clipped.
+    fn log_ratio_bound(&self) -> f64 {
+        f64::INFINITY
+    }
+
     /// The text of [`evaluate`](Self::evaluate), if it is also CUDA C++.
     fn source(&self) -> Option<Source> {
         None
@@ -63,12 +69,26 @@ pub struct Inputs {
     pub soft_label: bool,
     /// The scores of the responses.
     pub score: bool,
+    /// The log-probs of the policy that sampled the tokens.
+    pub old: bool,
+    /// The advantages of the tokens.
+    pub advantage: bool,
+    /// The entropies of the tokens.
+    pub entropy: bool,
 }
 
 impl Inputs {
     /// Uses none.
-    pub const NONE: Self =
-        Self { reference: false, beta: false, margin: false, soft_label: false, score: false };
+    pub const NONE: Self = Self {
+        reference: false,
+        beta: false,
+        margin: false,
+        soft_label: false,
+        score: false,
+        old: false,
+        advantage: false,
+        entropy: false,
+    };
 }
 
 /// A body that Rust and CUDA C++ read alike, and the names that it uses.
@@ -119,7 +139,8 @@ impl Source {
 /// `f64`, `bool` or an enum made with [`choice!`](crate::choice), and its domain any
 /// [`Domain`](crate::objectives::Domain), your own or one of [`objectives`](crate::objectives). Every
 /// optional input that the body reads has to stand in `uses`: others are checked to be neutral, and an
-/// undeclared reference or score is NaN. `examples` may be left out; the list of this crate's
+/// undeclared reference or score is NaN. An objective on tokens may say `clips log_ratio at parameter`
+/// (see [`Token`](crate::objectives::Token)). `examples` may be left out; the list of this crate's
 /// objectives takes them, and the tests iterate over that.
 ///
 /// ```
@@ -158,6 +179,7 @@ macro_rules! objective {
                 = $default:expr, in $optional_domain:expr, set by $with:ident;)* }
         }
         uses($($input:ident),*)
+        $(clips log_ratio at $bound:ident)?
         $(examples [$($example:expr),* $(,)?])?
         fn evaluate($this:ident, $unit:ident: $Unit:ident) -> ($loss:ident, $grad:ident, $reward:ident) {
             $($body:tt)*
@@ -251,6 +273,12 @@ macro_rules! objective {
             fn inputs(&self) -> $crate::objectives::Inputs {
                 $crate::objectives::Inputs { $($input: true,)* ..$crate::objectives::Inputs::NONE }
             }
+
+            $(
+                fn log_ratio_bound(&self) -> f64 {
+                    self.$bound
+                }
+            )?
 
             #[allow(unused_parens, unused_imports, unused_assignments, unused_mut)]
             #[allow(clippy::assign_op_pattern, clippy::collapsible_else_if)]

@@ -32,7 +32,8 @@ impl LossSum {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Reduction {
-    /// Mean over the units, as all pair losses are published.
+    /// Mean over the units, as all pair losses are published; for objectives on tokens over the counted
+    /// tokens.
     #[default]
     Mean,
     /// Sum over the units.
@@ -40,6 +41,10 @@ pub enum Reduction {
     /// Sum over the units, divided by their counted tokens (at least 1): the token mean, for
     /// losses that are sums over tokens.
     TokenMean,
+    /// Mean over the sequences of each one's mean over its counted tokens (at least 1): GRPO's, for
+    /// objectives on tokens. For others the mean over the units, of losses that are divided by length
+    /// themselves.
+    SequenceMean,
     /// Sum over the units, divided by a number from outside, such as the count of the whole
     /// accumulation window or of all ranks.
     Divisor(f64),
@@ -49,7 +54,7 @@ impl Reduction {
     /// What divides the sum of the losses, for `units` units of `tokens` counted tokens.
     pub fn divisor(self, units: usize, tokens: f64) -> f64 {
         match self {
-            Self::Mean => units as f64,
+            Self::Mean | Self::SequenceMean => units as f64,
             Self::Sum => 1.0,
             Self::TokenMean => tokens.max(1.0),
             Self::Divisor(divisor) => divisor,

@@ -57,6 +57,42 @@ pub fn divergence_margin(
     if exponents == 0.0 { 0.0 } else { product(exponents, first) }
 }
 
+crate::choice! {
+    /// An estimator of the KL divergence from one sample (Schulman, 2020), `d = log-prob - reference
+    /// log-prob`.
+    pub enum KlEstimator {
+        /// `d`: unbiased, may be negative.
+        K1,
+        /// `d^2 / 2`: biased, never negative.
+        K2,
+        /// `exp(-d) + d - 1`: unbiased, never negative.
+        K3,
+    }
+}
+
+/// An estimate of the KL divergence from the difference of two log-probs.
+pub fn kl_estimate(estimator: KlEstimator, difference: f64) -> f64 {
+    match estimator {
+        KlEstimator::K1 => difference,
+        KlEstimator::K2 => 0.5 * difference * difference,
+        KlEstimator::K3 => expm1(-difference) + difference,
+    }
+}
+
+/// The derivative of [`kl_estimate`] by the difference.
+pub fn kl_slope(estimator: KlEstimator, difference: f64) -> f64 {
+    match estimator {
+        KlEstimator::K1 => 1.0,
+        KlEstimator::K2 => difference,
+        KlEstimator::K3 => -expm1(-difference),
+    }
+}
+
+/// `a` if the condition holds, else `b`.
+pub fn select(condition: bool, a: f64, b: f64) -> f64 {
+    if condition { a } else { b }
+}
+
 /// The logistic function.
 pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + exp(-x))
@@ -138,6 +174,22 @@ pub fn log(x: f64) -> f64 {
 /// The magnitude.
 pub fn abs(x: f64) -> f64 {
     x.abs()
+}
+
+/// The smaller; NaN if either is NaN.
+pub fn min(a: f64, b: f64) -> f64 {
+    if a < b || a.is_nan() { a } else { b }
+}
+
+/// `x`, but no less than `low` and no more than `high`; NaN if it is NaN.
+pub fn clip(x: f64, low: f64, high: f64) -> f64 {
+    if x < low {
+        low
+    } else if x > high {
+        high
+    } else {
+        x
+    }
 }
 
 /// The larger; NaN if either is NaN.

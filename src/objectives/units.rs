@@ -52,12 +52,14 @@ pub struct Response {
     /// What a judge or another model said of the response; each objective that uses it says what it
     /// has to be. NaN for one that does not declare that it uses it.
     pub score: f64,
+    /// The sum under the policy that sampled the response; NaN where none is known.
+    pub old: f64,
 }
 
 impl Response {
     /// A response of `tokens` counted tokens of weight 1, without a reference.
     pub fn new(policy: f64, tokens: f64) -> Self {
-        Self { policy, reference: 0.0, tokens, weights: tokens, score: 0.0 }
+        Self { policy, reference: 0.0, tokens, weights: tokens, score: 0.0, old: f64::NAN }
     }
 
     /// The sum under the reference.
@@ -70,6 +72,12 @@ impl Response {
     #[must_use]
     pub fn with_weights(self, weights: f64) -> Self {
         Self { weights, ..self }
+    }
+
+    /// The sum under the policy that sampled the response.
+    #[must_use]
+    pub fn with_old(self, old: f64) -> Self {
+        Self { old, ..self }
     }
 
     /// The score.
@@ -293,6 +301,65 @@ impl Unit for Reward {
     }
 }
 
+/// One token of a sampled response, for policy gradients.
+#[repr(C)]
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Token {
+    /// Its log-prob under the policy.
+    pub policy: f64,
+    /// The same under the policy that sampled it, a constant; where that is not known it is the policy
+    /// itself, so that their ratio is 1 and has a gradient all the same.
+    pub old: f64,
+    /// The same under the reference.
+    pub reference: f64,
+    /// How much better than expected the response was, or this token.
+    pub advantage: f64,
+    /// The entropy of the policy's distribution at this token, in nats.
+    pub entropy: f64,
+    /// Sum of `policy - old` over the counted tokens of its sequence; each term is clipped at the
+    /// objective's bound, if it has one, above for a positive advantage and below for a negative one.
+    pub sequence_log_ratio: f64,
+    /// Counted tokens of its sequence; at least 1.
+    pub tokens: f64,
+}
+
+/// Derivatives by what an objective knows of a token.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PerToken {
+    /// By the token's own log-prob.
+    pub policy: f64,
+    /// By the sum of the sequence's log-ratios.
+    pub sequence: f64,
+    /// By the token's entropy.
+    pub entropy: f64,
+}
+
+impl Unit for Token {
+    type PerResponse = PerToken;
+    const NAMES: [&'static str; 2] = ["Token", "PerToken"];
+    /// What the policy says of the token, of its sequence, and its entropy: of each the `policy`.
+    const RESPONSES: &'static [&'static str] = &["policy", "sequence", "entropy"];
+
+    fn new_unit(responses: &[Response; MAX_RESPONSES], _: Given) -> Self {
+        let [token, sequence, entropy, _] = responses;
+        Self {
+            policy: token.policy,
+            old: token.old,
+            reference: token.reference,
+            advantage: token.score,
+            entropy: entropy.policy,
+            sequence_log_ratio: sequence.policy,
+            tokens: sequence.tokens,
+        }
+    }
+
+    fn spread(of: PerToken) -> [f64; MAX_RESPONSES] {
+        [of.policy, of.sequence, of.entropy, 0.0]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,20 +373,21 @@ mod tests {
         assert_eq!(offset_of!(Response, tokens), 16);
         assert_eq!(offset_of!(Response, weights), 24);
         assert_eq!(offset_of!(Response, score), 32);
-        assert_eq!(size_of::<Response>(), 40);
-        assert_eq!(offset_of!(Pair, rejected), 40);
-        assert_eq!(offset_of!(Pair, beta), 80);
-        assert_eq!(offset_of!(Pair, margin), 88);
-        assert_eq!(offset_of!(Pair, soft_label), 96);
-        assert_eq!(size_of::<Pair>(), 104);
+        assert_eq!(offset_of!(Response, old), 40);
+        assert_eq!(size_of::<Response>(), 48);
+        assert_eq!(offset_of!(Pair, rejected), 48);
+        assert_eq!(offset_of!(Pair, beta), 96);
+        assert_eq!(offset_of!(Pair, margin), 104);
+        assert_eq!(offset_of!(Pair, soft_label), 112);
+        assert_eq!(size_of::<Pair>(), 120);
         assert_eq!(offset_of!(PerPair, rejected), 8);
         assert_eq!(size_of::<PerPair>(), 16);
-        assert_eq!(offset_of!(Sequence, soft_label), 40);
-        assert_eq!(size_of::<Sequence>(), 48);
+        assert_eq!(offset_of!(Sequence, soft_label), 48);
+        assert_eq!(size_of::<Sequence>(), 56);
         assert_eq!(size_of::<PerSequence>(), 8);
-        assert_eq!(offset_of!(JudgedPair, verdict_chosen), 80);
-        assert_eq!(offset_of!(JudgedPair, verdict_rejected), 120);
-        assert_eq!(size_of::<JudgedPair>(), 160);
+        assert_eq!(offset_of!(JudgedPair, verdict_chosen), 96);
+        assert_eq!(offset_of!(JudgedPair, verdict_rejected), 144);
+        assert_eq!(size_of::<JudgedPair>(), 192);
         assert_eq!(offset_of!(PerJudgedPair, verdict_rejected), 24);
         assert_eq!(size_of::<PerJudgedPair>(), 32);
         assert_eq!(offset_of!(RewardPair, margin), 16);
@@ -327,5 +395,10 @@ mod tests {
         assert_eq!(size_of::<RewardPair>(), 32);
         assert_eq!(offset_of!(Reward, target), 8);
         assert_eq!(size_of::<Reward>(), 16);
+        assert_eq!(offset_of!(Token, advantage), 24);
+        assert_eq!(offset_of!(Token, sequence_log_ratio), 40);
+        assert_eq!(size_of::<Token>(), 56);
+        assert_eq!(offset_of!(PerToken, entropy), 16);
+        assert_eq!(size_of::<PerToken>(), 24);
     }
 }

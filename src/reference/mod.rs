@@ -4,12 +4,15 @@ mod log_probs;
 mod logit_grads;
 mod objective;
 mod sequence_sums;
+mod token_objective;
 
 use crate::backend::{Backend, sealed};
 use crate::element::DType;
 use crate::error::Result;
 use crate::memory::Buffer;
-use crate::stages::{BackendId, LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads};
+use crate::stages::{
+    BackendId, LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads, TokenObjective,
+};
 
 /// The plain backend: slow, for every element type, and easy to check by eye. With f64 logits all
 /// per-token numbers are f64 too.
@@ -65,6 +68,11 @@ impl Backend for Reference {
         BackendId::of(self).check(stage.backend)?;
         objective::objective(stage);
         Ok(())
+    }
+
+    fn token_objective(&self, stage: TokenObjective<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        token_objective::token_objective(stage)
     }
 
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()> {

@@ -4,6 +4,7 @@ mod log_probs;
 mod logit_grads;
 mod objective;
 mod sequence_sums;
+mod token_objective;
 
 pub use log_probs::{LogProbs, TokenOutputs};
 pub use logit_grads::{LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstream};
@@ -11,6 +12,10 @@ pub use logit_grads::{LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstre
 pub(crate) use objective::UnitInputs;
 pub use objective::{Objective, ObjectiveOutputs, UnitScale};
 pub use sequence_sums::{SequenceSums, TokenGrads, Totals, TotalsMut};
+pub(crate) use token_objective::TokenUnits;
+pub use token_objective::{
+    TokenAdvantages, TokenInputs, TokenObjective, TokenObjectiveGrads, TokenObjectiveOutputs,
+};
 
 use crate::backend::Backend;
 use crate::batch::{Batch, Labels, Logits, Weights, same_length};

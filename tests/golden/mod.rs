@@ -5,6 +5,7 @@ mod independent;
 mod objectives;
 mod token_log_probs;
 mod trl;
+mod trl_tokens;
 
 use serde_json::Value;
 

@@ -110,7 +110,10 @@ fn objectives_of_an_independent_script() {
         }
         *checked.entry(objective.name()).or_insert(0) += 1;
     }
-    let listed: BTreeSet<_> = objectives().iter().map(AnyObjective::name).collect();
+    // Those on tokens are TRL's: see `trl_tokens`.
+    let list = objectives();
+    let others = list.iter().filter(|objective| objective.unit()[0] != "Token");
+    let listed: BTreeSet<_> = others.map(AnyObjective::name).collect();
     assert!(checked.keys().copied().eq(listed), "{checked:?}");
     assert_eq!(checked.values().sum::<usize>(), 568);
     assert!(checked.values().all(|&cases| cases >= 4), "{checked:?}");

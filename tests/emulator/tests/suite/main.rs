@@ -31,5 +31,7 @@ mod properties;
 mod sequence_sums;
 #[path = "../../../terms.rs"]
 mod terms;
+#[path = "../../../token_objective.rs"]
+mod token_objective;
 #[path = "../../../units.rs"]
 mod units;

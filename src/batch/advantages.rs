@@ -1,0 +1,87 @@
+//! How much better than expected sampled responses were.
+
+use std::borrow::Cow;
+
+use crate::element::{DType, Element};
+use crate::error::{Error, Result};
+use crate::memory::{Place, Slice};
+
+/// Advantages of sequences or of single tokens, for objectives on tokens. They are constants for the
+/// gradient; `statistics` makes them from rewards.
+#[derive(Clone, Debug)]
+pub struct Advantages<'a>(Kind<'a>);
+
+#[derive(Clone, Debug)]
+enum Kind<'a> {
+    Sequences(Cow<'a, [f64]>),
+    Tokens(Vec<f64>),
+    TokensOnDevice(Slice<'a>),
+}
+
+impl<'a> Advantages<'a> {
+    /// `[sequences]` advantages; 0 takes a sequence out of the policy's gradient.
+    ///
+    /// # Errors
+    /// An advantage that is not finite.
+    pub fn per_sequence(advantages: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
+        let advantages = advantages.into();
+        let (input, expected) = ("advantage", "a finite number");
+        match advantages.iter().position(|advantage| !advantage.is_finite()) {
+            None => Ok(Self(Kind::Sequences(advantages))),
+            Some(sequence) => {
+                let got = advantages[sequence];
+                Err(Error::SequenceInput { input, sequence, expected, got })
+            }
+        }
+    }
+
+    /// `[tokens]` advantages, of any element type; those at tokens that do not count are not read.
+    pub fn per_token<T: Element>(advantages: &[T]) -> Self {
+        Self(Kind::Tokens(advantages.iter().map(|&advantage| advantage.to_f64()).collect()))
+    }
+
+    /// As [`per_token`](Self::per_token), f32 or f64, in host memory or in that of the backend that
+    /// will read them.
+    ///
+    /// # Errors
+    /// Another element type.
+    pub fn from_slice(advantages: Slice<'a>) -> Result<Self> {
+        let (what, got) = ("advantages", advantages.dtype());
+        if !matches!(got, DType::F32 | DType::F64) {
+            return Err(Error::DataType { what, expected: "f32 or f64", got });
+        }
+        Ok(Self(match advantages.place() {
+            Place::Host => Kind::Tokens(advantages.to_vec()?),
+            Place::Device(_) => Kind::TokensOnDevice(advantages),
+        }))
+    }
+
+    /// The advantages, if they are per token.
+    pub(crate) fn tokens(&self) -> Option<Slice<'_>> {
+        match &self.0 {
+            Kind::Sequences(_) => None,
+            Kind::Tokens(values) => Some(Slice::new(values)),
+            Kind::TokensOnDevice(values) => Some(*values),
+        }
+    }
+
+    /// The advantages, if they are per sequence.
+    pub(crate) fn sequences(&self) -> Option<&[f64]> {
+        match &self.0 {
+            Kind::Sequences(values) => Some(values),
+            _ => None,
+        }
+    }
+
+    /// A copy that owns its data, in host memory.
+    ///
+    /// # Errors
+    /// Reading a device.
+    pub fn into_owned(self) -> Result<Advantages<'static>> {
+        Ok(Advantages(match self.0 {
+            Kind::Sequences(values) => Kind::Sequences(Cow::Owned(values.into_owned())),
+            Kind::Tokens(values) => Kind::Tokens(values),
+            Kind::TokensOnDevice(values) => Kind::Tokens(values.to_vec()?),
+        }))
+    }
+}

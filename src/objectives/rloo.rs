@@ -1,0 +1,26 @@
+crate::objective! {
+    /// REINFORCE leave-one-out (RLOO; Ahmadian et al., 2024) as TRL trains it: PPO's clip on the ratio of
+    /// whole sequences, `ratio = exp(log-prob - old log-prob)` of the sums, the same for each token.
+    ///
+    /// The advantages are leave-one-out's. With [`SequenceMean`](super::Reduction::SequenceMean) it is
+    /// the mean over sequences.
+    pub struct Rloo {
+        required {
+            /// How far the ratio may fall or rise; 0.2.
+            epsilon: f64 in NOT_NEGATIVE,
+        }
+        optional {}
+    }
+    uses(old, advantage)
+    examples [Self::new(0.2)]
+    fn evaluate(self, token: Token) -> (loss, grad, reward) {
+        let ratio = exp(token.sequence_log_ratio);
+        let free = -product(ratio, token.advantage);
+        let clipped = -clip(ratio, 1.0 - self.epsilon, 1.0 + self.epsilon) * token.advantage;
+        let inside = ratio > 1.0 - self.epsilon && ratio < 1.0 + self.epsilon;
+        loss = max(free, clipped);
+        if (free > clipped || inside) {
+            grad.sequence = free;
+        }
+    }
+}

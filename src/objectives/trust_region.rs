@@ -1,0 +1,19 @@
+crate::objective! {
+    /// The trust region of TRPA (Su et al., 2025): `k3 = exp(-d) + d - 1` at each sampled token,
+    /// `d = log-prob - old log-prob`, held to `limit`; the term's weight is 0.001 in the released code.
+    pub struct TrustRegion {
+        required {}
+        optional {
+            /// The estimate is held to this magnitude.
+            limit: f64 = 10.0, in POSITIVE, set by with_limit;
+        }
+    }
+    uses(old)
+    examples [Self::new()]
+    fn evaluate(self, token: Token) -> (loss, grad, reward) {
+        let difference = token.policy - token.old;
+        let estimate = kl_estimate(KlEstimator::K3, difference);
+        loss = min(estimate, self.limit);
+        grad.policy = select(estimate > self.limit, 0.0, kl_slope(KlEstimator::K3, difference));
+    }
+}

@@ -1,0 +1,196 @@
+//! Losses on tokens of TRL 1.16: the GRPO family, RLOO and GMPO, through stage 3 and the terms.
+
+use prefuse::batch::{Advantages, Batch, Labels, Packing, ReferenceLogProbs};
+use prefuse::objectives::{
+    Cispo, EntropyBonus, Gmpo, Gspo, Importance, KlPenalty, PpoClip, Reduction, Rloo, Sapo,
+};
+use prefuse::stages::{
+    TokenAdvantages, TokenInputs, TokenObjective, TokenObjectiveGrads, TokenObjectiveOutputs,
+    Tokens, UnitScale,
+};
+use prefuse::{Backend, Reference, Sequences, Slice, SliceMut, Term};
+use serde_json::Value;
+
+use super::{TIGHT, close, load, number, numbers, shape};
+
+/// Rows of tokens, padded.
+struct Rows {
+    count: usize,
+    length: usize,
+    log_probs: Vec<f64>,
+    old: Vec<f64>,
+    reference: Vec<f64>,
+    entropy: Vec<f64>,
+    mask: Vec<f64>,
+    advantages: Vec<f64>,
+}
+
+impl Rows {
+    fn new(input: &Value) -> Self {
+        let [count, length] = shape(&input["token_logps"]).try_into().unwrap();
+        let get = |key: &str| numbers(&input[key]);
+        Self {
+            count,
+            length,
+            log_probs: get("token_logps"),
+            old: get("old_token_logps"),
+            reference: get("ref_token_logps"),
+            entropy: get("entropy"),
+            mask: get("mask"),
+            advantages: get("advantages"),
+        }
+    }
+
+    fn counts(&self) -> Vec<f64> {
+        self.mask.chunks(self.length).map(|row| row.iter().sum()).collect()
+    }
+
+    /// The value of the terms, and the gradients by log-prob.
+    fn run(&self, terms: &[Term], old: bool) -> (f64, Vec<f64>) {
+        let reference = Reference::new();
+        let ids: Vec<i64> =
+            self.mask.iter().map(|&counts| if counts == 0.0 { -100 } else { 1 }).collect();
+        let packing = Packing::padded(self.count, self.length).unwrap();
+        let batch = Batch::new(Labels::new(ids), packing)
+            .and_then(|batch| batch.with_old(ReferenceLogProbs::per_token(&self.old)))
+            .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&self.reference)))
+            .and_then(|batch| {
+                batch.with_advantages(Advantages::per_sequence(&self.advantages[..])?)
+            })
+            .unwrap();
+        let placed = batch.packing().place(&reference).unwrap();
+        let counts = self.counts();
+        let inputs = TokenInputs {
+            log_probs: Slice::new(&self.log_probs),
+            old: old.then(|| Slice::new(&self.old)),
+            reference: Some(Slice::new(&self.reference)),
+            entropy: Some(Slice::new(&self.entropy)),
+            advantages: Some(TokenAdvantages::Sequences(Slice::new(&self.advantages))),
+        };
+        let mut grads = vec![0.0; self.log_probs.len()];
+        let mut by_entropy = grads.clone();
+        let mut value = 0.0;
+        for term in terms {
+            let resolved = term.resolve(&batch).unwrap();
+            let term = resolved.place(&reference, &batch).unwrap();
+            let mut losses = vec![0.0; self.count];
+            let outputs = TokenObjectiveOutputs {
+                losses: SliceMut::new(&mut losses),
+                grads: Some((
+                    TokenObjectiveGrads {
+                        log_probs: SliceMut::new(&mut grads),
+                        entropy: Some(SliceMut::new(&mut by_entropy)),
+                    },
+                    UnitScale::Reduced(1.0),
+                )),
+            };
+            let tokens = (Tokens::of(&batch), &placed);
+            let known = (inputs, Slice::new(&counts));
+            let stage = TokenObjective::new(&reference, &term, tokens, known, outputs).unwrap();
+            reference.token_objective(stage).unwrap();
+            value += resolved.token_value(&losses, &counts).unwrap();
+        }
+        (value, grads)
+    }
+}
+
+/// The terms of a case of the GRPO family.
+fn terms(rows: &Rows, params: &Value) -> Vec<Term> {
+    let get = |key: &str, otherwise: f64| params.get(key).map_or(otherwise, number);
+    let tokens: f64 = rows.counts().iter().sum();
+    let sequences = rows.count as f64;
+    let kind = params["loss_type"].as_str().unwrap();
+    let reduction = match kind {
+        "grpo" | "sapo" => Reduction::SequenceMean,
+        "bnpo" => Reduction::TokenMean,
+        // TRL's count of the window is that of the batch times the accumulation steps here.
+        "dapo" | "cispo" => Reduction::Divisor(tokens.max(1.0)),
+        "dr_grpo" => Reduction::Divisor(sequences * 12.0),
+        "luspo" => Reduction::Divisor(sequences),
+        other => panic!("{other}"),
+    };
+    // All but the kinds with a divisor from outside are divided by the accumulation steps.
+    let steps = if ["dapo", "cispo"].contains(&kind) { 1.0 } else { get("gas", 1.0) };
+    let epsilon = get("eps", 0.2);
+    let high = get("eps_high", epsilon);
+    let sequence = params.get("level").is_some();
+    let all = || Sequences::All;
+    let policy = match (kind, sequence) {
+        ("cispo", _) => Term::tokens(Cispo::new(high), all()),
+        // TRL holds its temperatures in f32.
+        ("sapo", _) => {
+            let tau = f64::from(1.05_f32);
+            Term::tokens(Sapo::new().with_tau_negative(tau), all())
+        }
+        (_, true) => Term::tokens(Gspo::new(epsilon, high), all()),
+        _ => {
+            let cap = get("delta", 1e30);
+            Term::tokens(PpoClip::new(epsilon, high).with_ratio_cap(cap), all())
+        }
+    };
+    // On by default in TRL 1.16.
+    let corrected = params.get("bias_corr").is_none_or(|value| value.as_bool().unwrap());
+    let importance = match (corrected, sequence) {
+        (true, false) => Importance::Token,
+        (true, true) => Importance::Sequence,
+        _ => Importance::None,
+    };
+    let beta = get("beta", 0.0);
+    let kl = Term::tokens(KlPenalty::new().with_importance(importance), all());
+    // TRL's bonus is a mean over the tokens, whatever the policy's reduction.
+    let bonus = Term::tokens(EntropyBonus::new(), all()).with_weight(get("ent_coef", 0.0) / steps);
+    let [policy, kl] = [policy.with_weight(1.0 / steps), kl.with_weight(beta / steps)]
+        .map(|term| term.with_reduction(reduction));
+    vec![policy, kl, bonus]
+}
+
+#[test]
+fn grpo_family_of_trl() {
+    let file = load("grpo_trl1.16_f64");
+    let (mut used, mut left) = (0, 0);
+    for case in file["cases"].as_array().unwrap() {
+        let (id, params, expected) =
+            (case["id"].as_str().unwrap(), &case["params"], &case["expected"]);
+        // VESPO, and masks by entropy quantile or off-policy distance, are not this crate's.
+        let kind = params["loss_type"].as_str().unwrap();
+        if kind == "vespo" || ["quant", "off"].iter().any(|key| params.get(key).is_some()) {
+            left += 1;
+            continue;
+        }
+        let rows = Rows::new(&file["inputs"][case["input"].as_str().unwrap()]);
+        let old = params["use_old_logps"].as_bool().unwrap();
+        let (value, grads) = rows.run(&terms(&rows, params), old);
+        close(&[value], &[number(&expected["loss"])], TIGHT, id);
+        close(&grads, &numbers(&expected["grad_token_logps"]), TIGHT, id);
+        used += 1;
+    }
+    assert_eq!((used, left), (210, 30));
+}
+
+#[test]
+fn rloo_and_gmpo_of_trl() {
+    let file = load("rloo_gmpo_trl1.16_f64");
+    let mut used = 0;
+    for case in file["cases"].as_array().unwrap() {
+        let (id, params, expected) =
+            (case["id"].as_str().unwrap(), &case["params"], &case["expected"]);
+        let rows = Rows::new(&file["inputs"][case["input"].as_str().unwrap()]);
+        let epsilon = number(&params["eps"]);
+        let all = || Sequences::All;
+        let policy = match id.split('/').next().unwrap() {
+            "rloo" => Term::tokens(Rloo::new(epsilon), all()),
+            _ => Term::tokens(Gmpo::new(epsilon), all()),
+        };
+        let beta = params.get("beta").map_or(0.0, number);
+        let kl = Term::tokens(KlPenalty::new(), all()).with_weight(beta);
+        let terms = [policy, kl].map(|term| term.with_reduction(Reduction::SequenceMean));
+        let (mut value, grads) = rows.run(&terms, true);
+        // TRL counts a sequence without tokens with a ratio of 1, a constant.
+        let empty = rows.counts().into_iter().zip(&rows.advantages).filter(|(n, _)| *n == 0.0);
+        value -= empty.map(|(_, advantage)| advantage).sum::<f64>() / rows.count as f64;
+        close(&[value], &[number(&expected["loss"])], TIGHT, id);
+        close(&grads, &numbers(&expected["grad_token_logps"]), TIGHT, id);
+        used += 1;
+    }
+    assert_eq!(used, 15);
+}

@@ -1,0 +1,306 @@
+//! Stage 3 over tokens: the objectives of policy gradients, and the loop that runs them.
+
+use prefuse::batch::{Advantages, Batch, Labels, Packing, ReferenceLogProbs, Weights};
+use prefuse::objectives::{
+    AnyObjective, Cispo, EntropyBonus, Given, Gmpo, Gspo, Importance, KlPenalty, PpoClip,
+    Reduction, Reinforce, Response, Rloo, objectives,
+};
+use prefuse::stages::{
+    TokenAdvantages, TokenInputs, TokenObjective, TokenObjectiveGrads, TokenObjectiveOutputs,
+    Tokens, UnitScale,
+};
+use prefuse::{Backend, DType, Loss, Reference, Sequences, Term, Upstream};
+use rand::RngExt;
+
+use crate::backends::backends;
+use crate::common::{Placed, forward, gradient, labels, logits, refused, rng};
+use crate::units::random_unit;
+
+fn on_tokens() -> Vec<AnyObjective> {
+    objectives().into_iter().filter(|objective| objective.unit()[0] == "Token").collect()
+}
+
+/// Sequences of 700, 0, 1, 40 and 59 tokens: more than one round of a block's threads.
+const OFFSETS: [i64; 6] = [0, 700, 700, 701, 741, 800];
+const TOKENS: usize = 800;
+
+/// What is given for a run of the stage.
+#[derive(Clone, Copy)]
+struct Case {
+    old: bool,
+    by_token: bool,
+    reduction: Reduction,
+    given_scale: bool,
+}
+
+/// Losses, and gradients by log-prob and entropy, f32 as every fast backend has them.
+fn run(backend: &dyn Backend, objective: &AnyObjective, case: Case) -> [Vec<f64>; 3] {
+    let mut rng = rng(7);
+    let mut random = |count: usize, low: f64, high: f64| -> Vec<f64> {
+        (0..count).map(|_| f64::from(rng.random_range(low..high) as f32)).collect()
+    };
+    let log_probs = random(TOKENS, -3.0, 0.0);
+    let old: Vec<f64> =
+        log_probs.iter().zip(random(TOKENS, -0.6, 0.6)).map(|(x, d)| x + d).collect();
+    let reference = random(TOKENS, -3.0, 0.0);
+    let entropy = random(TOKENS, 0.0, 5.0);
+    let advantages = random(if case.by_token { TOKENS } else { 5 }, -2.0, 2.0);
+    let ids: Vec<i64> = (0..TOKENS as i64).map(|t| if t % 5 == 3 { -100 } else { t }).collect();
+    let weights: Vec<f32> = (0..TOKENS).map(|t| [1.0, 0.5, 0.0, 2.0][t % 4]).collect();
+    let counted = |t: usize| ids[t] != -100 && weights[t] != 0.0;
+    let counts: Vec<f64> = OFFSETS
+        .windows(2)
+        .map(|w| (w[0] as usize..w[1] as usize).filter(|&t| counted(t)).count() as f64)
+        .collect();
+    let given = if case.by_token {
+        Advantages::per_token(&advantages)
+    } else {
+        Advantages::per_sequence(advantages.clone()).unwrap()
+    };
+    let batch = Batch::new(Labels::new(&ids[..]), Packing::new(&OFFSETS).unwrap())
+        .and_then(|batch| batch.with_weights(Weights::new(&weights[..])?))
+        .and_then(|batch| batch.with_old(ReferenceLogProbs::per_token(&old)))
+        .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&reference)))
+        .and_then(|batch| batch.with_advantages(given))
+        .and_then(|batch| batch.with_sequence_weights(&[1.0, 1.0, -0.5, 2.0, 0.0]))
+        .unwrap();
+    let term = Term::new(objective.clone())
+        .with_sequences(Sequences::Indices(vec![3, 0, 4, 1, 2]))
+        .with_weight(0.7)
+        .with_reduction(case.reduction);
+    let term = term.resolve(&batch).unwrap().place(backend, &batch).unwrap();
+    let packing = batch.packing().place(backend).unwrap();
+    let place = |values: &[f64]| Placed::floats(backend, DType::F32, values);
+    let (log_probs, entropy) = (place(&log_probs), place(&entropy));
+    let (old, reference) = (Placed::new(backend, &old), place(&reference));
+    let (advantages, counts) = (Placed::new(backend, &advantages), Placed::new(backend, &counts));
+    let (ids, weights) = (Placed::new(backend, &ids), Placed::new(backend, &weights));
+    let upstream = Placed::new(backend, &[0.5, -1.0, 2.0, 1.0, 0.0]);
+    let mut losses = Placed::poisoned::<f64>(backend, 5);
+    let mut grads = [(); 2].map(|()| Placed::new(backend, &[0.25_f32; TOKENS]));
+    let [by_log_prob, by_entropy] = grads.each_mut().map(Placed::slice_mut);
+    let outputs = TokenObjectiveOutputs {
+        losses: losses.slice_mut(),
+        grads: Some((
+            TokenObjectiveGrads { log_probs: by_log_prob, entropy: Some(by_entropy) },
+            match case.given_scale {
+                true => UnitScale::Given(upstream.slice()),
+                false => UnitScale::Reduced(-1.5),
+            },
+        )),
+    };
+    let inputs = TokenInputs {
+        log_probs: log_probs.slice(),
+        old: case.old.then(|| old.slice()),
+        reference: Some(reference.slice()),
+        entropy: Some(entropy.slice()),
+        advantages: Some(match case.by_token {
+            true => TokenAdvantages::Tokens(advantages.slice()),
+            false => TokenAdvantages::Sequences(advantages.slice()),
+        }),
+    };
+    let labels = Labels::from_slice(ids.slice()).unwrap();
+    let weights = Weights::from_slice(weights.slice()).unwrap();
+    let tokens = (Tokens::new(&labels, Some(&weights)).unwrap(), &packing);
+    let stage = TokenObjective::new(backend, &term, tokens, (inputs, counts.slice()), outputs);
+    backend.token_objective(stage.unwrap()).unwrap();
+    let [by_log_prob, by_entropy] = grads.map(|grads| grads.slice().to_vec().unwrap());
+    [losses.read(), by_log_prob, by_entropy]
+}
+
+/// The fast backends have the reference's numbers: on the CPU its bits, on a device as far as the order
+/// of f64 sums and 2 ulp of the exponential allow; gradients are rounded to f32 twice.
+#[test]
+fn every_backend_has_the_numbers_of_the_reference() {
+    let cases = [
+        (true, false, Reduction::SequenceMean, false),
+        (false, true, Reduction::TokenMean, false),
+        (true, true, Reduction::Divisor(50.0), false),
+        (true, false, Reduction::Sum, true),
+    ];
+    for objective in on_tokens() {
+        for (old, by_token, reduction, given_scale) in cases {
+            let case = Case { old, by_token, reduction, given_scale };
+            let expected = run(&Reference::new(), &objective, case);
+            assert!(expected.iter().flatten().all(|x| x.is_finite()), "{objective:?}");
+            for backend in backends() {
+                let got = run(&*backend, &objective, case);
+                assert_eq!(run(&*backend, &objective, case), got, "{objective:?} {backend:?}");
+                if backend.name() != "cuda" {
+                    assert_eq!(got, expected, "{objective:?} {backend:?}");
+                    continue;
+                }
+                for (what, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                    let largest = expected.iter().fold(0.0_f64, |a, &b| a.max(b.abs()));
+                    // A sum of 700 terms in another order, whose exponent carries a sum of 700 too.
+                    let bound = if what == 0 { 1e-12 } else { 2f64.powi(-22) } * largest;
+                    for (got, expected) in got.iter().zip(expected) {
+                        let error = (got - expected).abs();
+                        assert!(error <= bound, "{objective:?} {what}: {got} for {expected}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The ratio is a constant for CISPO's gradient.
+#[test]
+fn cispo_is_reinforce_with_a_constant_ratio() {
+    let objective = AnyObjective::new(Cispo::new(1.2).with_floor(0.9));
+    for seed in 0..100 {
+        let (responses, given) = random_unit(seed, &objective);
+        let got = objective.evaluate(&responses, given);
+        let Response { policy, old, score, .. } = responses[0];
+        let slope = -(policy - old).exp().clamp(0.9, 1.2) * score;
+        approx::assert_relative_eq!(got.grads[0], slope, max_relative = 1e-12);
+        approx::assert_relative_eq!(got.loss, slope * policy, max_relative = 1e-12);
+    }
+}
+
+/// Log-ratios of +-1000 saturate where the loss is clipped, and are never NaN.
+#[test]
+fn extremes() {
+    for objective in on_tokens() {
+        for (policy, old) in [(-1e3, 0.0), (0.0, -1e3), (-1.0, -1.0), (0.0, 0.0)] {
+            for advantage in [-1.0, 0.0, 1.0] {
+                let token = Response::new(policy, 1.0)
+                    .with_old(old)
+                    .with_reference(old)
+                    .with_score(advantage);
+                let sequence = Response::new(policy - old, 1.0);
+                let responses = [token, sequence, Response::new(0.0, 1.0), Response::default()];
+                let got = objective.evaluate(&responses, Given::NEUTRAL);
+                let all = got.grads.iter().chain([&got.loss]);
+                let what = format!("{objective:?} {policy} {old} {advantage} {got:?}");
+                assert!(all.clone().all(|x| !x.is_nan()), "{what}");
+                // An unclipped ratio of exp(1000) is beyond f64.
+                let finite = policy <= old || objective.name() == "PpoClip" && advantage >= 0.0;
+                assert!(!finite || all.clone().all(|x| x.is_finite()), "{what}");
+            }
+        }
+    }
+}
+
+/// The gradient by the logits against differences of the whole loss: token ratios, sequence ratios with
+/// and without clipped terms, KL with importance, entropy, weights and masks, all at once.
+#[test]
+fn from_logits_to_gradient() {
+    let (tokens, vocab) = (24, 5);
+    let data: Vec<f64> =
+        logits::<f32>(3, tokens, vocab).iter().map(|&x| f64::from(x) / 8.0).collect();
+    let ids = labels(3, &data, vocab);
+    let packing = Packing::new(&[0, 5, 5, 13, 17, 23, 24]).unwrap();
+    let weights: Vec<f32> = (0..tokens).map(|t| [1.0, 0.5, 0.0, 2.0][t % 4]).collect();
+    let near =
+        |shift: f64| (0..tokens).map(|t| -1.6 + shift * (t as f64).sin()).collect::<Vec<_>>();
+    let batch = Batch::new(Labels::new(&ids[..]), packing)
+        .and_then(|batch| batch.with_weights(Weights::new(&weights[..])?))
+        .and_then(|batch| batch.with_old(ReferenceLogProbs::per_token(&near(0.3))))
+        .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&near(-0.5))))
+        .and_then(|batch| {
+            batch.with_advantages(Advantages::per_sequence(&[1.0, 0.5, -1.5, 0.7, -0.2, 2.0])?)
+        })
+        .unwrap();
+    let all = || Sequences::All;
+    let terms = [
+        Term::tokens(PpoClip::new(0.2, 0.28), all()).with_reduction(Reduction::SequenceMean),
+        Term::tokens(Gspo::new(0.4, 0.5), Sequences::Indices(vec![2, 0])).with_weight(0.5),
+        Term::tokens(Gmpo::new(0.4), all()).with_reduction(Reduction::TokenMean),
+        Term::tokens(Rloo::new(0.9), all()).with_reduction(Reduction::Divisor(6.0)),
+        Term::tokens(KlPenalty::new().with_importance(Importance::Sequence), all())
+            .with_weight(0.04),
+        Term::tokens(EntropyBonus::new(), all()).with_weight(0.3),
+        Term::sequences(prefuse::objectives::Nll::new(), all()).with_weight(0.01),
+    ];
+    let loss = Loss::new(batch, terms).unwrap();
+    let value = |data: &[f64]| forward(&loss, &Reference::new(), data).loss();
+    let truth = forward(&loss, &Reference::new(), &data);
+    let grads = gradient(&loss, &Reference::new(), &truth, &data, Upstream::Loss(1.0));
+    let mut kinks = 0;
+    for (index, &got) in grads.iter().enumerate() {
+        let at = |shift: f64| {
+            let mut data = data.clone();
+            data[index] += shift;
+            value(&data)
+        };
+        let step = 1e-4;
+        let central = |h: f64| (at(h) - at(-h)) / (2.0 * h);
+        let (coarse, fine) = (central(step), central(step / 2.0));
+        if (coarse - fine).abs() > 1e-6 {
+            kinks += 1;
+            continue;
+        }
+        approx::assert_relative_eq!(got, fine, epsilon = 2e-8, max_relative = 1e-6);
+    }
+    assert!(kinks < 4, "{kinks}");
+    // Every backend has these numbers.
+    for backend in backends().iter().filter(|b| b.dtypes().contains(&DType::F32)) {
+        let narrow: Vec<f32> = data.iter().map(|&x| x as f32).collect();
+        let got = forward(&loss, &**backend, &narrow);
+        approx::assert_relative_eq!(got.loss(), truth.loss(), epsilon = 1e-5);
+        let ours = gradient(&loss, &**backend, &got, &narrow, Upstream::Loss(1.0));
+        for (got, expected) in ours.iter().zip(&grads) {
+            approx::assert_relative_eq!(f64::from(*got), expected, epsilon = 1e-5);
+        }
+    }
+}
+
+#[test]
+fn bad_calls() {
+    let ready =
+        || Batch::new(Labels::new(&[1, 2, 0, 1]), Packing::new(&[0, 2, 4]).unwrap()).unwrap();
+    let advantages = || Advantages::per_sequence(&[1.0, -1.0]).unwrap();
+    let one = |batch, term| Loss::new(batch, [term]);
+    let ppo = || Term::tokens(PpoClip::new(0.2, 0.2), Sequences::All);
+    refused(one(ready(), ppo()), "PpoClip: expected a batch with advantages, got none");
+    refused(
+        Advantages::per_sequence(&[1.0, f64::NAN]),
+        "advantage of sequence 1: expected a finite number, got NaN",
+    );
+    refused(
+        ready().with_advantages(Advantages::per_sequence(&[1.0]).unwrap()),
+        "advantages: expected length 2, got 1",
+    );
+    refused(
+        ready().with_advantages(Advantages::per_token(&[1.0; 3])),
+        "advantages: expected length 4, got 3",
+    );
+    refused(
+        ready().with_old(ReferenceLogProbs::per_token(&[1.0; 3])),
+        "old log-probs: expected length 4, got 3",
+    );
+    refused(
+        ready().with_old(ReferenceLogProbs::per_sequence(&[1.0; 2])),
+        "batch: expected old log-probs per token, got sums per sequence",
+    );
+    let with = || ready().with_advantages(advantages()).unwrap();
+    let twice = Sequences::Indices(vec![1, 0, 1]);
+    refused(
+        one(with(), Term::tokens(PpoClip::new(0.2, 0.2), twice)),
+        "PpoClip: expected each sequence once, got sequence 1 again at 2",
+    );
+    refused(
+        one(with(), Term::tokens(KlPenalty::new(), Sequences::All)),
+        "KlPenalty: expected a batch with reference log-probs, got none",
+    );
+    let sums = ready().with_reference(ReferenceLogProbs::per_sequence(&[-1.0; 2])).unwrap();
+    refused(
+        one(sums, Term::tokens(KlPenalty::new(), Sequences::All)),
+        "KlPenalty: expected a batch with reference log-probs per token, got none",
+    );
+    let old = with().with_old(ReferenceLogProbs::per_token(&[-1.0; 4])).unwrap();
+    refused(
+        one(old, Term::tokens(Reinforce::new(), Sequences::All)),
+        "old log-probs: expected a term that uses them, got none",
+    );
+    refused(
+        one(with(), Term::tokens(EntropyBonus::new(), Sequences::All)),
+        "advantages: expected a term that uses them, got none",
+    );
+    let scalars = Batch::of_sequences(2).unwrap().with_advantages(advantages()).unwrap();
+    refused(
+        prefuse::ScalarLoss::new(scalars, [ppo()]),
+        "PpoClip: expected a batch with tokens, got none",
+    );
+}
