@@ -65,8 +65,8 @@ __device__ double or_nan(const double *values, int64_t sequence) {
 
 __device__ Response response(const UnitsArguments &a, int64_t member) {
   const int64_t sequence = a.members[member];
-  return {a.policy[sequence], or_nan(a.reference, sequence), a.tokens[sequence],
-          a.token_weights[sequence], or_nan(a.scores, sequence), or_nan(nullptr, 0)};
+  return {a.policy[sequence],        or_nan(a.reference, sequence), a.tokens[sequence],
+          a.token_weights[sequence], or_nan(a.scores, sequence),    or_nan(nullptr, 0)};
 }
 
 __device__ void load_unit(const UnitsArguments &a, int64_t unit, Pair &pair) {

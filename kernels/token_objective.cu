@@ -79,12 +79,12 @@ __device__ double old_log_prob(const TokenObjectiveArguments &a, int64_t token) 
 }
 
 // What a token adds to its sequence's log-ratio, and whether that has a gradient.
-struct LogRatio {
+struct RatioTerm {
   double value;
   bool free;
 };
 
-__device__ LogRatio log_ratio(const TokenObjectiveArguments &a, int64_t token, int64_t sequence) {
+__device__ RatioTerm log_ratio(const TokenObjectiveArguments &a, int64_t token, int64_t sequence) {
   const double ratio = double(a.log_probs[token]) - old_log_prob(a, token);
   const double by = advantage(a, token, sequence);
   if (by > 0.0 && ratio > a.bound) return {a.bound, false};
@@ -122,16 +122,18 @@ __device__ __forceinline__ void token_objective(const TokenObjectiveArguments &a
     ratio = sum_for_all(ratio, shared);
     const double weight = a.weight == nullptr ? 1.0 : a.weight[unit];
     const bool wants = a.grads != nullptr;
-    const double scale =
-        wants ? product(unit_scale(a, unit, counted_tokens, all), weight) : 0.0;
+    const double scale = wants ? product(unit_scale(a, unit, counted_tokens, all), weight) : 0.0;
     double loss = 0.0, by_sequence = 0.0;
     for (int64_t token = first; token < end; token += THREADS) {
       const Counted which = counted(a.tokens, token);
       if (!which.counts) continue;
       const double entropy = a.entropy == nullptr ? nothing() : double(a.entropy[token]);
-      const Token input = {double(a.log_probs[token]),    old_log_prob(a, token),
-                           at(a.reference, token),        advantage(a, token, sequence),
-                           entropy,                       ratio,
+      const Token input = {double(a.log_probs[token]),
+                           old_log_prob(a, token),
+                           at(a.reference, token),
+                           advantage(a, token, sequence),
+                           entropy,
+                           ratio,
                            max(counted_tokens, 1.0)};
       double token_loss = 0.0;
       PerToken grad = {}, reward = {};
@@ -163,10 +165,10 @@ __device__ __forceinline__ void token_objective(const TokenObjectiveArguments &a
 
 #define OBJECTIVE(NAME, UNIT, PER_RESPONSE)
 
-#define TOKEN_OBJECTIVE(NAME)                                            \
-  extern "C" __global__ void __launch_bounds__(THREADS, 2)               \
+#define TOKEN_OBJECTIVE(NAME)                                             \
+  extern "C" __global__ void __launch_bounds__(THREADS, 2)                \
       objective_Token_##NAME(TokenObjectiveArguments a, NAME objective) { \
-    token_objective(a, objective);                                       \
+    token_objective(a, objective);                                        \
   }
 
 namespace prefuse {
