@@ -8,7 +8,9 @@ use crate::cuda::Cuda;
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Slice};
-use crate::stages::{LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads, TokenObjective};
+use crate::stages::{
+    LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenObjective,
+};
 
 pub(crate) mod sealed {
     use crate::memory::Place;
@@ -92,6 +94,15 @@ pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
     /// # Errors
     /// The device's own.
     fn objective(&self, stage: Objective<'_>) -> Result<()>;
+
+    /// The f64 numbers of scratch that [`ranking`](Self::ranking) needs, for groups of `members` in all.
+    fn ranking_scratch(&self, members: usize) -> usize;
+
+    /// Stage 3 of a term over groups: its losses, and its gradient by each sequence's sum.
+    ///
+    /// # Errors
+    /// The device's own.
+    fn ranking(&self, stage: Ranking<'_>) -> Result<()>;
 
     /// Stage 3 of a term over tokens: its losses, and its gradient by each token's log-prob and entropy.
     ///

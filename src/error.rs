@@ -1,5 +1,6 @@
 //! What can be wrong with an input: facts with both sides named.
 
+use crate::batch::GroupsError;
 use crate::element::DType;
 
 /// The result of every fallible call of the crate.
@@ -331,6 +332,9 @@ pub enum Error {
         /// The sequence.
         got: usize,
     },
+    /// Groups that are none.
+    #[error(transparent)]
+    Groups(#[from] GroupsError),
     /// A selected pair that the batch does not have.
     #[error(
         "{objective}: expected selection {position} below {pairs}, the number of pairs, got {got}"

@@ -8,8 +8,8 @@ use crate::memory::{Buffer, Slice};
 use crate::metrics::{PairMetrics, SequenceMetrics};
 use crate::placed::{PlacedPacking, PlacedTerm, copy, numbers};
 use crate::stages::{
-    Objective, ObjectiveOutputs, TokenInputs, TokenObjective, TokenObjectiveGrads,
-    TokenObjectiveOutputs, Tokens, Totals, UnitScale,
+    Objective, ObjectiveOutputs, Ranking, RankingOutputs, TokenInputs, TokenObjective,
+    TokenObjectiveGrads, TokenObjectiveOutputs, Tokens, Totals, UnitScale,
 };
 
 /// The gradient of the caller's own loss by what a forward call returned.
@@ -33,7 +33,7 @@ pub struct TermValue {
     /// term over tokens the units are its sequences, and each has the sum of its tokens' losses.
     pub losses: Vec<f64>,
     /// `[units]` implicit rewards: of chosen and rejected for a pair, of the response and 0 for a
-    /// sequence or a reward; none for a term over tokens.
+    /// sequence or a reward; none for a term over tokens or groups.
     pub rewards: Vec<[f64; 2]>,
 }
 
@@ -91,14 +91,20 @@ impl Evaluated {
             Self { terms, policy, reference, values: vec![], pair_metrics, sequence_metrics };
         // Everything is enqueued before anything is waited for.
         let outputs: Vec<_> = (0..evaluated.terms.len())
-            .map(|term| match evaluated.terms[term].term().is_over_tokens() {
-                true => evaluated.run_tokens(backend, term, side, None).map(Outputs::Tokens),
-                false => evaluated.run(backend, term, None).map(Outputs::Units),
+            .map(|term| match evaluated.terms[term].term() {
+                units if units.is_over_tokens() => {
+                    evaluated.run_tokens(backend, term, side, None).map(Outputs::Tokens)
+                }
+                units if units.ranking().is_some() => {
+                    evaluated.run_groups(backend, term, None).map(Outputs::Groups)
+                }
+                _ => evaluated.run(backend, term, None).map(Outputs::Units),
             })
             .collect::<Result<_>>()?;
         let values = outputs.iter().enumerate().map(|(term, outputs)| match outputs {
             Outputs::Units(outputs) => outputs.read(),
             Outputs::Tokens(losses) => evaluated.token_term(term, numbers(losses)?),
+            Outputs::Groups(losses) => evaluated.group_term(term, numbers(losses)?),
         });
         evaluated.values = values.collect::<Result<_>>()?;
         evaluated.measure()?;
@@ -176,7 +182,11 @@ impl Evaluated {
             }
             let copied = copied(backend, scale)?;
             let scale = copied.as_ref().map_or(scale, |copy| UnitScale::Given(copy.slice()));
-            self.run(backend, term, Some((&mut grads, scale)))?;
+            let to = Some((&mut grads, scale));
+            match self.terms[term].term().ranking() {
+                Some(_) => drop(self.run_groups(backend, term, to)?),
+                None => drop(self.run(backend, term, to)?),
+            }
         }
         Ok(grads)
     }
@@ -213,7 +223,10 @@ impl Evaluated {
         let totals = [&*numbers(sums)?, &*numbers(tokens)?];
         let first = |over_pairs: bool| {
             let mut terms = self.terms.iter().map(PlacedTerm::term).zip(&self.values);
-            terms.find(|(term, _)| !term.is_over_tokens() && term.is_over_pairs() == over_pairs)
+            terms.find(|(term, _)| match over_pairs {
+                true => term.is_over_pairs(),
+                false => term.is_over_sequences(),
+            })
         };
         let pairs = first(true).map(|(term, value)| PairMetrics::new(term, &value.rewards, totals));
         let sequences =
@@ -237,6 +250,33 @@ impl Evaluated {
                 Ok(terms.iter().map(|term| UnitScale::Given(Slice::new(term))).collect())
             }
         }
+    }
+
+    fn group_term(&self, term: usize, losses: Vec<f64>) -> Result<TermValue> {
+        let term = self.terms[term].term();
+        let counts = numbers(&self.policy[1])?;
+        let tokens = term.all_members().iter().map(|&sequence| counts[sequence as usize]).sum();
+        Ok(TermValue { value: term.group_value(&losses, tokens), losses, rewards: vec![] })
+    }
+
+    fn run_groups(
+        &self,
+        backend: &dyn Backend,
+        term: usize,
+        grads: Option<(&mut Buffer, UnitScale<'_>)>,
+    ) -> Result<Buffer> {
+        let placed = &self.terms[term];
+        let (groups, members) = (placed.term().units(), placed.term().all_members().len());
+        let mut losses = backend.allocate(DType::F64, groups)?;
+        let mut scratch = backend.allocate(DType::F64, backend.ranking_scratch(members))?;
+        let outputs = RankingOutputs {
+            losses: losses.slice_mut(),
+            grads: grads.map(|(grads, scale)| (grads.slice_mut(), scale)),
+        };
+        let sums = (self.totals(), self.reference());
+        let scratch = scratch.slice_mut();
+        backend.ranking(Ranking::new(backend, placed, sums, outputs, scratch)?)?;
+        Ok(losses)
     }
 
     fn run(
@@ -270,6 +310,7 @@ impl Evaluated {
 enum Outputs {
     Units(TermOutputs),
     Tokens(Buffer),
+    Groups(Buffer),
 }
 
 fn copied(backend: &dyn Backend, scale: UnitScale<'_>) -> Result<Option<Buffer>> {

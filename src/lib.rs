@@ -52,6 +52,7 @@ pub mod objectives;
 mod pipeline;
 mod placed;
 mod reference;
+mod resolved;
 mod scalar_loss;
 pub mod stages;
 mod term;
@@ -69,9 +70,10 @@ pub use metrics::{PairMetrics, SequenceMetrics};
 pub use pipeline::{Forward, Loss};
 pub use placed::{PlacedPacking, PlacedTerm};
 pub use reference::Reference;
+pub use resolved::Resolved;
 pub use scalar_loss::{ScalarForward, ScalarLoss};
 pub use stages::{MaskedRows, Target};
-pub use term::{Resolved, Sequences, Term};
+pub use term::{Sequences, Term};
 pub use token_log_probs::{RowOptions, TokenLogProbs, token_log_probs};
 
 #[cfg(doctest)]

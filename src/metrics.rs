@@ -1,6 +1,6 @@
 //! What trainers log, under TRL's definitions.
 
-use crate::term::Resolved;
+use crate::resolved::Resolved;
 
 /// Means over the pairs of a term; pair weights do not enter.
 #[non_exhaustive]

@@ -10,11 +10,12 @@ use crate::evaluated::{Evaluated, TermValue, TokenSide, Upstream};
 use crate::memory::{Buffer, Slice};
 use crate::metrics::{PairMetrics, SequenceMetrics};
 use crate::placed::{PlacedPacking, copy};
+use crate::resolved::{Resolved, check_inputs};
 use crate::stages::{
     MaskedRows, SequenceSums, Target, TokenAdvantages, TokenGrads, TokenInputs, TokenUpstream,
     Tokens, Totals, TotalsMut,
 };
-use crate::term::{Resolved, Term, check_inputs};
+use crate::term::Term;
 use crate::token_log_probs::{RowOptions, TokenCopies, TokenLogProbs, token_log_probs};
 
 /// A loss of weighted terms over one batch, from logits to the gradient by the logits.
@@ -229,7 +230,7 @@ impl<'a> Loss<'a> {
         if !self.terms.iter().any(Resolved::is_over_tokens) {
             return Ok(TokenFacts([None, None, None]));
         }
-        let copied = |values: Option<Slice<'_>>| {
+        let copied = |values: Option<Slice<'_>>| -> Result<Option<Buffer>> {
             Ok(values.map(|values| copy(backend, values)).transpose()?.flatten())
         };
         let advantages = batch.advantages().map(|advantages| match advantages.sequences() {

@@ -5,7 +5,7 @@ use crate::batch::{Batch, Packing};
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Place, Slice};
-use crate::term::Resolved;
+use crate::resolved::Resolved;
 
 /// A packing whose offsets a backend reaches.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub(crate) struct Tables {
     pub uses: Buffer,
     /// `[sequences]` scores, for an objective that uses them.
     pub scores: Option<Buffer>,
+    /// `[groups + 1]` where each group's members begin, of a term over groups.
+    pub groups: Option<Buffer>,
     /// `[units]` numbers that the dataset gives: beta, margin, soft label, weight.
     pub inputs: [Option<Buffer>; 4],
 }
@@ -123,6 +125,10 @@ impl Tables {
             uses_offsets: backend.upload(Slice::new(&offsets))?,
             uses: backend.upload(Slice::new(&uses.concat()))?,
             scores: upload(term.scores())?,
+            groups: term
+                .ranking()
+                .map(|(_, offsets)| backend.upload(Slice::new(offsets)))
+                .transpose()?,
             inputs: [upload(beta)?, upload(margin)?, upload(soft_label)?, upload(weight)?],
         })
     }

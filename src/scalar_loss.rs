@@ -8,7 +8,8 @@ use crate::memory::Slice;
 use crate::metrics::{PairMetrics, SequenceMetrics};
 use crate::pipeline::resolve;
 use crate::placed::numbers;
-use crate::term::{Resolved, Term};
+use crate::resolved::Resolved;
+use crate::term::Term;
 
 /// A loss of weighted terms over one number for each sequence, with its gradient by these: a reward
 /// model's rewards, or sums of log-probs from elsewhere. Stage 3 by itself.

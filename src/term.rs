@@ -3,21 +3,29 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::batch::{Batch, Pairs};
+use crate::batch::{Batch, Groups, GroupsError, Pairs};
 use crate::error::{Error, Result};
 use crate::objectives::{
-    AnyEvaluation, AnyObjective, Given, Inputs, JudgedPair, Objective, Pair, ParameterError,
-    Reduction, Response, Reward, RewardPair, Sequence, Token,
+    AnyObjective, Inputs, JudgedPair, Objective, Pair, ParameterError, Ranking, Reduction, Reward,
+    RewardPair, Sequence, Token,
 };
+use crate::resolved::Resolved;
 
 /// One term of a loss: an objective, the units that it looks at, and its share.
 #[derive(Clone, Debug)]
 pub struct Term {
-    objective: AnyObjective,
+    pub(crate) objective: Compared,
     sequences: Sequences,
     pairs: Option<Vec<usize>>,
-    weight: f64,
-    reduction: Reduction,
+    pub(crate) weight: f64,
+    pub(crate) reduction: Reduction,
+}
+
+/// An objective, by what it is a function of.
+#[derive(Clone, Debug)]
+pub(crate) enum Compared {
+    Units(AnyObjective),
+    Groups(Ranking),
 }
 
 /// Which sequences a term looks at.
@@ -36,15 +44,16 @@ pub enum Sequences {
 
 /// What the units of an objective are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layout {
+pub(crate) enum Layout {
     Sequences,
     Tokens,
     Pairs,
     JudgedPairs,
+    Groups,
 }
 
 impl Layout {
-    fn is_over_pairs(self) -> bool {
+    pub(crate) fn is_over_pairs(self) -> bool {
         matches!(self, Self::Pairs | Self::JudgedPairs)
     }
 }
@@ -52,8 +61,17 @@ impl Layout {
 impl Term {
     /// Any objective over all units of its kind; weight 1, mean over the units.
     pub fn new(objective: AnyObjective) -> Self {
+        Self::over(Compared::Units(objective))
+    }
+
+    fn over(objective: Compared) -> Self {
         let (sequences, reduction) = (Sequences::All, Reduction::Mean);
         Self { objective, sequences, pairs: None, weight: 1.0, reduction }
+    }
+
+    /// A ranking of the batch's groups; weight 1, mean over the groups.
+    pub fn groups(ranking: Ranking) -> Self {
+        Self::over(Compared::Groups(ranking))
     }
 
     /// An objective over the batch's pairs; weight 1, mean over the pairs.
@@ -118,15 +136,22 @@ impl Term {
     }
 
     pub(crate) fn name(&self) -> &'static str {
-        self.objective.name()
+        match &self.objective {
+            Compared::Units(objective) => objective.name(),
+            Compared::Groups(ranking) => ranking.name(),
+        }
     }
 
-    fn inputs(&self) -> Inputs {
-        self.objective.inputs()
+    pub(crate) fn inputs(&self) -> Inputs {
+        match &self.objective {
+            Compared::Units(objective) => objective.inputs(),
+            Compared::Groups(ranking) => ranking.inputs(),
+        }
     }
 
-    fn layout(&self) -> Layout {
-        match self.objective.responses().len() {
+    pub(crate) fn layout(&self) -> Layout {
+        let Compared::Units(objective) = &self.objective else { return Layout::Groups };
+        match objective.responses().len() {
             1 => Layout::Sequences,
             2 => Layout::Pairs,
             3 => Layout::Tokens,
@@ -134,10 +159,13 @@ impl Term {
         }
     }
 
-    fn check(&self, batch: &Batch<'_>) -> Result<()> {
+    pub(crate) fn check(&self, batch: &Batch<'_>) -> Result<()> {
         let (objective, inputs) = (self.name(), self.inputs());
-        let checked = self.objective.check().and_then(|()| self.reduction.check());
-        checked.map_err(|error| {
+        let checked = match &self.objective {
+            Compared::Units(objective) => objective.check(),
+            Compared::Groups(ranking) => ranking.check(),
+        };
+        checked.and_then(|()| self.reduction.check()).map_err(|error| {
             let ParameterError { parameter, expected, got } = error;
             Error::Parameter { objective, parameter, expected, got }
         })?;
@@ -150,6 +178,11 @@ impl Term {
         match (layout, sequences, &self.pairs) {
             (Layout::Sequences | Layout::Tokens, _, Some(_)) => {
                 let (expected, got) = ("a selection of sequences", "one of pairs");
+                return Err(Error::Selection { objective, expected, got });
+            }
+            (Layout::Groups, Sequences::Chosen | Sequences::Indices(_), _)
+            | (Layout::Groups, _, Some(_)) => {
+                let (expected, got) = ("all groups", "a selection");
                 return Err(Error::Selection { objective, expected, got });
             }
             (Layout::Pairs | Layout::JudgedPairs, Sequences::Chosen | Sequences::Indices(_), _) => {
@@ -170,6 +203,9 @@ impl Term {
         if inputs.advantage && batch.advantages().is_none() {
             return missing("advantages");
         }
+        if layout == Layout::Groups {
+            self.check_groups(batch)?;
+        }
         let per_token = batch.reference().is_some_and(|reference| reference.tokens().is_some());
         if layout == Layout::Tokens && inputs.reference && !per_token {
             return missing("reference log-probs per token");
@@ -189,14 +225,35 @@ impl Term {
         Ok(())
     }
 
+    fn check_groups(&self, batch: &Batch<'_>) -> Result<()> {
+        let objective = self.name();
+        let groups = batch.groups().ok_or(Error::Missing { objective, what: "groups" })?;
+        let Some(scores) = batch.scores() else { return Ok(()) };
+        let Compared::Groups(ranking) = &self.objective else { return Ok(()) };
+        if !ranking.is_ordered() {
+            return Ok(());
+        }
+        for (group, members) in groups.iter().enumerate() {
+            for (position, two) in members.windows(2).enumerate() {
+                let (previous, got) = (scores[two[0]], scores[two[1]]);
+                if got > previous {
+                    let position = position + 1;
+                    let order = GroupsError::Order { objective, group, position, previous, got };
+                    return Err(order.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The pairs of the units of a term over pairs, in order.
-    fn selected_pairs(&self, batch: &Batch<'_>) -> Vec<usize> {
+    pub(crate) fn selected_pairs(&self, batch: &Batch<'_>) -> Vec<usize> {
         let pairs = batch.pairs().map_or(0, Pairs::len);
         self.pairs.clone().unwrap_or_else(|| (0..pairs).collect())
     }
 
     /// The sequences of all units, unit by unit.
-    fn members(&self, batch: &Batch<'_>) -> Arc<[i64]> {
+    pub(crate) fn members(&self, batch: &Batch<'_>) -> Arc<[i64]> {
         let pairs = batch.pairs().map_or(&[][..], Pairs::indices);
         let verdicts = batch.pairs().and_then(Pairs::verdicts).unwrap_or_default();
         // An index beyond i64 is beyond every pack.
@@ -210,6 +267,9 @@ impl Term {
                 .by_ref()
                 .flat_map(|pair| both(&pairs[pair]).into_iter().chain(both(&verdicts[pair])))
                 .collect(),
+            (Layout::Groups, _) => {
+                batch.groups().map_or(&[][..], Groups::members).iter().map(index).collect()
+            }
             (_, Sequences::All) => (0..batch.packing().sequences() as i64).collect(),
             (_, Sequences::Chosen) => pairs.iter().map(|(chosen, _)| index(chosen)).collect(),
             (_, Sequences::Indices(indices)) => indices.iter().map(index).collect(),
@@ -218,10 +278,18 @@ impl Term {
 
     /// What the batch gives for each unit: beta, margin, soft label and weight. The members are
     /// sequences of the batch.
-    fn given<'b>(&self, batch: &'b Batch<'_>, members: &[i64]) -> [Option<Cow<'b, [f64]>>; 4] {
+    pub(crate) fn given<'b>(
+        &self,
+        batch: &'b Batch<'_>,
+        members: &[i64],
+    ) -> [Option<Cow<'b, [f64]>>; 4] {
         let picked = |values: &[f64], at: &mut dyn Iterator<Item = usize>| {
             Cow::Owned(at.map(|index| values[index]).collect())
         };
+        if self.layout() == Layout::Groups {
+            let weight = batch.groups().and_then(Groups::weight).map(Cow::Borrowed);
+            return [None, None, None, weight];
+        }
         if !self.layout().is_over_pairs() {
             let of = |values: Option<&[f64]>| {
                 values.map(|values| picked(values, &mut members.iter().map(|&m| m as usize)))
@@ -269,193 +337,12 @@ impl Term {
         }
         let inputs = self.given(batch, &members).map(|values| values.map(Arc::from));
         let scores = batch.scores().filter(|_| self.inputs().score).map(Arc::from);
-        Ok(Resolved { term: self.clone(), members, inputs, scores })
+        let groups = match self.layout() {
+            Layout::Groups => batch
+                .groups()
+                .map(|groups| groups.offsets().iter().map(|&offset| offset as i64).collect()),
+            _ => None,
+        };
+        Ok(Resolved { term: self.clone(), members, inputs, scores, groups })
     }
-}
-
-/// The beta, margin, soft label and weight of a unit for which the dataset gives none.
-const NEUTRAL: [f64; 4] = [1.0, 0.0, 1.0, 1.0];
-
-/// A term and the sequences of its units in one batch.
-#[derive(Clone, Debug)]
-pub struct Resolved {
-    term: Term,
-    members: Arc<[i64]>,
-    /// `[units]` numbers that the dataset gives: beta, margin, soft label, weight.
-    inputs: [Option<Arc<[f64]>>; 4],
-    /// `[sequences]` scores, for an objective that uses them.
-    scores: Option<Arc<[f64]>>,
-}
-
-impl Resolved {
-    /// How many units the term looks at; at least 1.
-    pub fn units(&self) -> usize {
-        self.members.len() / self.members_of_unit()
-    }
-
-    /// How many responses of the batch each unit has.
-    pub(crate) fn members_of_unit(&self) -> usize {
-        match self.term.layout() {
-            Layout::Sequences | Layout::Tokens => 1,
-            Layout::Pairs => 2,
-            Layout::JudgedPairs => 4,
-        }
-    }
-
-    pub(crate) fn is_over_pairs(&self) -> bool {
-        self.term.layout().is_over_pairs()
-    }
-
-    pub(crate) fn is_over_tokens(&self) -> bool {
-        self.term.layout() == Layout::Tokens
-    }
-
-    /// What the objective looks at.
-    pub(crate) fn inputs_used(&self) -> Inputs {
-        self.term.inputs()
-    }
-
-    pub(crate) fn log_ratio_bound(&self) -> f64 {
-        self.term.objective.log_ratio_bound()
-    }
-
-    /// The factor of a unit's losses.
-    pub(crate) fn unit_weight(&self, unit: usize) -> f64 {
-        self.inputs[3].as_ref().map_or(NEUTRAL[3], |weights| weights[unit])
-    }
-
-    #[cfg(feature = "cuda")]
-    pub(crate) fn objective(&self) -> &AnyObjective {
-        &self.term.objective
-    }
-
-    /// The sequences of a unit's responses.
-    pub(crate) fn members(&self, unit: usize) -> impl Iterator<Item = usize> {
-        let count = self.members_of_unit();
-        let members = &self.members[unit * count..(unit + 1) * count];
-        members.iter().map(|&sequence| sequence as usize)
-    }
-
-    /// The sequence of one of a unit's responses.
-    pub(crate) fn member(&self, unit: usize, response: usize) -> usize {
-        self.members[unit * self.members_of_unit() + response] as usize
-    }
-
-    /// `[units, responses]` sequences.
-    pub(crate) fn all_members(&self) -> &[i64] {
-        &self.members
-    }
-
-    /// `[units]` betas, margins, soft labels and weights, as far as they are given.
-    pub(crate) fn inputs(&self) -> &[Option<Arc<[f64]>>; 4] {
-        &self.inputs
-    }
-
-    /// `[units]` soft labels, if they are given.
-    pub(crate) fn soft_labels(&self) -> Option<&[f64]> {
-        self.inputs[2].as_deref()
-    }
-
-    /// `[sequences]` scores, for an objective that uses them.
-    pub(crate) fn scores(&self) -> Option<&[f64]> {
-        self.scores.as_deref()
-    }
-
-    /// What the objective says about a unit of these responses, and the weight of the unit.
-    pub(crate) fn evaluate(
-        &self,
-        unit: usize,
-        responses: &[Response; crate::objectives::MAX_RESPONSES],
-    ) -> (AnyEvaluation, f64) {
-        let [beta, margin, soft_label, weight] = std::array::from_fn(|i| {
-            self.inputs[i].as_ref().map_or(NEUTRAL[i], |values| values[unit])
-        });
-        let given = Given { beta, margin, soft_label };
-        (self.term.objective.evaluate(responses, given), weight)
-    }
-
-    pub(crate) fn name(&self) -> &'static str {
-        self.term.name()
-    }
-
-    pub(crate) fn uses_reference(&self) -> bool {
-        self.term.inputs().reference
-    }
-
-    pub(crate) fn weight(&self) -> f64 {
-        self.term.weight
-    }
-
-    pub(crate) fn reduction(&self) -> Reduction {
-        self.term.reduction
-    }
-
-    pub(crate) fn divisor(&self, tokens: f64) -> f64 {
-        self.term.reduction.divisor(self.units(), tokens)
-    }
-
-    /// Whether the units are those of this batch, and what is given for them.
-    pub(crate) fn fits(&self, batch: &Batch<'_>) -> bool {
-        let sequences = batch.packing().sequences();
-        self.term.check(batch).is_ok()
-            && self.members.iter().all(|&member| (member as usize) < sequences)
-            && self.term.members(batch) == self.members
-            && self.term.given(batch, &self.members).each_ref().map(Option::as_deref)
-                == self.inputs.each_ref().map(Option::as_deref)
-            && (self.scores.is_none() || self.scores() == batch.scores())
-    }
-}
-
-/// A number that the dataset gives and that no objective looks at would be lost in silence: each term
-/// over pairs has to use what is given for its pairs, and some term what is given for sequences.
-///
-/// # Errors
-/// The first such number.
-pub(crate) fn check_inputs(terms: &[Resolved], batch: &Batch<'_>) -> Result<()> {
-    let sequences = || terms.iter().filter(|term| !term.is_over_pairs());
-    let used = |by: &dyn Fn(Inputs) -> bool| terms.iter().any(|term| by(term.term.inputs()));
-    let judged = terms.iter().any(|term| term.term.layout() == Layout::JudgedPairs);
-    let verdicts = batch.pairs().and_then(Pairs::verdicts);
-    let labelled = sequences().any(|term| term.term.inputs().soft_label);
-    let by_tokens = |by: &dyn Fn(Inputs) -> bool| {
-        terms.iter().any(|term| term.is_over_tokens() && by(term.term.inputs()))
-    };
-    for (what, unused) in [
-        ("scores", batch.scores().is_some() && !used(&|inputs| inputs.score)),
-        ("old log-probs", batch.old().is_some() && !by_tokens(&|inputs| inputs.old)),
-        ("advantages", batch.advantages().is_some() && !by_tokens(&|inputs| inputs.advantage)),
-        ("soft labels of the sequences", batch.soft_labels().is_some() && !labelled),
-        (
-            "weights of the sequences",
-            batch.sequence_weights().is_some() && sequences().count() == 0,
-        ),
-        ("verdicts on the pairs", verdicts.is_some() && !judged),
-    ] {
-        if unused {
-            return Err(Error::Unused { what });
-        }
-    }
-    let Some(pairs) = batch.pairs() else { return Ok(()) };
-    let over_pairs = terms.iter().filter(|term| term.is_over_pairs());
-    let mut checked: Vec<_> = over_pairs
-        .map(|term| (term.name(), term.term.inputs(), true, term.term.selected_pairs(batch)))
-        .collect();
-    if checked.is_empty() {
-        let all = || (0..pairs.len()).collect();
-        checked.extend(terms.first().map(|term| (term.name(), Inputs::NONE, false, all())));
-    }
-    for (objective, inputs, weight, selected) in checked {
-        let names = ["beta", "margin", "soft_label", "weight"];
-        let used = [inputs.beta, inputs.margin, inputs.soft_label, weight];
-        for pair in selected {
-            for (i, values) in pairs.inputs().into_iter().enumerate() {
-                let (input, neutral) = (names[i], NEUTRAL[i]);
-                let got = values.map_or(neutral, |values| values[pair]);
-                if !used[i] && got != neutral {
-                    return Err(Error::UnusedInput { objective, input, pair, neutral, got });
-                }
-            }
-        }
-    }
-    Ok(())
 }

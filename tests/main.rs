@@ -30,6 +30,7 @@ mod objective_source;
 mod objectives_table;
 mod own_objectives;
 mod properties;
+mod ranking;
 mod sequence_sums;
 mod terms;
 mod threads;

@@ -1,6 +1,7 @@
 //! What the caller hands over, checked when it is made, so that the stages need not.
 
 mod advantages;
+mod groups;
 mod labels;
 mod logits;
 mod packing;
@@ -11,6 +12,7 @@ mod values;
 mod weights;
 
 pub use advantages::Advantages;
+pub use groups::{Groups, GroupsError};
 pub use labels::{Labels, shift_labels};
 pub(crate) use logits::Shape;
 pub use logits::{Logits, LogitsMut};
@@ -43,6 +45,7 @@ pub struct Batch<'a> {
     reference: Option<ReferenceLogProbs<'a>>,
     old: Option<ReferenceLogProbs<'a>>,
     advantages: Option<Advantages<'a>>,
+    groups: Option<Groups<'a>>,
     pairs: Option<Pairs<'a>>,
     /// What the dataset says of each sequence: score, soft label, weight.
     given: [Option<Cow<'a, [f64]>>; 3],
@@ -69,6 +72,7 @@ impl<'a> Batch<'a> {
             reference: None,
             old: None,
             advantages: None,
+            groups: None,
             pairs: None,
             given: [None, None, None],
             scalar: false,
@@ -109,6 +113,16 @@ impl<'a> Batch<'a> {
             same_length("reference sums", self.packing.sequences(), sums.len())?;
         }
         self.reference = Some(reference);
+        Ok(self)
+    }
+
+    /// Adds groups of responses to one prompt.
+    ///
+    /// # Errors
+    /// A group that names a sequence beyond the packing.
+    pub fn with_groups(mut self, groups: Groups<'a>) -> Result<Self> {
+        groups.check(self.packing.sequences())?;
+        self.groups = Some(groups);
         Ok(self)
     }
 
@@ -244,6 +258,11 @@ impl<'a> Batch<'a> {
         self.advantages.as_ref()
     }
 
+    /// The groups, if any.
+    pub fn groups(&self) -> Option<&Groups<'a>> {
+        self.groups.as_ref()
+    }
+
     /// The pairs, if any.
     pub fn pairs(&self) -> Option<&Pairs<'a>> {
         self.pairs.as_ref()
@@ -278,6 +297,7 @@ impl<'a> Batch<'a> {
             reference: self.reference.map(ReferenceLogProbs::into_owned).transpose()?,
             old: self.old.map(ReferenceLogProbs::into_owned).transpose()?,
             advantages: self.advantages.map(Advantages::into_owned).transpose()?,
+            groups: self.groups.map(Groups::into_owned),
             pairs: self.pairs.map(Pairs::into_owned),
         })
     }

@@ -10,6 +10,7 @@ mod gradient;
 mod log_probs;
 mod logit_grads;
 mod objective;
+mod ranking;
 mod rows;
 mod sequence_sums;
 mod simd;
@@ -23,7 +24,7 @@ use crate::element::DType;
 use crate::error::Result;
 use crate::memory::Buffer;
 use crate::stages::{
-    BackendId, LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads, TokenObjective,
+    BackendId, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenObjective,
 };
 use simd::Simd;
 
@@ -104,6 +105,15 @@ impl Backend for Cpu {
     fn objective(&self, stage: Objective<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
         objective::objective(stage)
+    }
+
+    fn ranking_scratch(&self, members: usize) -> usize {
+        ranking::scratch(members)
+    }
+
+    fn ranking(&self, stage: Ranking<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        ranking::ranking(stage)
     }
 
     fn token_objective(&self, stage: TokenObjective<'_>) -> Result<()> {

@@ -148,6 +148,11 @@ pub(crate) fn token_objective(sequences: usize) -> LaunchShape {
     shape(sequences, 256, 1, 9 * 8)
 }
 
+/// A block a group.
+pub(crate) fn ranking(groups: usize) -> LaunchShape {
+    shape(groups, 256, 1, 13 * 8)
+}
+
 /// One block: sums over all units.
 pub(crate) fn objective_reduce() -> LaunchShape {
     shape(1, 256, 1, 9 * 8)

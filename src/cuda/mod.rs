@@ -13,6 +13,7 @@ mod log_probs;
 mod logit_grads;
 mod memory;
 mod objective;
+mod ranking;
 mod sequence_sums;
 mod token_objective;
 mod tokens;
@@ -31,7 +32,7 @@ use crate::element::DType;
 use crate::error::Result;
 use crate::memory::{Buffer, Place, Slice, SliceMut};
 use crate::stages::{
-    BackendId, LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads, TokenObjective,
+    BackendId, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenObjective,
 };
 use context::Context;
 #[doc(hidden)]
@@ -240,6 +241,15 @@ impl Backend for Cuda {
     fn objective(&self, stage: Objective<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
         objective::objective(&self.context, stage)
+    }
+
+    fn ranking_scratch(&self, members: usize) -> usize {
+        ranking::scratch(members)
+    }
+
+    fn ranking(&self, stage: Ranking<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        ranking::ranking(&self.context, stage)
     }
 
     fn token_objective(&self, stage: TokenObjective<'_>) -> Result<()> {

@@ -63,7 +63,7 @@ pub(super) fn objective(context: &Context, mut stage: Objective<'_>) -> Result<(
     let Some(tables) = stage.term.tables() else {
         unreachable!("a term placed on a device has tables")
     };
-    let compiled = compiled(stage.term.term().objective());
+    let compiled = stage.term.term().objective().and_then(compiled);
     if compiled.is_none() {
         evaluate_on_host(&mut stage)?;
     }

@@ -59,7 +59,7 @@ pub(super) fn token_objective(context: &Context, mut stage: TokenObjective<'_>) 
     let Some(tables) = stage.term.tables() else {
         unreachable!("a term placed on a device has tables")
     };
-    let Some((name, parameters)) = compiled(stage.term.term().objective()) else {
+    let Some((name, parameters)) = stage.term.term().objective().and_then(compiled) else {
         return evaluate_on_host(&mut stage);
     };
     let _turn = context.turn();

@@ -11,7 +11,7 @@ use super::units::{Given, MAX_RESPONSES, Response, Unit};
 pub struct AnyObjective(Arc<dyn OnResponses>);
 
 /// What an objective says about one unit, in the order of its responses, then zeros.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct AnyEvaluation {
     /// The loss.
     pub loss: f64,

@@ -7,6 +7,7 @@
 mod any;
 mod objective;
 mod parameter;
+mod ranking;
 mod reduction;
 pub mod scalar;
 mod units;
@@ -17,6 +18,7 @@ pub use parameter::{
     BELOW_HALF, CHOICE, Description, Domain, FINITE, INSIDE_UNIT, NOT_NEGATIVE, Named, NamedError,
     POSITIVE, Parameter, ParameterDescription, ParameterError, ParameterKind, SWITCH, UP_TO_HALF,
 };
+pub use ranking::{Ranking, RankingKind, RankingValue};
 pub use reduction::{LossSum, Reduction};
 pub use scalar::{Divergence, KlEstimator};
 pub use units::{

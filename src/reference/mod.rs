@@ -3,6 +3,7 @@
 mod log_probs;
 mod logit_grads;
 mod objective;
+mod ranking;
 mod sequence_sums;
 mod token_objective;
 
@@ -11,7 +12,7 @@ use crate::element::DType;
 use crate::error::Result;
 use crate::memory::Buffer;
 use crate::stages::{
-    BackendId, LogProbs, LogitGrads, Objective, SequenceSums, TokenGrads, TokenObjective,
+    BackendId, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenObjective,
 };
 
 /// The plain backend: slow, for every element type, and easy to check by eye. With f64 logits all
@@ -67,6 +68,16 @@ impl Backend for Reference {
     fn objective(&self, stage: Objective<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
         objective::objective(stage);
+        Ok(())
+    }
+
+    fn ranking_scratch(&self, _members: usize) -> usize {
+        0
+    }
+
+    fn ranking(&self, stage: Ranking<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        ranking::ranking(stage);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 mod log_probs;
 mod logit_grads;
 mod objective;
+mod ranking;
 mod sequence_sums;
 mod token_objective;
 
@@ -11,6 +12,7 @@ pub use logit_grads::{LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstre
 #[cfg(feature = "cuda")]
 pub(crate) use objective::UnitInputs;
 pub use objective::{Objective, ObjectiveOutputs, UnitScale};
+pub use ranking::{Ranking, RankingOutputs};
 pub use sequence_sums::{SequenceSums, TokenGrads, Totals, TotalsMut};
 pub(crate) use token_objective::TokenUnits;
 pub use token_objective::{

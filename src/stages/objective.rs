@@ -6,7 +6,7 @@ use crate::memory::{Slice, SliceMut};
 use crate::objectives::scalar::product;
 use crate::objectives::{LossSum, MAX_RESPONSES, Response};
 use crate::placed::PlacedTerm;
-use crate::term::Resolved;
+use crate::resolved::Resolved;
 
 /// The inputs and outputs of stage 3, for one term.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use crate::memory::{Place, Slice, SliceMut};
 use crate::objectives::scalar::product;
 use crate::objectives::{LossSum, MAX_RESPONSES, Reduction, Response};
 use crate::placed::{PlacedPacking, PlacedTerm};
-use crate::term::Resolved;
+use crate::resolved::Resolved;
 
 /// The inputs and outputs of stage 3 for a term over tokens. A unit is one sequence of the term.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 //! script (`golden/independent.py`) where no package has the formula.
 
 mod independent;
+mod listwise;
 mod objectives;
 mod token_log_probs;
 mod trl;

@@ -27,6 +27,8 @@ mod objective;
 mod own_objectives;
 #[path = "../../../properties.rs"]
 mod properties;
+#[path = "../../../ranking.rs"]
+mod ranking;
 #[path = "../../../sequence_sums.rs"]
 mod sequence_sums;
 #[path = "../../../terms.rs"]

@@ -1,0 +1,193 @@
+// Stage 3 of terms over groups: softmaxes over the responses to one prompt; twin of `Ranking::evaluate` in
+// src/objectives/ranking.rs.
+//
+// A block has a group of K. Where responses are chosen one after another, best first, warp w takes the
+// choices w, w + 8, ...: the largest value and the sum of the exponentials of those that are left; then
+// thread t takes the responses t, t + 256, ... and adds what each choice says of them in the choices'
+// order. K^2 exponentials twice, and no more memory than 4 numbers a member.
+#include "block.cuh"
+#include "ptx.cuh"
+#include "scalar.cuh"
+#include "tokens.cuh"
+
+namespace prefuse {
+namespace {
+
+constexpr int64_t PLACKETT_LUCE = 0, REWARD_GAPS = 1;
+constexpr int64_t AVERAGE = 1, LOG_RATIO = 2;
+
+// Twin of `Arguments` in src/cuda/ranking.rs.
+struct RankingArguments {
+  const int64_t *members;
+  const int64_t *offsets;  // [groups + 1]
+  int64_t groups;
+  int64_t kind;
+  int64_t of;
+  double factor;  // of the values
+  double temperature;
+  const double *policy;
+  const double *tokens;
+  const double *reference;  // may be null, like the two after it
+  const double *scores;
+  const double *weight;  // by group
+  double *values;        // by member, like the two after it: scratch
+  double *largest;
+  double *sums;
+  double *losses;  // by group
+  double *grads;   // by sequence; null where none are asked for
+  double divisor;  // 0 for the tokens of all members, at least 1
+  double scale;    // upstream, times the term's weight
+  const double *group_upstream;  // by group; null for `scale` over the divisor
+  const ErrorSlot *error;
+};
+
+constexpr int THREADS = 256;
+constexpr int WARPS = THREADS / 32;
+
+struct RankingShared {
+  double warps[WARPS];
+  double largest[2];
+  double sums[2];
+  double tokens;
+};
+
+__device__ double value_of(const RankingArguments &a, int64_t sequence) {
+  const double policy = a.policy[sequence];
+  if (a.of == AVERAGE) return a.factor * (policy / length(a.tokens[sequence]));
+  if (a.of == LOG_RATIO) return a.factor * (policy - a.reference[sequence]);
+  return a.factor * policy;
+}
+
+__device__ double slope_of(const RankingArguments &a, int64_t sequence) {
+  return a.of == AVERAGE ? a.factor / length(a.tokens[sequence]) : a.factor;
+}
+
+__device__ double score(const RankingArguments &a, int64_t member) {
+  return a.scores[a.members[member]];
+}
+
+// The factor of response `j` where `first` is the best that is left; `last` is the group's last member.
+__device__ double gap(const RankingArguments &a, int64_t first, int64_t j, int64_t last) {
+  if (a.kind != REWARD_GAPS) return 1.0;
+  return score(a, first) - score(a, j == first ? last : j);
+}
+
+// By one warp: the largest of f(begin..end), and the sum of exp(f - largest).
+template <class F>
+__device__ void softmax_parts(int64_t begin, int64_t end, const F &f, double &largest, double &sum) {
+  const int lane = threadIdx.x % 32;
+  double most = -__longlong_as_double(0x7ff0000000000000ll);
+  for (int64_t j = begin + lane; j < end; j += 32) most = max(most, f(j));
+  largest = warp_reduce(most, [](double x, double y) { return max(x, y); });
+  double part = 0.0;
+  for (int64_t j = begin + lane; j < end; j += 32) part += exp(f(j) - largest);
+  sum = warp_sum(part);
+}
+
+__device__ double choices(const RankingArguments &a, int64_t begin, int64_t end) {
+  const int64_t last = end - 1;
+  for (int64_t first = begin + threadIdx.x / 32; first < last; first += WARPS) {
+    double largest, sum;
+    softmax_parts(
+        first, end, [&](int64_t j) { return product(gap(a, first, j, last), a.values[j]); },
+        largest, sum);
+    if (threadIdx.x % 32 == 0) {
+      a.largest[first] = largest;
+      a.sums[first] = sum;
+    }
+  }
+  __syncthreads();
+  double loss = 0.0;
+  for (int64_t first = begin + threadIdx.x; first < last; first += THREADS) {
+    const double own = product(gap(a, first, first, last), a.values[first]);
+    loss += a.largest[first] - own + log(a.sums[first]);
+  }
+  return loss;
+}
+
+__device__ double choices_grad(const RankingArguments &a, int64_t begin, int64_t end, int64_t j) {
+  const int64_t last = end - 1;
+  double grad = 0.0;
+  for (int64_t first = begin; first <= j && first < last; ++first) {
+    const double by = gap(a, first, j, last);
+    const double share = exp(product(by, a.values[j]) - a.largest[first]) / a.sums[first];
+    grad += product(by, share - (j == first ? 1.0 : 0.0));
+  }
+  return grad;
+}
+
+__device__ double target(const RankingArguments &a, const RankingShared &shared, int64_t j) {
+  return exp(score(a, j) / a.temperature - shared.largest[1]) / shared.sums[1];
+}
+
+__device__ double cross_entropy(const RankingArguments &a, RankingShared &shared, int64_t begin,
+                                int64_t end) {
+  const int warp = threadIdx.x / 32;
+  if (warp < 2) {
+    double largest, sum;
+    softmax_parts(
+        begin, end,
+        [&](int64_t j) { return warp == 0 ? a.values[j] : score(a, j) / a.temperature; }, largest,
+        sum);
+    if (threadIdx.x % 32 == 0) {
+      shared.largest[warp] = largest;
+      shared.sums[warp] = sum;
+    }
+  }
+  __syncthreads();
+  double loss = 0.0;
+  for (int64_t j = begin + threadIdx.x; j < end; j += THREADS) {
+    loss += product(target(a, shared, j),
+                    shared.largest[0] - a.values[j] + log(shared.sums[0]));
+  }
+  return loss;
+}
+
+__device__ double group_scale(const RankingArguments &a, int64_t group, double tokens) {
+  if (a.group_upstream != nullptr) return a.group_upstream[group];
+  return a.scale / (a.divisor == 0.0 ? max(tokens, 1.0) : a.divisor);
+}
+
+}  // namespace
+}  // namespace prefuse
+
+extern "C" __global__ void __launch_bounds__(prefuse::THREADS, 2)
+    ranking(prefuse::RankingArguments a) {
+  using namespace prefuse;
+  RankingShared &shared = block_shared<RankingShared>();
+  if (a.error->code != 0) return;
+  double tokens = 0.0;
+  if (a.divisor == 0.0 && a.group_upstream == nullptr && a.grads != nullptr) {
+    // Whole numbers: the order of their sum does not show.
+    const int64_t members = a.offsets[a.groups];
+    for (int64_t i = threadIdx.x; i < members; i += THREADS) tokens += a.tokens[a.members[i]];
+    tokens = block_sum(tokens, shared.warps);
+    if (threadIdx.x == 0) shared.tokens = tokens;
+    __syncthreads();
+    tokens = shared.tokens;
+  }
+  for (int64_t group = blockIdx.x; group < a.groups; group += gridDim.x) {
+    const int64_t begin = a.offsets[group], end = a.offsets[group + 1];
+    for (int64_t j = begin + threadIdx.x; j < end; j += THREADS) {
+      a.values[j] = value_of(a, a.members[j]);
+    }
+    __syncthreads();
+    const bool chooses = a.kind == PLACKETT_LUCE || a.kind == REWARD_GAPS;
+    const double part = chooses ? choices(a, begin, end) : cross_entropy(a, shared, begin, end);
+    const double loss = block_sum(part, shared.warps);
+    const double weight = a.weight == nullptr ? 1.0 : a.weight[group];
+    if (threadIdx.x == 0) a.losses[group] = product(weight, loss);
+    if (a.grads != nullptr) {
+      const double scale = group_scale(a, group, tokens);
+      for (int64_t j = begin + threadIdx.x; j < end; j += THREADS) {
+        const double by_value =
+            chooses ? choices_grad(a, begin, end, j)
+                    : exp(a.values[j] - shared.largest[0]) / shared.sums[0] - target(a, shared, j);
+        const int64_t sequence = a.members[j];
+        const double grad = product(weight, product(by_value, slope_of(a, sequence)));
+        a.grads[sequence] += scale * grad;
+      }
+    }
+    __syncthreads();
+  }
+}

@@ -1,0 +1,199 @@
+//! Losses of several ranked responses to one prompt that are softmaxes over them. What is a sum over pairs
+//! of the responses is a term over pairs: see [`Groups::pairs`](crate::batch::Groups::pairs).
+//!
+//! Their loops read differently in Rust and in CUDA, so that the body is a twin: `evaluate` here and in
+//! `kernels/ranking.cu`, of the few numbers that a [`Ranking`] is.
+
+use super::objective::Inputs;
+use super::parameter::{Domain, POSITIVE, ParameterError};
+use super::scalar::{exp, length, log, max, product};
+use super::units::Response;
+
+/// A softmax over the responses of a group. Of response `i` it knows the value `z[i]`, `scale` times what
+/// [`of`](Self::of) names, and the score `r[i]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Ranking {
+    /// Which loss.
+    pub kind: RankingKind,
+    /// What is compared.
+    pub of: RankingValue,
+    /// The factor of the values.
+    pub scale: f64,
+    /// What divides the scores; of a cross-entropy alone.
+    pub temperature: f64,
+}
+
+/// The losses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RankingKind {
+    /// `sum over k of log(sum over j >= k of exp(z[j])) - z[k]`, best response first.
+    PlackettLuce,
+    /// The same with `z[j]` times the gap `r[k] - r[j]`, and `z[k]` times the largest of them.
+    RewardGaps,
+    /// `-sum over i of q[i] * log softmax(z)[i]`, `q = softmax(r / temperature)`.
+    CrossEntropy,
+}
+
+/// What of a response is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RankingValue {
+    /// The policy's sum, or a reward.
+    Sum,
+    /// The sum over counted tokens (at least 1).
+    Average,
+    /// The sum less the reference's.
+    LogRatio,
+}
+
+impl Ranking {
+    /// Plackett-Luce DPO (Rafailov et al., 2023, appendix A.3): the responses of a group stand best
+    /// first, `z = beta * log-ratio`. Of two it is DPO. Scores, where there are any, may not rise.
+    pub fn plackett_luce(beta: f64) -> Self {
+        let (kind, of) = (RankingKind::PlackettLuce, RankingValue::LogRatio);
+        Self { kind, of, scale: beta, temperature: 1.0 }
+    }
+
+    /// Preference Ranking Optimization (PRO; Song et al., 2024), its ranking term: the responses of a
+    /// group stand best first, `z` is the average log-prob and the scores are rewards, whose gaps are
+    /// the inverse temperatures.
+    ///
+    /// The paper's other term is [`Nll`](super::Nll) on the best response, with weight
+    /// `lambda * (responses - 1)^2`. The released code adds 1e-10 inside the logarithm.
+    pub fn pro() -> Self {
+        let (kind, of) = (RankingKind::RewardGaps, RankingValue::Average);
+        Self { kind, of, scale: 1.0, temperature: 1.0 }
+    }
+
+    /// InfoNCA (Chen et al., 2024): cross-entropy of `softmax(beta * log-ratio)` from
+    /// `softmax(score / temperature)`. The paper's alpha is the temperature's inverse.
+    pub fn info_nca(beta: f64, temperature: f64) -> Self {
+        let (kind, of) = (RankingKind::CrossEntropy, RankingValue::LogRatio);
+        Self { kind, of, scale: beta, temperature }
+    }
+
+    /// SteerLM 2.0 (HelpSteer2; Wang et al., 2024): the same with beta 1, the proposal's log-prob as
+    /// the reference, and as scores `log P(attributes | response) + log P(response) - log Q(response)`.
+    /// Its gradient is the released code's, which divides by the group's mean length: a weight of the
+    /// group.
+    pub fn steer_lm() -> Self {
+        Self::info_nca(1.0, 1.0)
+    }
+
+    /// Compares other values, such as rewards.
+    #[must_use]
+    pub fn with_value(self, of: RankingValue) -> Self {
+        Self { of, ..self }
+    }
+
+    /// Another factor of the values.
+    #[must_use]
+    pub fn with_scale(self, scale: f64) -> Self {
+        Self { scale, ..self }
+    }
+
+    /// The objective's name.
+    pub fn name(&self) -> &'static str {
+        match self.kind {
+            RankingKind::PlackettLuce => "PlackettLuce",
+            RankingKind::RewardGaps => "Pro",
+            RankingKind::CrossEntropy => "ListCrossEntropy",
+        }
+    }
+
+    /// # Errors
+    /// A scale or temperature outside its domain.
+    pub fn check(&self) -> Result<(), ParameterError> {
+        Domain::check(POSITIVE, "scale", self.scale)?;
+        Domain::check(POSITIVE, "temperature", self.temperature)
+    }
+
+    /// What it looks at.
+    pub fn inputs(&self) -> Inputs {
+        let reference = self.of == RankingValue::LogRatio;
+        Inputs { reference, score: self.kind != RankingKind::PlackettLuce, ..Inputs::NONE }
+    }
+
+    /// Whether the responses have to stand best first.
+    pub fn is_ordered(&self) -> bool {
+        self.kind != RankingKind::CrossEntropy
+    }
+
+    /// The value of a response.
+    pub fn value(&self, response: &Response) -> f64 {
+        self.scale
+            * match self.of {
+                RankingValue::Sum => response.policy,
+                RankingValue::Average => response.policy / length(response.tokens),
+                RankingValue::LogRatio => response.policy - response.reference,
+            }
+    }
+
+    /// The derivative of [`value`](Self::value) by the policy's sum.
+    fn slope(&self, response: &Response) -> f64 {
+        match self.of {
+            RankingValue::Average => self.scale / length(response.tokens),
+            _ => self.scale,
+        }
+    }
+
+    /// The loss of a group, and its derivative by the policy's sum of each response. Every softmax is
+    /// taken from its own maximum, so that values of any size are right.
+    pub fn evaluate(&self, group: &[Response], grads: &mut [f64]) -> f64 {
+        let values: Vec<f64> = group.iter().map(|response| self.value(response)).collect();
+        grads.fill(0.0);
+        let loss = match self.kind {
+            RankingKind::CrossEntropy => self.cross_entropy(group, &values, grads),
+            _ => (0..group.len().saturating_sub(1))
+                .map(|first| self.choice(group, &values, first, grads))
+                .sum(),
+        };
+        for (grad, response) in grads.iter_mut().zip(group) {
+            *grad = product(*grad, self.slope(response));
+        }
+        loss
+    }
+
+    /// The factor of response `j` where `first` is the best that is left. Scores do not rise, so that
+    /// the largest gap is that to the last.
+    fn gap(&self, group: &[Response], first: usize, j: usize) -> f64 {
+        let other = if j == first { group.len() - 1 } else { j };
+        match self.kind {
+            RankingKind::RewardGaps => group[first].score - group[other].score,
+            _ => 1.0,
+        }
+    }
+
+    /// Choosing `first` from those that are left.
+    fn choice(&self, group: &[Response], z: &[f64], first: usize, grads: &mut [f64]) -> f64 {
+        let scaled = |j: usize| product(self.gap(group, first, j), z[j]);
+        let left = first..group.len();
+        let largest = left.clone().map(scaled).fold(f64::NEG_INFINITY, max);
+        let sum: f64 = left.clone().map(|j| exp(scaled(j) - largest)).sum();
+        for j in left {
+            let chosen = if j == first { 1.0 } else { 0.0 };
+            let share = exp(scaled(j) - largest) / sum;
+            grads[j] += product(self.gap(group, first, j), share - chosen);
+        }
+        largest - scaled(first) + log(sum)
+    }
+
+    fn cross_entropy(&self, group: &[Response], z: &[f64], grads: &mut [f64]) -> f64 {
+        let softmax = |values: &mut dyn Iterator<Item = f64>| {
+            let values: Vec<f64> = values.collect();
+            let largest = values.iter().copied().fold(f64::NEG_INFINITY, max);
+            let sum: f64 = values.iter().map(|value| exp(value - largest)).sum();
+            (values, largest, sum)
+        };
+        let scores = &mut group.iter().map(|response| response.score / self.temperature);
+        let (scores, most, total) = softmax(scores);
+        let (_, largest, sum) = softmax(&mut z.iter().copied());
+        let mut loss = 0.0;
+        for i in 0..group.len() {
+            let target = exp(scores[i] - most) / total;
+            loss += product(target, largest - z[i] + log(sum));
+            grads[i] = exp(z[i] - largest) / sum - target;
+        }
+        loss
+    }
+}

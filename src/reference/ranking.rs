@@ -1,0 +1,19 @@
+//! Stage 3 over groups: one group after another.
+
+use crate::stages::Ranking;
+
+pub(super) fn ranking(stage: Ranking<'_>) {
+    let Some(inputs) = stage.inputs() else { unreachable!("the constructor checked it") };
+    let mut outputs = stage.outputs;
+    let tokens = inputs.tokens();
+    let mut group_grads = vec![];
+    for group in 0..inputs.groups() {
+        outputs.losses.set(group, inputs.evaluate(group, &mut group_grads));
+        if let Some((grads, scale)) = &mut outputs.grads {
+            let scale = inputs.scale(*scale, group, tokens);
+            for (sequence, grad) in inputs.members(group).zip(&group_grads) {
+                grads.set(sequence, grads.get(sequence) + scale * grad);
+            }
+        }
+    }
+}

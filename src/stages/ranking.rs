@@ -1,0 +1,145 @@
+use super::{BackendId, Totals, UnitScale, check_scratch, same_values};
+use crate::backend::Backend;
+use crate::element::DType;
+use crate::error::{Error, Result};
+use crate::memory::{Slice, SliceMut};
+use crate::objectives::scalar::product;
+use crate::objectives::{LossSum, Ranking as Of, Response};
+use crate::placed::PlacedTerm;
+use crate::resolved::Resolved;
+
+/// The inputs and outputs of stage 3 for a term over groups.
+#[derive(Debug)]
+pub struct Ranking<'a> {
+    pub(crate) backend: BackendId,
+    pub(crate) term: &'a PlacedTerm,
+    pub(crate) policy: Totals<'a>,
+    pub(crate) reference: Option<Slice<'a>>,
+    pub(crate) outputs: RankingOutputs<'a>,
+    pub(crate) scratch: SliceMut<'a>,
+}
+
+/// Where stage 3 writes for a term over groups; all f64.
+#[derive(Debug)]
+pub struct RankingOutputs<'a> {
+    /// `[groups]` losses, times the weight of the group.
+    pub losses: SliceMut<'a>,
+    /// `[sequences]` gradients, which are added to, and the scale of each group's.
+    pub grads: Option<(SliceMut<'a>, UnitScale<'a>)>,
+}
+
+impl<'a> Ranking<'a> {
+    /// One term over its groups.
+    ///
+    /// # Errors
+    /// A term over other units, a length that does not fit, a buffer that is not f64, or too little
+    /// scratch.
+    pub fn new(
+        backend: &dyn Backend,
+        placed: &'a PlacedTerm,
+        (policy, reference): (Totals<'a>, Option<Slice<'a>>),
+        outputs: RankingOutputs<'a>,
+        scratch: SliceMut<'a>,
+    ) -> Result<Self> {
+        let (place, term) = (backend.place(), placed.term());
+        placed.check(place)?;
+        let (objective, sequences) = (term.name(), placed.sequences());
+        if term.ranking().is_none() {
+            let (expected, got) = ("a term over groups", "one over other units");
+            return Err(Error::Selection { objective, expected, got });
+        }
+        policy.check(place, sequences)?;
+        if term.uses_reference() && reference.is_none() {
+            return Err(Error::Missing { objective, what: "reference log-probs" });
+        }
+        if let Some(sums) = reference {
+            same_values(place, "reference sums", sums, DType::F64, sequences)?;
+        }
+        let losses = outputs.losses.as_slice();
+        same_values(place, "losses", losses, DType::F64, term.units())?;
+        if let Some((grads, scale)) = &outputs.grads {
+            same_values(place, "sequence grads", grads.as_slice(), DType::F64, sequences)?;
+            if let UnitScale::Given(scale) = scale {
+                same_values(place, "upstream gradient", *scale, DType::F64, term.units())?;
+            }
+        }
+        let needed = backend.ranking_scratch(term.all_members().len());
+        check_scratch(place, "scratch of ranking", needed, &scratch)?;
+        let backend = BackendId::of(backend);
+        Ok(Self { backend, term: placed, policy, reference, outputs, scratch })
+    }
+
+    pub(crate) fn inputs(&self) -> Option<GroupInputs<'a>> {
+        let term = self.term.term();
+        let (ranking, offsets) = term.ranking()?;
+        let (policy, reference) = (self.policy, self.reference);
+        Some(GroupInputs { term, ranking, offsets, policy, reference })
+    }
+}
+
+/// What stage 3 reads of groups, apart from what it writes.
+#[derive(Clone, Copy)]
+pub(crate) struct GroupInputs<'a> {
+    pub term: &'a Resolved,
+    ranking: &'a Of,
+    offsets: &'a [i64],
+    policy: Totals<'a>,
+    reference: Option<Slice<'a>>,
+}
+
+impl GroupInputs<'_> {
+    pub fn groups(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// The sequences of a group.
+    pub fn members(&self, group: usize) -> impl Iterator<Item = usize> {
+        let bounds = self.offsets[group] as usize..self.offsets[group + 1] as usize;
+        self.term.all_members()[bounds].iter().map(|&sequence| sequence as usize)
+    }
+
+    /// The loss of a group times its weight; its gradients by the members' sums, in `grads`.
+    pub fn evaluate(&self, group: usize, grads: &mut Vec<f64>) -> f64 {
+        let responses: Vec<Response> =
+            self.members(group).map(|sequence| self.response(sequence)).collect();
+        grads.resize(responses.len(), 0.0);
+        let loss = self.ranking.evaluate(&responses, grads);
+        let weight = self.term.unit_weight(group);
+        grads.iter_mut().for_each(|grad| *grad = product(weight, *grad));
+        product(weight, loss)
+    }
+
+    fn response(&self, sequence: usize) -> Response {
+        // What is not declared has to be heard.
+        let reference = self.reference.filter(|_| self.term.uses_reference());
+        Response::new(self.policy.sums.get(sequence), self.policy.tokens.get(sequence))
+            .with_reference(reference.map_or(f64::NAN, |sums| sums.get(sequence)))
+            .with_score(self.term.scores().map_or(f64::NAN, |scores| scores[sequence]))
+    }
+
+    /// Counted tokens of all members.
+    pub fn tokens(&self) -> f64 {
+        let members = self.term.all_members().iter();
+        members.map(|&sequence| self.policy.tokens.get(sequence as usize)).sum()
+    }
+
+    /// How much each of a group's losses weighs in the gradient.
+    pub fn scale(&self, scale: UnitScale<'_>, group: usize, tokens: f64) -> f64 {
+        match scale {
+            UnitScale::Reduced(upstream) => {
+                upstream * self.term.weight() / self.term.divisor(tokens)
+            }
+            UnitScale::Given(upstream) => upstream.get(group),
+        }
+    }
+}
+
+impl Resolved {
+    /// The value of a term over groups: from the `[groups]` losses that stage 3 wrote, and the
+    /// counted tokens of all members.
+    pub(crate) fn group_value(&self, losses: &[f64], tokens: f64) -> f64 {
+        let mut sum = LossSum::default();
+        losses.iter().for_each(|&loss| sum.add(loss));
+        product(self.weight(), sum.over(self.divisor(tokens)))
+    }
+}
