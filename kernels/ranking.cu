@@ -33,10 +33,10 @@ struct RankingArguments {
   double *values;        // by member, like the two after it: scratch
   double *largest;
   double *sums;
-  double *losses;  // by group
-  double *grads;   // by sequence; null where none are asked for
-  double divisor;  // 0 for the tokens of all members, at least 1
-  double scale;    // upstream, times the term's weight
+  double *losses;                // by group
+  double *grads;                 // by sequence; null where none are asked for
+  double divisor;                // 0 for the tokens of all members, at least 1
+  double scale;                  // upstream, times the term's weight
   const double *group_upstream;  // by group; null for `scale` over the divisor
   const ErrorSlot *error;
 };
@@ -74,7 +74,8 @@ __device__ double gap(const RankingArguments &a, int64_t first, int64_t j, int64
 
 // By one warp: the largest of f(begin..end), and the sum of exp(f - largest).
 template <class F>
-__device__ void softmax_parts(int64_t begin, int64_t end, const F &f, double &largest, double &sum) {
+__device__ void softmax_parts(int64_t begin, int64_t end, const F &f, double &largest,
+                              double &sum) {
   const int lane = threadIdx.x % 32;
   double most = -__longlong_as_double(0x7ff0000000000000ll);
   for (int64_t j = begin + lane; j < end; j += 32) most = max(most, f(j));
@@ -137,8 +138,7 @@ __device__ double cross_entropy(const RankingArguments &a, RankingShared &shared
   __syncthreads();
   double loss = 0.0;
   for (int64_t j = begin + threadIdx.x; j < end; j += THREADS) {
-    loss += product(target(a, shared, j),
-                    shared.largest[0] - a.values[j] + log(shared.sums[0]));
+    loss += product(target(a, shared, j), shared.largest[0] - a.values[j] + log(shared.sums[0]));
   }
   return loss;
 }
