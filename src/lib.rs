@@ -19,6 +19,7 @@
 //!
 //! - [`batch`]: what the caller hands over. Constructors check what they can see.
 //! - [`objectives`]: one file for each loss, with paper, formula and gradient, and the list of them.
+//! - [`statistics`]: numbers without gradient that losses take as constants, and what they are for.
 //! - [`stages`]: what each stage reads and writes. [`Backend`] runs them over buffers whose element
 //!   type is a run-time fact.
 //! - [`Reference`]: each stage as its formula reads, in f64; the oracle of the tests.
@@ -54,6 +55,7 @@ mod placed;
 mod reference;
 mod scalar_loss;
 pub mod stages;
+pub mod statistics;
 mod term;
 mod token_log_probs;
 

@@ -31,6 +31,8 @@ mod objectives_table;
 mod own_objectives;
 mod properties;
 mod sequence_sums;
+mod statistics;
+mod statistics_bad_input;
 mod terms;
 mod threads;
 mod units;

@@ -3,6 +3,8 @@
 
 mod independent;
 mod objectives;
+mod statistics;
+mod statistics_values;
 mod token_log_probs;
 mod trl;
 
