@@ -6,7 +6,7 @@
 //!
 //! | stage | computes | traffic on the logits |
 //! |---|---|---|
-//! | 1 [`log_probs`](Backend::log_probs) | log-prob of each label; entropy and argmax if asked for | one read |
+//! | 1 [`log_probs`](Backend::log_probs) | log-prob of each label; if asked for entropy, sum of squared probabilities, argmax | one read |
 //! | 2 [`sequence_sums`](Backend::sequence_sums) | weighted sums over each sequence of a ragged pack | none |
 //! | 3 [`objective`](Backend::objective) | the losses, and their derivative by each sum | none |
 //! | 4 [`logit_grads`](Backend::logit_grads) | the gradient by the logits, in place or not | one read, one write |

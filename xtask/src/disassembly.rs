@@ -159,7 +159,7 @@ fn check(file: &str, function: &Function, loops: &[Hot]) -> std::result::Result<
     let exempt = |name: &&str| function.name.starts_with(*name);
     let bound = BOUNDS.iter().find(|bound| bound.file == file && !bound.exempt.iter().any(exempt));
     let Some(bound) = bound else { return Ok(()) };
-    let entropy = function.name.contains("entropy");
+    let entropy = ["entropy", "moments"].iter().any(|extra| function.name.contains(extra));
     let allowed = if entropy { bound.with_entropy } else { bound.instructions };
     // What is loaded is stored again, in vectors of the same size.
     let stored = |main: &Counts| !bound.stores || main.stores.wide() >= main.loads.wide();
