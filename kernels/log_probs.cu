@@ -13,10 +13,11 @@
 // rows of 128256 bf16: 2.1 GB in 0.49 ms; 7.1 instructions for each logit 0.25 ms, one exponential
 // 0.28 ms. Not yet measured. Instructions for each logit in the loop on sm_90 (cargo xtask disassembly):
 //            f32   16-bit   with moments
-//   part     6.8   7.1      9.2   9.5
-//   block    6.8   7.1      9.2   9.5
-//   rows     6.9   7.2      9.3   9.6
-//   cluster  6.9   7.2      9.3   9.6
+//   part     6.8   7.1     10.7  10.9
+//   block    6.8   7.1     10.6  10.9
+//   rows     6.9   7.2     10.8  11.1
+//   cluster  7.1   7.3     10.7  11.1
+// Moments are the sums of exp(z) z and of exp(z)^2: a clamp and two fmas for each logit.
 #include "softmax.cuh"
 #include "tokens.cuh"
 

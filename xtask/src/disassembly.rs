@@ -39,7 +39,7 @@ const BOUNDS: [Bound; 2] = [
         // Reads the states of rows, not logits.
         exempt: &["log_probs_merge"],
         instructions: 8.0,
-        with_entropy: 11.0,
+        with_entropy: 11.5,
         stores: false,
     },
     Bound {
