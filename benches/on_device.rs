@@ -192,7 +192,14 @@ mod on_device {
                     self.outputs.each_mut().map(Buffer::slice_mut);
                 let argmax: Option<SliceMut<'_>> = entropy.then(|| self.argmax.slice_mut());
                 let entropy = entropy.then_some(entropies);
-                let outputs = TokenOutputs { log_probs, maximum, log_sum, entropy, argmax };
+                let outputs = TokenOutputs {
+                    log_probs,
+                    maximum,
+                    log_sum,
+                    entropy,
+                    log_sum_squares: None,
+                    argmax,
+                };
                 let logits = Logits::from_slice(self.data.slice(), count, vocab, vocab).unwrap();
                 let scratch = self.scratch.slice_mut();
                 let stage = LogProbs::new(self.cuda, logits, tokens, 1.0, outputs, scratch);

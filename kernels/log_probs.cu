@@ -12,11 +12,12 @@
 // Predicted on an H200 (4.3 TB/s copied, 29.6e12 lane instructions/s, 3.7e12 exponentials/s) for 8192
 // rows of 128256 bf16: 2.1 GB in 0.49 ms; 7.1 instructions for each logit 0.25 ms, one exponential
 // 0.28 ms. Not yet measured. Instructions for each logit in the loop on sm_90 (cargo xtask disassembly):
-//            f32   16-bit   with entropy
-//   part     6.8   7.1      9.2   9.5
-//   block    6.8   7.1      9.2   9.5
-//   rows     6.9   7.2      9.3   9.6
-//   cluster  6.9   7.2      9.3   9.6
+//            f32   16-bit   with moments
+//   part     6.8   7.1     10.7  10.9
+//   block    6.8   7.1     10.6  10.9
+//   rows     6.9   7.2     10.8  11.1
+//   cluster  7.1   7.3     10.7  11.1
+// Moments are the sums of exp(z) z and of exp(z)^2: a clamp and two fmas for each logit.
 #include "softmax.cuh"
 #include "tokens.cuh"
 
@@ -35,8 +36,9 @@ struct LogProbsArguments {
   float *log_probs;
   float *maximum;
   float *log_sum;
-  float *entropy;    // null where it was not asked for
-  int64_t *argmax;   // likewise
+  float *entropy;  // null where it was not asked for, like the two after it
+  float *log_sum_squares;
+  int64_t *argmax;
   RowState *states;  // [tokens, segments], for `part` and `merge`
   const ErrorSlot *error;
 };
@@ -51,40 +53,42 @@ __device__ const typename E::Bits *row_of(const LogProbsArguments &a, int64_t to
 }
 
 __device__ void store_results(const LogProbsArguments &a, int64_t token, float log_prob,
-                              float maximum, float log_sum, float entropy, int64_t argmax) {
+                              float maximum, float log_sum, float entropy, float log_sum_squares,
+                              int64_t argmax) {
   a.log_probs[token] = log_prob;
   a.maximum[token] = maximum;
   a.log_sum[token] = log_sum;
   if (a.entropy != nullptr) a.entropy[token] = entropy;
+  if (a.log_sum_squares != nullptr) a.log_sum_squares[token] = log_sum_squares;
   if (a.argmax != nullptr) a.argmax[token] = argmax;
 }
 
 __device__ void store_not_counted(const LogProbsArguments &a, int64_t token) {
-  store_results(a, token, 0.0f, not_a_number(), not_a_number(), 0.0f, -1);
+  store_results(a, token, 0.0f, not_a_number(), not_a_number(), 0.0f, 0.0f, -1);
 }
 
 // A warp's share of a row: segments `first`, `first + step`, ... The loads of a segment are in flight
 // together; other warps compute meanwhile. A second segment in registers, loaded ahead, took 128
 // registers and so half of the warps.
-template <class E, bool ENTROPY>
+template <class E, bool MOMENTS>
 __device__ __forceinline__ void segment_states(const LogProbsArguments &a,
                                                const typename E::Bits *row, int first, int step,
                                                int lane, RowState *states) {
   for (int s = first; s < a.segments; s += step) {
     Segment<E> segment;
     segment.load(row, a.vocab, int64_t(s) * SEGMENT, lane);
-    const RowState state = segment.template state<ENTROPY>(a.scale);
+    const RowState state = segment.template state<MOMENTS>(a.scale);
     if (lane == 0) states[s] = state;
   }
 }
 
 // By one warp, once all states of the row are there.
-template <class E, bool ENTROPY>
+template <class E, bool MOMENTS>
 __device__ void finish_row(const LogProbsArguments &a, int64_t token, int64_t label,
                            const RowState *states, int lane) {
   const typename E::Bits *row = row_of<E>(a, token);
   int peak;
-  const RowState state = merge_states<ENTROPY>(states, a.segments, a.scale, lane, peak);
+  const RowState state = merge_states<MOMENTS>(states, a.segments, a.scale, lane, peak);
   int64_t argmax = -1;
   if (a.argmax != nullptr) {
     Segment<E> segment;
@@ -101,11 +105,12 @@ __device__ void finish_row(const LogProbsArguments &a, int64_t token, int64_t la
   const float logit = inside ? E::load(row[label]) : not_a_number();
   const double difference = double(logit) - double(state.maximum);
   const float log_prob = float(difference * a.inverse_temperature - double(log_sum));
-  const float entropy = ENTROPY ? log_sum - LN_2 * (state.weighted / (1.0f + state.excess)) : 0.0f;
-  store_results(a, token, log_prob, state.maximum, log_sum, entropy, argmax);
+  const float entropy = MOMENTS ? log_sum - LN_2 * (state.weighted / (1.0f + state.excess)) : 0.0f;
+  const float log_sum_squares = MOMENTS ? log1pf(state.squares) - 2.0f * log_sum : 0.0f;
+  store_results(a, token, log_prob, state.maximum, log_sum, entropy, log_sum_squares, argmax);
 }
 
-template <class E, bool ENTROPY> __device__ __forceinline__ void rows(const LogProbsArguments &a) {
+template <class E, bool MOMENTS> __device__ __forceinline__ void rows(const LogProbsArguments &a) {
   struct Shared {
     RowState states[ROWS_WARPS][ROWS_SEGMENTS];
   };
@@ -120,14 +125,14 @@ template <class E, bool ENTROPY> __device__ __forceinline__ void rows(const LogP
       if (lane == 0) store_not_counted(a, token);
       continue;
     }
-    segment_states<E, ENTROPY>(a, row_of<E>(a, token), 0, 1, lane, states);
+    segment_states<E, MOMENTS>(a, row_of<E>(a, token), 0, 1, lane, states);
     __syncwarp();
-    finish_row<E, ENTROPY>(a, token, which.label, states, lane);
+    finish_row<E, MOMENTS>(a, token, which.label, states, lane);
     __syncwarp();
   }
 }
 
-template <class E, bool ENTROPY, bool CLUSTER>
+template <class E, bool MOMENTS, bool CLUSTER>
 __device__ __forceinline__ void block(const LogProbsArguments &a) {
   RowState *states = &block_shared<RowState>();
   if (a.error->code != 0) return;
@@ -141,20 +146,20 @@ __device__ __forceinline__ void block(const LogProbsArguments &a) {
     }
     if (CLUSTER) {
       cluster_sync();  // the first block runs, and is done with the states of the row before
-      segment_states<E, ENTROPY>(a, row_of<E>(a, token), rank * warps + warp, size * warps, lane,
+      segment_states<E, MOMENTS>(a, row_of<E>(a, token), rank * warps + warp, size * warps, lane,
                                  cluster_map(states, 0));
       cluster_sync();
     } else {
-      segment_states<E, ENTROPY>(a, row_of<E>(a, token), warp, warps, lane, states);
+      segment_states<E, MOMENTS>(a, row_of<E>(a, token), warp, warps, lane, states);
       __syncthreads();
     }
-    if (rank == 0 && warp == 0) finish_row<E, ENTROPY>(a, token, which.label, states, lane);
+    if (rank == 0 && warp == 0) finish_row<E, MOMENTS>(a, token, which.label, states, lane);
     if (!CLUSTER) __syncthreads();
   }
 }
 
 // Block `part` of `parts` for each row.
-template <class E, bool ENTROPY>
+template <class E, bool MOMENTS>
 __device__ __forceinline__ void part(const LogProbsArguments &a, int32_t parts) {
   if (a.error->code != 0) return;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
@@ -162,19 +167,19 @@ __device__ __forceinline__ void part(const LogProbsArguments &a, int32_t parts) 
   for (int64_t token = blockIdx.x / parts; token < a.tokens.count; token += step) {
     if (!counted(a.tokens, token).counts) continue;
     const int first = int(blockIdx.x % parts) * warps + warp;
-    segment_states<E, ENTROPY>(a, row_of<E>(a, token), first, parts * warps, lane,
+    segment_states<E, MOMENTS>(a, row_of<E>(a, token), first, parts * warps, lane,
                                a.states + token * a.segments);
   }
 }
 
-template <class E, bool ENTROPY> __device__ __forceinline__ void merge(const LogProbsArguments &a) {
+template <class E, bool MOMENTS> __device__ __forceinline__ void merge(const LogProbsArguments &a) {
   if (a.error->code != 0) return;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   const int step = gridDim.x * warps;
   for (int64_t token = blockIdx.x * warps + warp; token < a.tokens.count; token += step) {
     const Counted which = counted(a.tokens, token);
     if (which.counts) {
-      finish_row<E, ENTROPY>(a, token, which.label, a.states + token * a.segments, lane);
+      finish_row<E, MOMENTS>(a, token, which.label, a.states + token * a.segments, lane);
     } else if (lane == 0) {
       store_not_counted(a, token);
     }
@@ -185,31 +190,31 @@ template <class E, bool ENTROPY> __device__ __forceinline__ void merge(const Log
 }  // namespace prefuse
 
 // Blocks that a multiprocessor holds: the register budget that keeps every architecture free of spills.
-#define PREFUSE_LOG_PROBS(E, ENTROPY, NAME)                                \
+#define PREFUSE_LOG_PROBS(E, MOMENTS, NAME)                                \
   extern "C" __global__ void __launch_bounds__(prefuse::THREADS, 3)        \
       log_probs_rows_##NAME(prefuse::LogProbsArguments a) {                \
-    prefuse::rows<prefuse::E, ENTROPY>(a);                                 \
+    prefuse::rows<prefuse::E, MOMENTS>(a);                                 \
   }                                                                        \
   extern "C" __global__ void __launch_bounds__(prefuse::THREADS, 4)        \
       log_probs_block_##NAME(prefuse::LogProbsArguments a) {               \
-    prefuse::block<prefuse::E, ENTROPY, false>(a);                         \
+    prefuse::block<prefuse::E, MOMENTS, false>(a);                         \
   }                                                                        \
   extern "C" __global__ void __launch_bounds__(prefuse::THREADS, 2)        \
       log_probs_cluster_##NAME(prefuse::LogProbsArguments a) {             \
-    prefuse::block<prefuse::E, ENTROPY, true>(a);                          \
+    prefuse::block<prefuse::E, MOMENTS, true>(a);                          \
   }                                                                        \
   extern "C" __global__ void __launch_bounds__(prefuse::THREADS, 4)        \
       log_probs_part_##NAME(prefuse::LogProbsArguments a, int32_t parts) { \
-    prefuse::part<prefuse::E, ENTROPY>(a, parts);                          \
+    prefuse::part<prefuse::E, MOMENTS>(a, parts);                          \
   }                                                                        \
   extern "C" __global__ void __launch_bounds__(prefuse::THREADS, 3)        \
       log_probs_merge_##NAME(prefuse::LogProbsArguments a) {               \
-    prefuse::merge<prefuse::E, ENTROPY>(a);                                \
+    prefuse::merge<prefuse::E, MOMENTS>(a);                                \
   }
 
 PREFUSE_LOG_PROBS(F32, false, f32)
-PREFUSE_LOG_PROBS(F32, true, f32_entropy)
+PREFUSE_LOG_PROBS(F32, true, f32_moments)
 PREFUSE_LOG_PROBS(F16, false, f16)
-PREFUSE_LOG_PROBS(F16, true, f16_entropy)
+PREFUSE_LOG_PROBS(F16, true, f16_moments)
 PREFUSE_LOG_PROBS(BF16, false, bf16)
-PREFUSE_LOG_PROBS(BF16, true, bf16_entropy)
+PREFUSE_LOG_PROBS(BF16, true, bf16_moments)

@@ -284,11 +284,43 @@ pub enum Error {
         /// The first shared token.
         token: usize,
     },
-    /// Mask-DPO weights differ by role, so a sequence can have one role only.
-    #[error("sequence {sequence}: expected one role for Mask-DPO weights, got chosen and rejected")]
+    /// A sequence with two roles, where its weights or its reference differ by role.
+    #[error("sequence {sequence}: expected one role in all pairs, got chosen and rejected")]
     TwoRoles {
         /// The sequence.
         sequence: usize,
+    },
+    /// A sequence of which its pairs say different things.
+    #[error("sequence {sequence}: expected one {what}, got {first} and {second}")]
+    Conflict {
+        /// `pair` or `common length`.
+        what: &'static str,
+        /// The sequence.
+        sequence: usize,
+        /// What its first pair says.
+        first: usize,
+        /// What a later pair says.
+        second: usize,
+    },
+    /// An annotator that is not in the list.
+    #[error("annotator of pair {pair}: expected a number below {annotators}, got {got}")]
+    Annotator {
+        /// Position of the pair.
+        pair: usize,
+        /// Annotators in the list.
+        annotators: usize,
+        /// The number found.
+        got: usize,
+    },
+    /// Less than there has to be.
+    #[error("{what}: expected at least {expected}, got {got}")]
+    TooFew {
+        /// What is counted.
+        what: &'static str,
+        /// The least count.
+        expected: usize,
+        /// The count found.
+        got: usize,
     },
     /// A term that looks at something that the batch does not have.
     #[error("{objective}: expected a batch with {what}, got none")]

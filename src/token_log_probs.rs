@@ -15,12 +15,13 @@ use crate::stages::{
 pub struct RowOptions {
     temperature: f64,
     entropy: bool,
+    log_sum_squares: bool,
     argmax: bool,
 }
 
 impl Default for RowOptions {
     fn default() -> Self {
-        Self { temperature: 1.0, entropy: false, argmax: false }
+        Self { temperature: 1.0, entropy: false, log_sum_squares: false, argmax: false }
     }
 }
 
@@ -49,6 +50,19 @@ impl RowOptions {
         self.entropy
     }
 
+    /// Also the logarithms of the sums of squared probabilities, from the same visit: WPO's weights come
+    /// from them (`statistics::wpo_weights`).
+    #[must_use]
+    pub fn with_log_sum_squares(mut self) -> Self {
+        self.log_sum_squares = true;
+        self
+    }
+
+    /// Whether the logarithms of the sums of squared probabilities are asked for.
+    pub fn has_log_sum_squares(&self) -> bool {
+        self.log_sum_squares
+    }
+
     /// Also the most probable entries, from the same visit.
     #[must_use]
     pub fn with_argmax(mut self) -> Self {
@@ -71,6 +85,7 @@ pub struct TokenLogProbs {
     maximum: Buffer,
     log_sum: Buffer,
     entropy: Option<Buffer>,
+    log_sum_squares: Option<Buffer>,
     argmax: Option<Buffer>,
     /// Of the labels and of the masked tokens.
     fingerprint: [Option<u64>; 2],
@@ -160,6 +175,7 @@ impl TokenLogProbs {
             maximum: allocate()?,
             log_sum: allocate()?,
             entropy: if options.entropy { Some(allocate()?) } else { None },
+            log_sum_squares: if options.log_sum_squares { Some(allocate()?) } else { None },
             argmax: match options.argmax {
                 true => Some(backend.allocate(DType::I64, count)?),
                 false => None,
@@ -171,6 +187,7 @@ impl TokenLogProbs {
             maximum: result.maximum.slice_mut(),
             log_sum: result.log_sum.slice_mut(),
             entropy: result.entropy.as_mut().map(Buffer::slice_mut),
+            log_sum_squares: result.log_sum_squares.as_mut().map(Buffer::slice_mut),
             argmax: result.argmax.as_mut().map(Buffer::slice_mut),
         };
         let (temperature, scratch) = (options.temperature, scratch.slice_mut());
@@ -218,6 +235,12 @@ impl TokenLogProbs {
     /// Entropies in nats, if asked for.
     pub fn entropy(&self) -> Option<Slice<'_>> {
         self.entropy.as_ref().map(Buffer::slice)
+    }
+
+    /// Natural logarithms of the sums of squared probabilities, if asked for: between minus the
+    /// logarithm of the vocabulary and 0. NaN for a row of -inf; 0 for tokens that do not count.
+    pub fn log_sum_squares(&self) -> Option<Slice<'_>> {
+        self.log_sum_squares.as_ref().map(Buffer::slice)
     }
 
     /// Lowest indices of the maxima, i64, if asked for; -1 for tokens that do not count.

@@ -66,7 +66,7 @@ impl<T: Element> Rows<'_, T> {
         let &Self { data, vocab, ids } = self;
         let (tokens, labels) = (ids.len(), Labels::new(ids));
         let mut source = from.place(backend, data, vocab);
-        let options = RowOptions::default().with_entropy().with_argmax();
+        let options = RowOptions::default().with_entropy().with_log_sum_squares().with_argmax();
         let view = from.view(&source, tokens, vocab);
         let ours = token_log_probs(backend, view, &labels, None, options).unwrap();
         let numbers = bits(&ours);

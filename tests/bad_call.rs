@@ -154,8 +154,14 @@ fn a_bad_label_leaves_the_outputs() {
         let mut buffers = [(); 4].map(|()| Placed::new(backend, &[7.0_f32; 4]));
         let mut scratch = Placed::poisoned::<f64>(backend, backend.log_probs_scratch(4, 3));
         let [log_probs, maximum, log_sum, entropy] = buffers.each_mut().map(Placed::slice_mut);
-        let outputs =
-            TokenOutputs { log_probs, maximum, log_sum, entropy: Some(entropy), argmax: None };
+        let outputs = TokenOutputs {
+            log_probs,
+            maximum,
+            log_sum,
+            entropy: Some(entropy),
+            log_sum_squares: None,
+            argmax: None,
+        };
         let (logits, scratch) = (data.logits(4, 3), scratch.slice_mut());
         let tokens = Tokens::new(&labels, None).unwrap();
         let stage = LogProbs::new(backend, logits, tokens, 1.0, outputs, scratch).unwrap();

@@ -283,7 +283,7 @@ fn sentences() {
     let cycle = Pairs::new(vec![(0, 1), (1, 0)]).unwrap();
     refused(
         Weights::mask_dpo(&packing, &cycle, &[], Unlabelled::Keep),
-        "sequence 1: expected one role for Mask-DPO weights, got chosen and rejected",
+        "sequence 1: expected one role in all pairs, got chosen and rejected",
     );
     let beyond = Pairs::halves(2).unwrap();
     refused(

@@ -185,7 +185,10 @@ pub fn spread<T: Element>(data: &[T], vocab: usize, stride: usize, gap: f64) -> 
 pub fn bits(result: &TokenLogProbs) -> Vec<u64> {
     let statistics = result.statistics();
     let parts = [Some(result.log_probs()), Some(statistics.maximum), Some(statistics.log_sum)];
-    let parts = parts.into_iter().chain([result.entropy(), result.argmax()]).flatten();
+    let parts = parts
+        .into_iter()
+        .chain([result.entropy(), result.log_sum_squares(), result.argmax()])
+        .flatten();
     parts.flat_map(|part| part.to_vec().unwrap()).map(f64::to_bits).collect()
 }
 

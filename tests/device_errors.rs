@@ -50,7 +50,8 @@ impl Outputs {
     fn log_probs(&mut self, cuda: &Cuda, logits: Logits<'_>, tokens: Tokens<'_>) {
         let [log_probs, maximum, log_sum, entropy] = self.tokens.each_mut().map(Placed::slice_mut);
         let (entropy, argmax) = (Some(entropy), Some(self.argmax.slice_mut()));
-        let outputs = TokenOutputs { log_probs, maximum, log_sum, entropy, argmax };
+        let outputs =
+            TokenOutputs { log_probs, maximum, log_sum, entropy, log_sum_squares: None, argmax };
         let scratch = self.scratch.slice_mut();
         cuda.log_probs(LogProbs::new(cuda, logits, tokens, 1.0, outputs, scratch).unwrap())
             .unwrap();

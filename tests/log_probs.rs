@@ -28,6 +28,8 @@ struct Bound {
     log_sum: f64,
     /// `sum p |z|` and `sum p z^2`.
     moments: [f64; 2],
+    /// `log sum e^2z`, and `sum q |z|` with `q` its softmax.
+    squares: [f64; 2],
 }
 
 impl Bound {
@@ -36,7 +38,10 @@ impl Bound {
         let z = || row.iter().map(|x| (x - maximum) / temperature).filter(|z| z.is_finite());
         let sum: f64 = z().map(f64::exp).sum();
         let moment = |power: i32| z().map(|z| z.exp() * z.abs().powi(power)).sum::<f64>() / sum;
-        Self { dtype, log_sum: sum.ln(), moments: [moment(1), moment(2)] }
+        let squares: f64 = z().map(|z| (2.0 * z).exp()).sum();
+        let of_squares = z().map(|z| (2.0 * z).exp() * z.abs()).sum::<f64>() / squares;
+        let moments = [moment(1), moment(2)];
+        Self { dtype, log_sum: sum.ln(), moments, squares: [squares.ln(), of_squares] }
     }
 
     /// Beside `SUM`, the argument `z` of each exponential carries half an ulp each of `x - m`, of
@@ -66,11 +71,28 @@ impl Bound {
     }
 }
 
+impl Bound {
+    /// `log sum e^2z - 2 log sum e^z`: squaring doubles the relative error of an exponential and of
+    /// its argument; the two logarithms and their difference are rounded once more each.
+    fn log_sum_squares(&self, value: f64) -> f64 {
+        match self.dtype {
+            DType::F64 => 1e-12 * value.abs().max(1.0),
+            _ => {
+                let [squares, argument] = self.squares;
+                let of_squares = 2.0 * SUM * squares.min(1.0) + 6.0 * ROUND * argument;
+                let logarithms = ROUND * (value.abs() + 4.0 * self.log_sum);
+                2.0 * self.log_prob(self.log_sum) + of_squares + logarithms
+            }
+        }
+    }
+}
+
 fn check<T: Element>(backend: &dyn Backend, tokens: usize, vocab: usize, temperature: f64) {
     let data = logits::<T>(vocab as u64, tokens, vocab);
     let ids = labels(vocab as u64, &data, vocab);
     let (labels, weights) = (Labels::new(&ids[..]), Weights::new(weights(7, tokens)).unwrap());
     let options = RowOptions::default().with_temperature(temperature).with_entropy().with_argmax();
+    let options = options.with_log_sum_squares();
     let dtype = T::DTYPE.per_token();
     let bounds: Vec<Bound> =
         exact(&data).chunks(vocab).map(|row| Bound::new(dtype, row, temperature)).collect();
@@ -93,6 +115,15 @@ fn check<T: Element>(backend: &dyn Backend, tokens: usize, vocab: usize, tempera
         close("log-sum", both(|result| result.statistics().log_sum), Bound::log_prob);
         close("maximum", both(|result| result.statistics().maximum), |_, _| 0.0);
         close("entropy", both(|result| result.entropy().unwrap()), Bound::entropy);
+        let squares = |result: &TokenLogProbs| result.log_sum_squares().unwrap().to_vec().unwrap();
+        for (token, (got, expected)) in squares(&ours).iter().zip(squares(&truth)).enumerate() {
+            let bound = bounds[token].log_sum_squares(expected);
+            assert!(
+                (got - expected).abs() <= bound || got.is_nan() && expected.is_nan(),
+                "{backend:?} {} {vocab} token {token}: {got} for {expected}, bound {bound}",
+                T::DTYPE
+            );
+        }
         close("argmax", both(|result| result.argmax().unwrap()), |_, _| 0.0);
     }
 }
@@ -178,12 +209,13 @@ fn masked_rows_are_not_read() {
         let data = [f32::NAN, f32::NAN, 0.0, 1.0, f32::NAN, f32::NAN];
         let labels = Labels::new(&[-100, 0, 1]);
         let weights = Weights::new(vec![1.0, 1.0, 0.0]).unwrap();
-        let options = RowOptions::default().with_argmax().with_entropy();
+        let options = RowOptions::default().with_argmax().with_entropy().with_log_sum_squares();
         let ours = rows(&*backend, &data, &labels, Some(&weights), options);
         let values = ours.log_probs().to_vec().unwrap();
         assert_eq!((values[0], values[2]), (0.0, 0.0));
         assert_eq!(ours.argmax().unwrap().to_vec().unwrap(), [-1.0, 1.0, -1.0]);
         assert_eq!(ours.entropy().unwrap().to_vec().unwrap()[2], 0.0);
+        assert_eq!(ours.log_sum_squares().unwrap().to_vec().unwrap()[2], 0.0);
     }
 }
 
@@ -198,7 +230,7 @@ fn strided_rows() {
         let strided = Placed::new(backend, &strided[..(tokens - 1) * stride + vocab]);
         let ids = labels(3, &data, vocab);
         let labels = Labels::new(&ids[..]);
-        let options = RowOptions::default().with_entropy().with_argmax();
+        let options = RowOptions::default().with_entropy().with_log_sum_squares().with_argmax();
         let packed = rows(backend, &data, &labels, None, options);
         let logits = strided.strided(tokens, vocab, stride);
         let ours = token_log_probs(backend, logits, &labels, None, options).unwrap();
@@ -219,5 +251,56 @@ fn ignore_values() {
         let values = ours.log_probs().to_vec().unwrap();
         assert_eq!(values[0], 0.0);
         assert_relative_eq!(values[1], -(-1f64).exp().ln_1p(), max_relative = 1e-6);
+    }
+}
+
+/// The logarithm of the sum of squared probabilities alone, and where its value is known: uniform rows,
+/// one entry, a row that is certain, one with impossible entries, one of nothing else.
+#[test]
+fn sums_of_squares() {
+    for backend in backends() {
+        let inf = f32::INFINITY;
+        for (row, expected) in [
+            (vec![7.25_f32; 4099], -(4099_f64).ln()),
+            (vec![-3.0], 0.0),
+            ([vec![1e4], vec![0.0; 98]].concat(), 0.0),
+            (vec![1e4, 1e4, -inf, 9e3], -(2_f64).ln()),
+            (vec![-inf; 33], f64::NAN),
+        ] {
+            let labels = Labels::new(&[0][..]);
+            let options = RowOptions::default().with_log_sum_squares();
+            let ours = rows(&*backend, &row, &labels, None, options);
+            assert!(ours.entropy().is_none());
+            let got = ours.log_sum_squares().unwrap().to_vec().unwrap()[0];
+            let close = (got - expected).abs() <= 2e-7 * expected.abs();
+            assert!(close || got.is_nan() && expected.is_nan(), "{backend:?} {got} {expected}");
+        }
+    }
+}
+
+/// Other statistics of the same visit change no bit of any.
+#[test]
+fn statistics_do_not_depend_on_one_another() {
+    fn body<T: Element>(backend: &dyn Backend) {
+        let (tokens, vocab) = (6, 4099);
+        let data = logits::<T>(5, tokens, vocab);
+        let ids = labels(5, &data, vocab);
+        let labels = Labels::new(&ids[..]);
+        let plain = RowOptions::default();
+        let run = |options| rows(backend, &data, &labels, None, options);
+        let all = run(plain.with_entropy().with_log_sum_squares().with_argmax());
+        let bits = |values: Slice<'_>| -> Vec<u64> {
+            values.to_vec().unwrap().into_iter().map(f64::to_bits).collect()
+        };
+        let (alone, squares) = (run(plain), run(plain.with_log_sum_squares()));
+        assert_eq!(bits(alone.log_probs()), bits(all.log_probs()));
+        assert_eq!(bits(squares.log_probs()), bits(all.log_probs()));
+        let [got, expected] = [&squares, &all].map(|result| result.log_sum_squares().unwrap());
+        assert_eq!(bits(got), bits(expected));
+        let entropy = run(plain.with_entropy());
+        assert_eq!(bits(entropy.entropy().unwrap()), bits(all.entropy().unwrap()));
+    }
+    for backend in backends() {
+        each_dtype!(&*backend, body);
     }
 }

@@ -32,6 +32,8 @@ mod own_objectives;
 mod properties;
 mod ranking;
 mod sequence_sums;
+mod statistics;
+mod statistics_bad_input;
 mod terms;
 mod threads;
 mod token_objective;

@@ -122,6 +122,7 @@ impl TokenOperation {
                 maximum: operation.maximum.slice_mut(),
                 log_sum: operation.log_sum.slice_mut(),
                 entropy: options.has_entropy().then_some(entropy),
+                log_sum_squares: None,
                 argmax: argmax.as_mut().map(Buffer::slice_mut),
             };
             let (labels, ignore) = (operation.labels.slice(), operation.ignore);

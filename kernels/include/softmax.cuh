@@ -24,10 +24,17 @@ constexpr float PEAKED = 1.5f;
 struct RowState {
   float maximum;   // -inf where there is nothing, NaN where there is a NaN
   float excess;    // sum exp(z) - 1; -1 where there is nothing
-  float weighted;  // sum exp(z) z log2(e), where the entropy was asked for
+  float weighted;  // sum exp(z) z log2(e), where moments were asked for, like the next
+  float squares;   // sum exp(z)^2 - 1; -1 where there is nothing
 };
 
-__device__ __forceinline__ RowState empty_state() { return {negative_infinity(), -1.0f, 0.0f}; }
+__device__ __forceinline__ RowState empty_state() {
+  return {negative_infinity(), -1.0f, 0.0f, -1.0f};
+}
+
+__device__ __forceinline__ RowState nothing_but_nan(float maximum) {
+  return {maximum, not_a_number(), not_a_number(), not_a_number()};
+}
 
 // Integers with the order of the floats, so that one reduction instruction does what takes five
 // shuffles and five comparisons. A positive NaN wins, a negative one loses; 0 is above -0.
@@ -95,14 +102,15 @@ template <class E> struct Segment {
     return first < SEGMENT && start + first < vocab ? start + first : vocab;
   }
 
-  // Sums of this lane's exponentials; `REST` leaves out the elements at the maximum. The maximum
+  // Sums of this lane's exponentials, and with `SQUARES` of their squares: a square that underflows is
+  // nothing beside that of the largest, which is 1. `REST` leaves out the elements at the maximum. The maximum
   // always goes first: hoisted forms such as fma(x, scale, -m * scale) lose the digits of z where the
   // logits have a common offset (3.2e-4 in the log-prob at 1e4).
-  template <bool ENTROPY, bool REST>
-  __device__ __forceinline__ void sums(float maximum, float scale, float &plain,
-                                       float &weighted) const {
+  template <bool WEIGHTED, bool SQUARES, bool REST>
+  __device__ __forceinline__ void sums(float maximum, float scale, float &plain, float &weighted,
+                                       float &squares) const {
     // Four chains, because an addition takes four cycles.
-    float sum[4], moment[4];
+    float sum[4], moment[4], square[4];
 #pragma unroll
     for (int i = 0; i < VECTORS; ++i) {
       float x[E::COUNT];
@@ -115,30 +123,35 @@ template <class E> struct Segment {
         const float term = REST && difference == 0.0f ? 0.0f : e;
         const bool begins = i == 0 && j < 4;
         sum[j % 4] = begins ? term : sum[j % 4] + term;
-        if (ENTROPY) {
+        if (WEIGHTED) {
           // 0 * -inf would be NaN; below -126 the exponential is 0 anyway.
           const float finite = fmaxf(z, -150.0f);
           moment[j % 4] = begins ? e * finite : fmaf(e, finite, moment[j % 4]);
         }
+        if (SQUARES) square[j % 4] = begins ? term * term : fmaf(term, term, square[j % 4]);
       }
     }
     plain = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    if (ENTROPY) weighted = (moment[0] + moment[1]) + (moment[2] + moment[3]);
+    if (WEIGHTED) weighted = (moment[0] + moment[1]) + (moment[2] + moment[3]);
+    if (SQUARES) squares = (square[0] + square[1]) + (square[2] + square[3]);
   }
 
   // The same in every lane. `scale` is log2(e) / T.
-  template <bool ENTROPY> __device__ __forceinline__ RowState state(float scale) const {
+  template <bool MOMENTS> __device__ __forceinline__ RowState state(float scale) const {
     const float maximum = warp_max(this->maximum());
     if (maximum == negative_infinity()) {
-      return has_nan() ? RowState{not_a_number(), not_a_number(), not_a_number()} : empty_state();
+      return has_nan() ? nothing_but_nan(not_a_number()) : empty_state();
     }
-    float sum, weighted;
-    sums<ENTROPY, false>(maximum, scale, sum, weighted);
+    float sum, weighted, squares;
+    sums<MOMENTS, MOMENTS, false>(maximum, scale, sum, weighted, squares);
     sum = warp_sum(sum);
-    if (ENTROPY) weighted = warp_sum(weighted);
+    if (MOMENTS) {
+      weighted = warp_sum(weighted);
+      squares = warp_sum(squares) - 1.0f;
+    }
     if (sum != sum) {
       // An element is NaN, or the maximum is infinite and gave inf - inf.
-      return {has_nan() ? not_a_number() : maximum, not_a_number(), not_a_number()};
+      return nothing_but_nan(has_nan() ? not_a_number() : maximum);
     }
     float excess = sum - 1.0f;
     if (sum < PEAKED) {
@@ -146,16 +159,17 @@ template <class E> struct Segment {
       // first visit in registers for this one, and spill.
       const float again = __shfl_sync(ALL_LANES, maximum, 0);
       float unused;
-      sums<false, true>(again, scale, excess, unused);
+      sums<false, MOMENTS, true>(again, scale, excess, unused, squares);
       excess = warp_sum(excess);
+      if (MOMENTS) squares = warp_sum(squares);
     }
-    return {maximum, excess, weighted};
+    return {maximum, excess, MOMENTS ? weighted : 0.0f, MOMENTS ? squares : 0.0f};
   }
 };
 
 // All states of a row, by one warp; the same in every lane. `peak` is the first state that holds the
 // maximum, or a NaN.
-template <bool ENTROPY>
+template <bool MOMENTS>
 __device__ __forceinline__ RowState merge_states(const RowState *states, int count, float scale,
                                                  int lane, int &peak) {
   float maximum = negative_infinity();
@@ -180,16 +194,20 @@ __device__ __forceinline__ RowState merge_states(const RowState *states, int cou
     peak = 0;
     return empty_state();
   }
-  float excess = 0.0f, weighted = 0.0f;
+  float excess = 0.0f, weighted = 0.0f, squares = 0.0f;
 #pragma unroll 1
   for (int i = lane; i < count; i += 32) {
     const RowState state = states[i];
     const float d = (state.maximum - highest) * scale, factor = ex2(d);
     const float total = 1.0f + state.excess;
     excess += i == peak ? state.excess : factor * total;
-    if (ENTROPY) weighted += factor * fmaf(fmaxf(d, -150.0f), total, state.weighted);
+    if (MOMENTS) {
+      weighted += factor * fmaf(fmaxf(d, -150.0f), total, state.weighted);
+      squares += i == peak ? state.squares : factor * factor * (1.0f + state.squares);
+    }
   }
-  return {highest, warp_sum(excess), ENTROPY ? warp_sum(weighted) : 0.0f};
+  return {highest, warp_sum(excess), MOMENTS ? warp_sum(weighted) : 0.0f,
+          MOMENTS ? warp_sum(squares) : 0.0f};
 }
 
 }  // namespace prefuse

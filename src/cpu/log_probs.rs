@@ -1,8 +1,8 @@
 //! Stage 1: one visit of each row, which reads it from memory once and its blocks from the cache
 //! a second time (maximum, then exponentials).
 //!
-//! Scratch: five f64 results for each row, so that rows can be computed in any order; for few rows
-//! also three f64 numbers for each block.
+//! Scratch: six f64 results for each row, so that rows can be computed in any order; for few rows
+//! also four f64 numbers for each block.
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -17,12 +17,12 @@ use crate::element::{DType, Element};
 use crate::error::{Error, Result};
 use crate::stages::{HostTokens, LogProbs};
 
-/// log-prob, maximum, log-sum, entropy, argmax.
-const RESULTS: usize = 5;
-const NOT_COUNTED: [f64; RESULTS] = [0.0, f64::NAN, f64::NAN, 0.0, -1.0];
+/// log-prob, maximum, log-sum, entropy, log of the sum of squares, argmax.
+const RESULTS: usize = 6;
+const NOT_COUNTED: [f64; RESULTS] = [0.0, f64::NAN, f64::NAN, 0.0, 0.0, -1.0];
 
-/// maximum, excess, weighted.
-const STATE: usize = 3;
+/// maximum, excess, weighted, squares.
+const STATE: usize = 4;
 
 pub(super) fn scratch(tokens: usize, vocab: usize) -> usize {
     let states = if tokens < FEW_ROWS { tokens * vocab.div_ceil(BLOCK) * STATE } else { 0 };
@@ -42,7 +42,7 @@ pub(super) fn log_probs(simd: Simd, mut stage: LogProbs<'_>) -> Result<()> {
         logits,
         tokens,
         inverse_temperature: 1.0 / stage.temperature,
-        entropy: stage.outputs.entropy.is_some(),
+        moments: stage.outputs.entropy.is_some() || stage.outputs.log_sum_squares.is_some(),
         argmax: stage.outputs.argmax.is_some(),
     };
     match logits.dtype() {
@@ -54,12 +54,16 @@ pub(super) fn log_probs(simd: Simd, mut stage: LogProbs<'_>) -> Result<()> {
             return Err(Error::LogitsType { backend, expected: DTYPES, got });
         }
     }
-    for (token, &[log_prob, maximum, log_sum, entropy, argmax]) in results.iter().enumerate() {
+    for (token, results) in results.iter().enumerate() {
+        let &[log_prob, maximum, log_sum, entropy, log_sum_squares, argmax] = results;
         stage.outputs.log_probs.set(token, log_prob);
         stage.outputs.maximum.set(token, maximum);
         stage.outputs.log_sum.set(token, log_sum);
         if let Some(entropies) = &mut stage.outputs.entropy {
             entropies.set(token, entropy);
+        }
+        if let Some(logarithms) = &mut stage.outputs.log_sum_squares {
+            logarithms.set(token, log_sum_squares);
         }
         if let Some(indices) = &mut stage.outputs.argmax {
             indices.set(token, argmax);
@@ -73,7 +77,7 @@ struct Rows<'a> {
     logits: Logits<'a>,
     tokens: HostTokens<'a>,
     inverse_temperature: f64,
-    entropy: bool,
+    moments: bool,
     argmax: bool,
 }
 
@@ -91,7 +95,7 @@ impl Rows<'_> {
             results.for_each(|(token, result)| {
                 *result = self.tokens.counted_label(token).map_or(NOT_COUNTED, |label| {
                     let row = row(token);
-                    let state = self.simd.row_state(row, self.inverse_temperature, self.entropy);
+                    let state = self.simd.row_state(row, self.inverse_temperature, self.moments);
                     self.result(row, label, &state)
                 });
             });
@@ -103,17 +107,18 @@ impl Rows<'_> {
             if self.tokens.counted_label(token).is_some() {
                 let part = &row(token)[start..vocab.min(start + BLOCK)];
                 let mut block = [BlockState::EMPTY];
-                self.simd.block_states(part, self.inverse_temperature, self.entropy, &mut block);
-                let [BlockState { maximum, excess, weighted }] = block;
-                state.copy_from_slice(&[f64::from(maximum), excess, weighted]);
+                self.simd.block_states(part, self.inverse_temperature, self.moments, &mut block);
+                let [BlockState { maximum, excess, weighted, squares }] = block;
+                state.copy_from_slice(&[f64::from(maximum), excess, weighted, squares]);
             }
         });
         let states = states.par_chunks(blocks * STATE);
         results.par_iter_mut().zip(states).enumerate().for_each(|(token, (result, states))| {
             *result = self.tokens.counted_label(token).map_or(NOT_COUNTED, |label| {
                 let mut state = RowState::new(self.inverse_temperature);
-                for &[maximum, excess, weighted] in states.as_chunks::<STATE>().0 {
-                    state.push(BlockState { maximum: maximum as f32, excess, weighted });
+                for &[maximum, excess, weighted, squares] in states.as_chunks::<STATE>().0 {
+                    let maximum = maximum as f32;
+                    state.push(BlockState { maximum, excess, weighted, squares });
                 }
                 self.result(row(token), label, &state)
             });
@@ -128,8 +133,14 @@ impl Rows<'_> {
         state: &RowState,
     ) -> [f64; RESULTS] {
         let argmax = if self.argmax { self.simd.argmax(row, state) as f64 } else { -1.0 };
-        let entropy = if self.entropy { state.entropy() } else { 0.0 };
-        let log_prob = state.log_prob(row[label].to_f64() as f32);
-        [log_prob, f64::from(state.maximum()), state.log_sum(), entropy, argmax]
+        let moment = |value: f64| if self.moments { value } else { 0.0 };
+        [
+            state.log_prob(row[label].to_f64() as f32),
+            f64::from(state.maximum()),
+            state.log_sum(),
+            moment(state.entropy()),
+            moment(state.log_sum_squares()),
+            argmax,
+        ]
     }
 }

@@ -371,17 +371,17 @@ impl Simd {
     /// Stage 1 for the columns `x` of a row, which start at a multiple of [`BLOCK`]: one state per
     /// block.
     ///
-    /// `inverse_temperature` must be finite as f32. Without `entropy` the states' second sum is 0.
+    /// `inverse_temperature` must be finite as f32. Without `moments` the states' later sums are 0.
     pub fn block_states<E: Lanes>(
         self,
         x: &[E],
         inverse_temperature: f64,
-        entropy: bool,
+        moments: bool,
         states: &mut [BlockState],
     ) {
         assert_eq!(states.len(), x.len().div_ceil(BLOCK), "one state per block");
         let scale = inverse_temperature as f32;
-        if entropy {
+        if moments {
             dispatch!(self.0, rows::block_states[true](x, scale, states))
         } else {
             dispatch!(self.0, rows::block_states[false](x, scale, states))
@@ -394,14 +394,14 @@ impl Simd {
         self,
         row: &[E],
         inverse_temperature: f64,
-        entropy: bool,
+        moments: bool,
     ) -> RowState {
         const BATCH: usize = 64;
         let mut row_state = RowState::new(inverse_temperature);
         for part in row.chunks(BATCH * BLOCK) {
             let mut states = [BlockState::EMPTY; BATCH];
             let states = &mut states[..part.len().div_ceil(BLOCK)];
-            self.block_states(part, inverse_temperature, entropy, states);
+            self.block_states(part, inverse_temperature, moments, states);
             for state in states {
                 row_state.push(*state);
             }

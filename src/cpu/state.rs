@@ -14,21 +14,29 @@ pub(crate) struct BlockState {
     pub maximum: f32,
     /// sum_v exp(z_v) - 1.
     pub excess: f64,
-    /// sum_v exp(z_v) z_v, or 0 where the entropy was not asked for.
+    /// sum_v exp(z_v) z_v, or 0 where moments were not asked for.
     pub weighted: f64,
+    /// sum_v exp(z_v)^2 - 1, likewise.
+    pub squares: f64,
 }
 
 impl BlockState {
     /// No columns at all.
-    pub const EMPTY: Self = Self { maximum: f32::NEG_INFINITY, excess: -1.0, weighted: 0.0 };
+    pub const EMPTY: Self =
+        Self { maximum: f32::NEG_INFINITY, excess: -1.0, weighted: 0.0, squares: -1.0 };
+
+    /// NaN in every sum.
+    pub const fn nan(maximum: f32) -> Self {
+        Self { maximum, excess: f64::NAN, weighted: f64::NAN, squares: f64::NAN }
+    }
 
     fn total(&self) -> f64 {
         1.0 + self.excess
     }
 
     /// Both under the larger maximum. With d = (smaller maximum - larger maximum)/T <= 0 the
-    /// smaller one's sums become e^d S and e^d (W + d S); its S counts its own largest element, the
-    /// larger one's excess does not.
+    /// smaller one's sums become e^d S, e^d (W + d S) and e^2d Q; its S and Q count its own largest
+    /// element, the larger one's do not.
     fn merge(self, other: Self, inverse_temperature: f64) -> Self {
         let (high, low) = if other.maximum > self.maximum { (other, self) } else { (self, other) };
         if low.maximum == f32::NEG_INFINITY {
@@ -41,6 +49,7 @@ impl BlockState {
             maximum: high.maximum,
             excess: high.excess + factor * low.total(),
             weighted: high.weighted + factor * (low.weighted + shift * low.total()),
+            squares: high.squares + factor * factor * (1.0 + low.squares),
         }
     }
 }
@@ -102,5 +111,9 @@ impl RowState {
     /// -sum_v p_v ln p_v, if the blocks were computed for it.
     pub fn entropy(&self) -> f64 {
         self.log_sum() - self.merged.weighted / self.merged.total()
+    }
+    /// ln sum_v p_v^2, if the blocks were computed for it.
+    pub fn log_sum_squares(&self) -> f64 {
+        self.merged.squares.ln_1p() - 2.0 * self.log_sum()
     }
 }

@@ -8,7 +8,7 @@ use crate::element::DType;
 pub(crate) const SEGMENT: usize = 1024;
 
 /// Bytes of such a state.
-pub(crate) const STATE_BYTES: usize = 12;
+pub(crate) const STATE_BYTES: usize = 16;
 
 /// Rows of up to this many segments are a warp's; ROWS_SEGMENTS in kernels/log_probs.cu.
 const ROWS_SEGMENTS: usize = 4;
@@ -185,7 +185,7 @@ mod tests {
         let hopper = device((9, 0), 132);
         assert!(matches!(log_probs(&hopper, 1, 1), LogProbsShape::Rows(shape) if shape.grid == 1));
         assert!(matches!(log_probs(&hopper, 9, 4096), LogProbsShape::Rows(s) if s.grid == 2));
-        let block = LaunchShape { grid: 8192, block: 256, cluster: 1, shared: 126 * 12 };
+        let block = LaunchShape { grid: 8192, block: 256, cluster: 1, shared: 126 * 16 };
         assert_eq!(log_probs(&hopper, 8192, 128_256), LogProbsShape::Block(block));
         // 264 blocks of a cluster's kernel fill the device.
         assert!(matches!(log_probs(&hopper, 264, 128_256), LogProbsShape::Block(_)));

@@ -22,6 +22,7 @@ struct Arguments {
     maximum: u64,
     log_sum: u64,
     entropy: u64,
+    log_sum_squares: u64,
     argmax: u64,
     states: u64,
     error: u64,
@@ -47,12 +48,16 @@ pub(super) fn log_probs(context: &Context, stage: LogProbs<'_>) -> Result<()> {
         maximum: address(&outputs.maximum),
         log_sum: address(&outputs.log_sum),
         entropy: outputs.entropy.as_ref().map_or(0, address),
+        log_sum_squares: outputs.log_sum_squares.as_ref().map_or(0, address),
         argmax: outputs.argmax.as_ref().map_or(0, address),
         states,
         error: context.slot()[0],
     };
     tokens::check(context, arguments.tokens, shape.vocab)?;
-    let name = |form: &str| kernel("log_probs", form, logits.dtype(), outputs.entropy.is_some());
+    // Both come from the same sums, so that one more kernel serves either.
+    let moments = outputs.entropy.is_some() || outputs.log_sum_squares.is_some();
+    let extra = if moments { "_moments" } else { "" };
+    let name = |form: &str| kernel("log_probs", form, logits.dtype(), extra);
     let (form, first, parts, second) = match launch_shape {
         LogProbsShape::Rows(first) => ("rows", first, None, None),
         LogProbsShape::Block(first) => ("block", first, None, None),

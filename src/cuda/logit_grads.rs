@@ -56,7 +56,8 @@ pub(super) fn logit_grads(context: &Context, stage: LogitGrads<'_>) -> Result<()
     };
     tokens::check(context, arguments.tokens, shape.vocab)?;
     let (device, dtype) = (context.driver().device(), logits.dtype());
-    let name = |form: &str| kernel("logit_grads", form, dtype, by_entropy != 0);
+    let extra = if by_entropy != 0 { "_entropy" } else { "" };
+    let name = |form: &str| kernel("logit_grads", form, dtype, extra);
     // SAFETY: the kernels take these arguments; the stage's constructor checked every length.
     unsafe {
         match launch::logit_grads(device, dtype, shape.tokens, shape.vocab) {

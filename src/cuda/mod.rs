@@ -298,6 +298,6 @@ fn scale(temperature: f64) -> f32 {
 }
 
 /// The name of a row kernel.
-fn kernel(stage: &str, form: &str, dtype: DType, entropy: bool) -> String {
-    format!("{stage}_{form}_{dtype}{}", if entropy { "_entropy" } else { "" })
+fn kernel(stage: &str, form: &str, dtype: DType, extra: &str) -> String {
+    format!("{stage}_{form}_{dtype}{extra}")
 }

@@ -18,6 +18,9 @@ pub(super) fn log_probs(stage: LogProbs<'_>) -> Result<()> {
         if let Some(entropy) = &mut outputs.entropy {
             entropy.set(token, row.entropy);
         }
+        if let Some(log_sum_squares) = &mut outputs.log_sum_squares {
+            log_sum_squares.set(token, row.log_sum_squares);
+        }
         if let Some(argmax) = &mut outputs.argmax {
             argmax.set(token, row.argmax);
         }
@@ -35,28 +38,40 @@ struct Row {
     maximum: f64,
     log_sum: f64,
     entropy: f64,
+    log_sum_squares: f64,
     argmax: f64,
 }
 
 impl Row {
-    const NOT_COUNTED: Self =
-        Self { log_prob: 0.0, maximum: f64::NAN, log_sum: f64::NAN, entropy: 0.0, argmax: -1.0 };
+    const NOT_COUNTED: Self = Self {
+        log_prob: 0.0,
+        maximum: f64::NAN,
+        log_sum: f64::NAN,
+        entropy: 0.0,
+        log_sum_squares: 0.0,
+        argmax: -1.0,
+    };
 
     fn new(scores: &[f64], label: usize, temperature: f64) -> Self {
         let maximum = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let scaled = |x: f64| (x - maximum) / temperature;
         let first = scores.iter().position(|&x| x == maximum).unwrap_or(0);
         // The first maximum contributes exactly 1, so that log1p keeps the digits of the rest.
-        let others = scores.iter().enumerate().filter(|&(v, _)| v != first || scores[v].is_nan());
-        let log_sum = others.map(|(_, &x)| scaled(x).exp()).sum::<f64>().ln_1p();
+        let others = || {
+            let of = scores.iter().enumerate();
+            of.filter(|&(v, _)| v != first || scores[v].is_nan()).map(|(_, &x)| scaled(x))
+        };
+        let log_sum = others().map(f64::exp).sum::<f64>().ln_1p();
         let log_sum = if maximum.is_finite() { log_sum } else { f64::NAN };
         let entropy = scores.iter().map(|&x| surprise(scaled(x) - log_sum)).sum();
+        let squares = others().map(|z| (2.0 * z).exp()).sum::<f64>();
         let nan = scores.iter().position(|x| x.is_nan());
         Self {
             log_prob: scaled(scores[label]) - log_sum,
             maximum: if nan.is_some() { f64::NAN } else { maximum },
             log_sum,
             entropy,
+            log_sum_squares: squares.ln_1p() - 2.0 * log_sum,
             argmax: nan.unwrap_or(first) as f64,
         }
     }

@@ -27,6 +27,8 @@ pub struct TokenOutputs<'a> {
     pub log_sum: SliceMut<'a>,
     /// `[tokens]` entropies, in nats.
     pub entropy: Option<SliceMut<'a>>,
+    /// `[tokens]` natural logarithms of the sums of squared probabilities.
+    pub log_sum_squares: Option<SliceMut<'a>>,
     /// `[tokens]` i64 lowest indices of the maxima; of the first NaN where a row has one.
     pub argmax: Option<SliceMut<'a>>,
 }
@@ -54,6 +56,9 @@ impl<'a> LogProbs<'a> {
         same_values(place, "log_sum", outputs.log_sum.as_slice(), dtype, count)?;
         if let Some(entropy) = &outputs.entropy {
             same_values(place, "entropy", entropy.as_slice(), dtype, count)?;
+        }
+        if let Some(squares) = &outputs.log_sum_squares {
+            same_values(place, "log_sum_squares", squares.as_slice(), dtype, count)?;
         }
         if let Some(argmax) = &outputs.argmax {
             same_values(place, "argmax", argmax.as_slice(), DType::I64, count)?;

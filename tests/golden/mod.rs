@@ -4,6 +4,8 @@
 mod independent;
 mod listwise;
 mod objectives;
+mod statistics;
+mod statistics_values;
 mod token_log_probs;
 mod trl;
 mod trl_tokens;

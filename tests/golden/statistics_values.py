@@ -166,10 +166,10 @@ def label_prob_sums():
 
 
 def calibration_error(confidences, outcomes):
-    """Expected calibration error over 5 uniform bins of [0, 1], the last one closed."""
+    """Expected calibration error over 5 uniform bins, closed above; the first one has 0 too."""
     bins = [[] for _ in range(5)]
     for c, y in zip(confidences, outcomes, strict=True):
-        bins[sum(c >= edge / 5 for edge in range(1, 5))].append((c, y))
+        bins[sum(c > edge / 5 for edge in range(1, 5))].append((c, y))
     n = len(confidences)
     error = sum(abs(sum(c for c, _ in b) - sum(y for _, y in b)) / n for b in bins if b)
     by_bin = 0.0

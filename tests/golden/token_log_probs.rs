@@ -23,6 +23,7 @@ fn token_log_probs_of_torch() {
         let options = RowOptions::default()
             .with_temperature(number(&case["params"]["temperature"]))
             .with_entropy()
+            .with_log_sum_squares()
             .with_argmax();
         let logits = Logits::new(&data, sequences * length, vocab).unwrap();
         let reference = Reference::new();
@@ -53,6 +54,9 @@ fn token_log_probs_of_torch() {
         // torch.distributions clamps log 0 to the most negative number, so its entropy is finite.
         let entropy = only(numbers(&expected["entropy_torch_distributions"]));
         close(&shifted(ours.entropy().unwrap().to_vec().unwrap()), &entropy, (1e-9, 1e-9), id);
+
+        let squares = only(numbers(&expected["log_sum_sq_probs"]));
+        close(&shifted(ours.log_sum_squares().unwrap().to_vec().unwrap()), &squares, TIGHT, id);
 
         let cotangent = numbers(&expected["cotangent"]);
         let mut upstream = Vec::new();

@@ -227,11 +227,12 @@ fn bf16_agrees_with_f64() {
     compare_all::<bf16>();
 }
 
-fn state_bits(state: &RowState) -> [u64; 4] {
+fn state_bits(state: &RowState) -> [u64; 5] {
     [
         u64::from(state.maximum().to_bits()),
         state.log_sum().to_bits(),
         state.entropy().to_bits(),
+        state.log_sum_squares().to_bits(),
         state.peak_block() as u64,
     ]
 }

@@ -1,0 +1,79 @@
+//! Which tokens count, and weights for them.
+
+use std::ops::Range;
+
+use crate::batch::{Labels, Packing, Weights, same_length};
+use crate::element::Element;
+use crate::error::{Error, Result};
+
+/// Labels and weights in host memory.
+pub(super) struct Tokens<'a> {
+    labels: &'a [i64],
+    ignore: i64,
+    weights: Option<&'a [f32]>,
+}
+
+impl<'a> Tokens<'a> {
+    /// # Errors
+    /// Weights of another length, or either in device memory.
+    pub fn new(labels: &'a Labels<'_>, weights: Option<&'a Weights<'_>>) -> Result<Self> {
+        let ignore = labels.ignore();
+        let labels = labels.slice().host()?;
+        let weights = weights.map(Weights::host).transpose()?;
+        if let Some(weights) = weights {
+            same_length("token weights", labels.len(), weights.len())?;
+        }
+        Ok(Self { labels, ignore, weights })
+    }
+
+    /// The same for tokens of a pack.
+    ///
+    /// # Errors
+    /// Also a packing that ends elsewhere than the labels.
+    pub fn packed(
+        labels: &'a Labels<'_>,
+        weights: Option<&'a Weights<'_>>,
+        packing: &Packing,
+    ) -> Result<Self> {
+        let tokens = Self::new(labels, weights)?;
+        if packing.tokens() != tokens.len() {
+            return Err(Error::CuSeqlensEnd { tokens: tokens.len(), got: packing.tokens() });
+        }
+        Ok(tokens)
+    }
+
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// # Errors
+    /// Log-probs of another length.
+    pub fn check<T: Element>(&self, what: &'static str, log_probs: &[T]) -> Result<()> {
+        same_length(what, self.len(), log_probs.len())
+    }
+
+    /// The token's weight, 1 where there are none; nothing for a token that does not count.
+    fn weight(&self, token: usize) -> Option<f64> {
+        let weight = self.weights.map_or(1.0, |weights| f64::from(weights[token]));
+        (self.labels[token] != self.ignore && weight != 0.0).then_some(weight)
+    }
+
+    /// Those of a range that count.
+    pub fn counted(&self, range: Range<usize>) -> impl Iterator<Item = usize> {
+        range.filter(|&token| self.weight(token).is_some())
+    }
+
+    /// Their number.
+    pub fn count(&self, range: Range<usize>) -> usize {
+        self.counted(range).count()
+    }
+
+    /// `factor` of each counted token times its weight; 0 for the tokens that do not count.
+    ///
+    /// # Errors
+    /// A product that is no finite f32.
+    pub fn scaled(&self, mut factor: impl FnMut(usize) -> f64) -> Result<Weights<'static>> {
+        let product = |token| self.weight(token).map_or(0.0, |weight| weight * factor(token));
+        Weights::new((0..self.len()).map(product).map(|weight| weight as f32).collect::<Vec<_>>())
+    }
+}
