@@ -34,7 +34,7 @@ fn benches(criterion: &mut Criterion) {
     ] {
         let name = objective.name();
         let term = Term::new(objective).resolve(&batch).unwrap().place(&cpu, &batch).unwrap();
-        let (mut losses, mut grads) = (vec![0.0; sequences], vec![0.0_f32; count]);
+        let (mut losses, mut grads) = (vec![0.0_f64; sequences], vec![0.0_f32; count]);
         let mut run = || {
             let log_probs_grads = SliceMut::new(&mut grads);
             let grads = TokenObjectiveGrads { log_probs: log_probs_grads, entropy: None };

@@ -330,14 +330,6 @@ pub enum Error {
         /// What it looks at: `pairs`, `reference log-probs`, `scores` or the like.
         what: &'static str,
     },
-    /// Log-probs of other tokens than the batch's.
-    #[error("batch: expected {expected} that the log-probs were computed with, got {got}")]
-    OtherTokens {
-        /// What has to be the same.
-        expected: &'static str,
-        /// What is.
-        got: &'static str,
-    },
     /// Numbers in the batch that no term looks at.
     #[error("{what}: expected a term that uses them, got none")]
     Unused {
@@ -393,7 +385,7 @@ pub enum Error {
         /// The number found.
         got: f64,
     },
-    /// A batch of sequences alone where tokens are needed.
+    /// A batch that lacks what is needed, or that was made for something else.
     #[error("batch: expected {expected}, got {got}")]
     BatchKind {
         /// What is needed.

@@ -211,11 +211,17 @@ impl TokenLogProbs {
             now.zip(then).is_some_and(|(now, then)| now != then)
         };
         if differ(of_labels, labels_then) {
-            return Err(Error::OtherTokens { expected: "the labels", got: "other labels" });
+            return Err(Error::BatchKind {
+                expected: "the labels that the log-probs were computed with",
+                got: "other labels",
+            });
         }
         let unmasked_now = masked_then.is_some() && weights.is_none();
         if unmasked_now || differ(masked, masked_then) {
-            return Err(Error::OtherTokens { expected: "the mask", got: "another mask" });
+            return Err(Error::BatchKind {
+                expected: "the mask that the log-probs were computed with",
+                got: "another mask",
+            });
         }
         Ok(())
     }
