@@ -8,6 +8,7 @@ mod statistics;
 mod statistics_values;
 mod token_log_probs;
 mod trl;
+mod trl_sums;
 mod trl_tokens;
 
 use serde_json::Value;

@@ -29,13 +29,16 @@ fn by_key(keys: &[f64], grads: &[f64]) -> Vec<f64> {
 /// DPO of each pair in the order that TRL sorts them in, and the gradients by the sums of the batch.
 #[test]
 fn aot_of_trl() {
-    let file = load("dpo_seq_trl1.16_f64");
-    for kind in ["aot", "aot_unpaired"] {
-        let all = cases(&file, kind);
-        assert_eq!(all.len(), 54);
+    let files = [("dpo_seq_trl1.16_f64", 54), ("dpo_seq_trl0.28.0_f64", 34)]
+        .map(|(name, count)| (load(name), count));
+    let kinds = ["aot", "aot_unpaired"].into_iter();
+    for (kind, (file, count)) in kinds.flat_map(|kind| files.iter().map(move |file| (kind, file))) {
+        let all = cases(file, kind);
+        assert_eq!(all.len(), *count);
         for (case, input) in all {
             let (id, expected) = (case["id"].as_str().unwrap(), &case["expected"]);
-            let smoothing = case["params"].get("ls").map_or(0.0, number);
+            let mut smoothing = ["ls", "label_smoothing"].iter();
+            let smoothing = smoothing.find_map(|key| case["params"].get(key)).map_or(0.0, number);
             let dpo = Dpo::new(number(&case["params"]["beta"])).with_label_smoothing(smoothing);
             let [pc, pr, rc, rr] = ["pc", "pr", "rc", "rr"].map(|key| numbers(&input[key]));
             let count = pc.len();
@@ -75,16 +78,16 @@ fn aot_of_trl() {
 }
 
 /// TRL's padded rows, chosen first; `token_logps[i, t]` is about the token at `t + 1`.
-struct Tokens {
+pub struct Tokens {
     labels: Labels<'static>,
-    packing: Packing,
-    policy: Vec<f64>,
+    pub packing: Packing,
+    pub policy: Vec<f64>,
     reference: Vec<f64>,
     squares: Vec<f64>,
 }
 
 impl Tokens {
-    fn new(input: &Value) -> Self {
+    pub fn new(input: &Value) -> Self {
         let [rows, width] = <[usize; 2]>::try_from(shape(&input["token_logps"])).unwrap();
         let mask = integers(&input["completion_mask"]);
         let counted = mask.chunks(width + 1).flat_map(|row| &row[1..]);
@@ -102,12 +105,12 @@ impl Tokens {
         Pairs::halves(self.packing.sequences() / 2).unwrap()
     }
 
-    fn counts(&self, token: usize) -> bool {
+    pub fn counts(&self, token: usize) -> bool {
         self.labels.slice().host::<i64>().unwrap()[token] == 0
     }
 
     /// Sums under token weights.
-    fn responses(&self, weights: &[f64]) -> Vec<Response> {
+    pub fn responses(&self, weights: &[f64]) -> Vec<Response> {
         let response = |range: std::ops::Range<usize>| {
             let counted = || range.clone().filter(|&token| self.counts(token));
             let sum = |values: &[f64]| counted().map(|t| weights[t] * values[t]).sum::<f64>();
