@@ -29,6 +29,7 @@ mod objective;
 mod objective_source;
 mod objectives_table;
 mod own_objectives;
+mod papers;
 mod properties;
 mod ranking;
 mod sequence_sums;
