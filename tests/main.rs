@@ -2,6 +2,7 @@
 //! `tests/emulator` includes the bodies that a backend takes part in, for emulated CUDA devices.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod adding_a_loss;
 mod alignment;
 mod backends;
 mod bad_call;
