@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 1 [`log_probs`](Backend::log_probs) | log-prob of each label; if asked for entropy, sum of squared probabilities, argmax | one read |
 //! | 2 [`sequence_sums`](Backend::sequence_sums) | weighted sums over each sequence of a ragged pack | none |
-//! | 3 [`objective`](Backend::objective) | the losses, and their derivative by each sum | none |
+//! | 3 [`objective`](Backend::objective), [`ranking`](Backend::ranking), [`token_objective`](Backend::token_objective) | the losses, and their derivative by each sum or log-prob | none |
 //! | 4 [`logit_grads`](Backend::logit_grads) | the gradient by the logits, in place or not | one read, one write |
 //!
 //! [`Loss`] runs them in order; start there. [`token_log_probs`] is stage 1 by itself, with its own
@@ -19,6 +19,7 @@
 //!
 //! - [`batch`]: what the caller hands over. Constructors check what they can see.
 //! - [`objectives`]: one file for each loss, with paper, formula and gradient, and the list of them.
+//! - [`statistics`]: numbers without gradient that losses take as constants.
 //! - [`statistics`]: numbers without gradient that losses take as constants, and what they are for.
 //! - [`stages`]: what each stage reads and writes. [`Backend`] runs them over buffers whose element
 //!   type is a run-time fact.

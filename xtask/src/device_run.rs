@@ -21,7 +21,8 @@ const SANITIZERS: [(&str, &[&str]); 4] = [
 ];
 
 /// Tests that launch every kernel, by parts of their names.
-const SANITIZED: [&str; 5] = ["log_probs", "sequence_sums", "objective", "logit_grads", "cuda"];
+const SANITIZED: [&str; 6] =
+    ["log_probs", "sequence_sums", "objective", "ranking", "logit_grads", "cuda"];
 
 /// Tests of offsets beyond 32 bits, which take most of a card's memory.
 const LARGE: &str = "large_offsets";
