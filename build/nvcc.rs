@@ -98,7 +98,8 @@ impl Compiler {
         let mut parts = vec![self.identity.as_bytes()];
         parts.extend(self.flags.iter().map(String::as_bytes));
         parts.extend(sources.headers.iter().chain([kernel]).flat_map(File::parts));
-        if stem == "objective" {
+        // Those of the stages whose kernels are the objectives' own text.
+        if stem.ends_with("objective") {
             parts.push(sources.objectives.as_bytes());
             command.arg("-I").arg(out);
         }
