@@ -1,5 +1,7 @@
 //! The walk-through of `docs/adding_a_loss.md`, walked: one new file and one line are a new loss.
 
+use std::collections::BTreeMap;
+use std::fs::DirEntry;
 use std::path::Path;
 use std::process::Command;
 
@@ -23,20 +25,37 @@ fn main() {
     let rebel: AnyObjective = from_named("Rebel", &[("eta", 0.5)]).unwrap();
     assert!(rebel.description().unwrap().doc.contains("Gao et al."));
     assert!(from_named("Rebel", &[("eta", -0.5)]).is_err());
-    let at = |chosen: f64| {
+    let at = |policies: [f64; 2]| {
         let response = |policy: f64, score: f64| {
             Response::new(policy, 3.0).with_reference(-2.0).with_score(score)
         };
         let none = Response::default();
-        rebel.evaluate(&[response(chosen, 0.5), response(-1.5, 0.25), none, none], Given::NEUTRAL)
+        let pair = [response(policies[0], 0.5), response(policies[1], 0.25), none, none];
+        rebel.evaluate(&pair, Given::NEUTRAL)
     };
     // (-1 + 2) / 0.5 - (-1.5 + 2) / 0.5 - 0.25
-    assert!((at(-1.0).loss - 0.75 * 0.75).abs() < 1e-12);
-    let slope = (at(-1.0 + 1e-5).loss - at(-1.0 - 1e-5).loss) / 2e-5;
-    assert!((at(-1.0).grads[0] - slope).abs() < 1e-8);
+    assert!((at([-1.0, -1.5]).loss - 0.75 * 0.75).abs() < 1e-12);
+    for policies in [[-1.0, -1.5], [-3.0, -0.5], [-0.25, -4.0]] {
+        for response in 0..2 {
+            let moved = |step: f64| {
+                let mut policies = policies;
+                policies[response] += step;
+                at(policies).loss
+            };
+            let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+            assert!((at(policies).grads[response] - slope).abs() < 1e-7);
+        }
+    }
     println!("walked");
 }
 "#;
+
+/// The names and texts of a folder's files.
+fn files(folder: &Path) -> BTreeMap<String, String> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let name = |entry: &DirEntry| entry.file_name().into_string().unwrap();
+    entries.map(|entry| (name(&entry), std::fs::read_to_string(entry.path()).unwrap())).collect()
+}
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
@@ -67,6 +86,11 @@ fn the_walk_through_is_true() {
     assert_eq!(line.lines().count(), 1);
     let (before, after) = list.split_once("list! {\n").unwrap();
     std::fs::write(module.join("mod.rs"), format!("{before}list! {{\n{line}{after}")).unwrap();
+    let (found, mut expected) = (files(&module), files(&root().join("src/objectives")));
+    let rest = found["mod.rs"].replacen(line, "", 1);
+    assert_eq!(expected.insert("mod.rs".to_owned(), found["mod.rs"].clone()).unwrap(), rest);
+    expected.insert("rebel.rs".to_owned(), block(&text, "rust").to_owned());
+    assert!(found == expected, "more than a file and a line are new");
     std::fs::write(folder.join("main.rs"), MAIN).unwrap();
     let (main, binary) = (folder.join("main.rs"), folder.join("walk"));
     let compiled =

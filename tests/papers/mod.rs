@@ -1,150 +1,172 @@
-//! `docs/papers.md`: every paper of the source list, and the call that gives its loss. The calls of the
-//! table are the expressions that run here.
+//! `docs/papers.md`: every paper of the source list, what it trains with, and the call that gives it. A
+//! call is the body of a function here; it runs, and the table shows its text.
 
-mod rows;
+mod given;
+mod groups;
+mod pairs;
+mod rewards;
+mod users;
 
-use prefuse::batch::{
-    Batch, Groups, Labels, LogitsMut, Packing, Pairs, ReferenceLogProbs, Sentence,
-};
-use prefuse::{Backend, Cpu, Loss, MaskedRows, Reference, Result, ScalarLoss, Slice, Upstream};
+use std::fmt::Write;
+
+use prefuse::Result;
 
 use crate::common::root;
 
-/// A paper, and its calls as they are written.
-pub struct Row {
+/// A row of the table.
+pub struct Paper {
+    /// What it is called.
     pub name: &'static str,
+    /// The title, where it says more than the name.
+    pub title: &'static str,
+    /// The formula, in words and code.
     pub trains: &'static str,
-    pub certainty: &'static str,
-    pub calls: Vec<&'static str>,
+    /// None where nothing is trained, or where all is to come.
+    pub calls: Vec<Call>,
+    /// What this crate does not have, if anything.
+    pub missing: &'static str,
+    /// One of [`KNOWN`], and what else is to be said.
+    pub known: &'static str,
+}
+
+/// How certain a formula is.
+const KNOWN: [&str; 6] = [
+    "authors' code and paper read",
+    "authors' code read",
+    "paper read",
+    "abstract read",
+    "third-party notes",
+    "reconstructed",
+];
+
+/// A function's body, as it is written and to be run.
+pub struct Call {
+    /// Which part of the paper, where there are several.
+    pub part: &'static str,
+    pub code: String,
     pub run: fn() -> Result<()>,
 }
 
-/// What the calls are made of: 6 sequences of a pack, pairs and groups of them, rewards of a model.
-pub struct Given {
-    pub labels: Labels<'static>,
-    pub packing: Packing,
-    /// Labels, packing, and reference log-probs of each token.
-    pub batch: Batch<'static>,
-    /// The same without what a token needs: one reward for each sequence.
-    pub rewards: Batch<'static>,
-    pub pairs: Pairs<'static>,
-    pub groups: Groups<'static>,
-    /// By token: log-probs of the policy and of other models.
-    pub policy: Vec<f32>,
-    pub reference: Vec<f32>,
-    pub aligned: Vec<f32>,
-    /// By sequence, best first in each group.
-    pub scores: Vec<f64>,
-    /// By pair.
-    pub gaps: Vec<f64>,
-    pub sentences: Vec<Sentence>,
-}
-
-impl Given {
-    pub fn new() -> Self {
-        let packing = Packing::new(&[0, 5, 8, 13, 17, 23, 24]).unwrap();
-        let ids: Vec<i64> = (0..24).map(|t| if t % 7 == 6 { -100 } else { t % 9 }).collect();
-        let labels = Labels::new(ids);
-        let values = |step: usize| (0..24).map(|t| -((t * step % 11) as f32) / 4.0 - 0.5).collect();
-        let (policy, reference, aligned): (Vec<f32>, Vec<f32>, Vec<f32>) =
-            (values(3), values(5), values(7));
-        let batch = Batch::new(labels.clone(), packing.clone())
-            .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&reference)))
-            .unwrap();
-        Self {
-            labels,
-            packing,
-            batch,
-            rewards: Batch::of_sequences(6).unwrap(),
-            pairs: Pairs::new(vec![(0, 2), (3, 4)]).unwrap(),
-            groups: Groups::consecutive(&[3, 3]).unwrap(),
-            policy,
-            reference,
-            aligned,
-            scores: vec![0.9, 0.5, 0.1, 0.8, 0.4, 0.3],
-            gaps: vec![1.5, -0.25],
-            sentences: vec![Sentence::new(0, 0..3, true), Sentence::new(2, 1..4, false)],
+/// The call that a function of these files is.
+macro_rules! call {
+    ($part:literal, $function:ident) => {{
+        $crate::papers::Call {
+            part: $part,
+            code: $crate::papers::body(stringify!($function)),
+            run: || {
+                let made = $function($crate::papers::given::Given::new()?)?;
+                $crate::papers::given::Made::run(&made)
+            },
         }
-    }
+    }};
+    ($function:ident) => {
+        $crate::papers::call!("", $function)
+    };
 }
+use call;
 
-/// A loss that a call makes, run to its gradient.
-pub trait Made {
-    fn run(&self) -> Result<()>;
-}
+/// The files, of which no two have a function of the same name.
+const SOURCE: &str = concat!(
+    include_str!("pairs.rs"),
+    include_str!("groups.rs"),
+    include_str!("rewards.rs"),
+    include_str!("users.rs"),
+);
 
-impl Made for Loss<'_> {
-    fn run(&self) -> Result<()> {
-        for backend in [&Cpu::new() as &dyn Backend, &Reference::new()] {
-            let mut data: Vec<f32> = (0..24 * 9).map(|i| ((i * 37 % 101) as f32) / 25.0).collect();
-            let logits = LogitsMut::new(&mut data, 24, 9)?;
-            let forward = self.forward(backend, logits.view())?;
-            assert!(forward.loss().is_finite());
-            let upstream = Upstream::Loss(1.0);
-            self.logit_grads_in_place(backend, forward, logits, upstream, MaskedRows::Zero)?;
-            assert!(data.iter().all(|x| x.is_finite()) && data.iter().any(|&x| x != 0.0));
-        }
-        Ok(())
-    }
-}
-
-impl Made for ScalarLoss<'_> {
-    fn run(&self) -> Result<()> {
-        let rewards = [0.5, 1.5, -0.25, 2.0, 0.75, -1.0];
-        for backend in [&Cpu::new() as &dyn Backend, &Reference::new()] {
-            let forward = self.forward(backend, Slice::new(&rewards), None)?;
-            assert!(forward.loss().is_finite());
-            let grads = forward.grads(backend, Upstream::Loss(1.0))?;
-            assert!(grads.iter().any(|&x| x != 0.0));
-        }
-        Ok(())
-    }
+/// The lines between the braces of a function, with its author's line breaks, which `stringify!` loses.
+pub fn body(function: &str) -> String {
+    let start = format!("fn {function}(");
+    let mut found = SOURCE.split(&start).skip(1);
+    let (Some(rest), None) = (found.next(), found.next()) else { panic!("not one {function}") };
+    // Where the signature ends: each returns a `Result<..<..>>`.
+    let (_, rest) = rest.split_once(">> {\n").unwrap();
+    let (lines, _) = rest.split_once("\n}\n").unwrap();
+    let lines: Vec<_> = lines.lines().map(|line| line.strip_prefix("    ").unwrap()).collect();
+    lines.join("\n")
 }
 
 const HEAD: &str = "\
 # Papers
 
-Every paper that this crate was planned from, what it trains with, and the call that gives it. The calls are
-compiled and run by a test ([`tests/papers`](../tests/papers/rows.rs)), which also writes this table. They are
-made of:
+Every paper that this crate was planned from, what it trains with, and the call that gives it. A test compiles
+and runs the calls, forward and gradient, and writes this table ([`tests/papers`](../tests/papers/mod.rs)).
 
-- `batch`: labels, packing and reference log-probs of six sequences; `rewards`: a batch of six sequences
-  without tokens, `Batch::of_sequences(6)`;
-- `pairs`, `groups`: which sequences are compared; `labels`, `packing`: those of the batch;
-- `policy`, `reference`, `aligned`: log-probs by token; `scores`: numbers by sequence; `gaps`: by pair.
+Of a response, `s` is the sum of the log-probs `l` of its tokens, `a` their average, `d` the sum less that of
+the reference (the log-ratio), `r` its reward; `_w` is chosen, `_l` rejected. Weights, labels and targets are
+constants for the gradient. A call ends in a `Result` of a `Loss`, a `ScalarLoss` or numbers; it is made of:
 
-*Certainty* says where the formula was read: in the authors' code, in the paper, in somebody else's notes; or
-that it is reconstructed from an abstract. What is *to come* needs a part that the crate does not have yet.
+| name | what it is |
+|---|---|
+| `batch` | labels, packing, reference log-probs by token, and pairs of 8 sequences: 0 and 1 are chosen, 2 and 3 rejected, the others more responses to the same two prompts |
+| `rewards` | the same sequences without tokens, `Batch::of_sequences(8)`, for a reward model |
+| `labels`, `packing`, `pairs` | those of the batch |
+| `groups` | the responses to each prompt, best first |
+| `policy`, `reference`, `other` | by token: log-probs under the policy, the reference, and another model |
+| `scores`, `averages`, `advantages`, `desirable` | by sequence: of a judge or reward model; average log-probs of other models; of sampled responses; 1 or 0 |
+| `gaps`, `margins`, `annotators` | by pair: of rewards; of implicit rewards, as `Forward::metrics` has them; who labelled it |
+| `sentences` | which tokens are a sentence, and whether it is true |
 
-| paper | trains with | call | certainty |
-|---|---|---|---|
+The last column says where the formula was read. *To come* marks what the crate does not have yet.
+
 ";
 
-fn table(rows: &[Row]) -> String {
-    let mut text = HEAD.to_owned();
-    for row in rows {
-        let call = |call: &&str| {
-            let line = call.split_whitespace().collect::<Vec<_>>().join(" ");
-            let line = line.strip_prefix("{ ").and_then(|l| l.strip_suffix(" }")).unwrap_or(&line);
-            format!("`{}`", line.replace('|', "\\|"))
-        };
-        let calls: Vec<String> = row.calls.iter().map(call).collect();
-        let [name, trains] = [row.name, row.trains].map(|text| text.replace('|', "\\|"));
-        text += &format!("| {name} | {trains} | {} | {} |\n", calls.join("<br>"), row.certainty);
+fn cell(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}
+
+fn row(paper: &Paper) -> String {
+    let mut what = format!("**{}**", cell(paper.name));
+    if !paper.title.is_empty() {
+        write!(what, "<br>{}", cell(paper.title)).unwrap();
     }
-    text
+    let mut calls: Vec<String> = vec![];
+    for call in &paper.calls {
+        if !call.part.is_empty() {
+            calls.push(format!("{}:", call.part));
+        }
+        calls.extend(call.code.lines().map(|line| format!("`{}`", line.replace('|', "\\|"))));
+    }
+    if !paper.missing.is_empty() {
+        calls.push(cell(paper.missing));
+    }
+    let [trains, known] = [paper.trains, paper.known].map(cell);
+    format!("| {what} | {trains} | {} | {known} |\n", calls.join("<br>"))
+}
+
+fn sections() -> [(&'static str, Vec<Paper>); 5] {
+    [
+        ("Pairs and single responses", pairs::papers()),
+        ("Groups, policy gradients and distillation", groups::papers()),
+        ("Reward models", rewards::papers()),
+        ("With a loss that is there already", users::papers()),
+        ("Without a training objective", users::without_an_objective()),
+    ]
+}
+
+fn table() -> String {
+    let mut text = HEAD.to_owned();
+    for (title, papers) in sections() {
+        writeln!(text, "## {title}\n").unwrap();
+        text += "| paper | trains with | call | certainty |\n|---|---|---|---|\n";
+        papers.iter().for_each(|paper| text += &row(paper));
+        text.push('\n');
+    }
+    text.truncate(text.trim_end().len());
+    text + "\n"
 }
 
 #[test]
 fn every_call_runs() {
-    for row in rows::rows() {
-        (row.run)().unwrap_or_else(|error| panic!("{}: {error}", row.name));
+    for paper in sections().into_iter().flat_map(|(_, papers)| papers) {
+        for call in paper.calls {
+            (call.run)().unwrap_or_else(|error| panic!("{}: {error}\n{}", paper.name, call.code));
+        }
     }
 }
 
 #[test]
-fn the_table_is_that_of_the_rows() {
-    let (path, table) = (root().join("docs/papers.md"), table(&rows::rows()));
+fn the_table_is_that_of_the_calls() {
+    let (path, table) = (root().join("docs/papers.md"), table());
     if std::env::var_os("PREFUSE_WRITE_DOCS").is_some() {
         std::fs::write(&path, &table).unwrap();
     }
@@ -152,13 +174,46 @@ fn the_table_is_that_of_the_rows() {
     assert!(found == table, "docs/papers.md is stale: PREFUSE_WRITE_DOCS=1 cargo test papers");
 }
 
-/// The source list has 15 papers on losses and kernels, 20 with an objective of their own, and 21 that use
-/// an existing one or none.
+/// Without a call a row says why; what is known of the formula is said in the same words everywhere.
+#[test]
+fn every_row_is_complete() {
+    for paper in sections().into_iter().flat_map(|(_, papers)| papers) {
+        let Paper { name, trains, calls, missing, known, .. } = paper;
+        assert!(KNOWN.iter().any(|start| known.starts_with(start)), "{name}: {known}");
+        let nothing = trains.contains("nothing is trained");
+        assert!(nothing == (calls.is_empty() && missing.is_empty()), "{name}");
+        assert!(missing.is_empty() || missing.contains("to come") || missing.contains("outside"));
+        let parts = calls.iter().filter(|call| !call.part.is_empty()).count();
+        assert!(
+            parts == calls.len() || calls.len() == 1,
+            "{name}: each of several calls says what"
+        );
+        for call in calls {
+            // A backtick would end the code that a line of a cell is.
+            let fits = |line: &str| line.len() <= 100 && !line.contains('`');
+            assert!(call.code.lines().all(fits), "{name}: {}", call.code);
+        }
+    }
+}
+
 #[test]
 fn no_paper_is_left_out() {
-    let mut names: Vec<&str> = rows::rows().iter().map(|row| row.name).collect();
-    assert_eq!(names.len(), 15 + 20 + 21);
+    let papers = sections().into_iter().flat_map(|(_, papers)| papers);
+    let mut names: Vec<&str> = papers.map(|paper| paper.name).collect();
     names.sort_unstable();
-    names.dedup();
-    assert_eq!(names.len(), 15 + 20 + 21);
+    let mut expected: Vec<&str> = NAMES.lines().flat_map(|line| line.split(", ")).collect();
+    expected.sort_unstable();
+    assert_eq!(names, expected);
+    assert_eq!(names.len(), 56);
 }
+
+/// The source list: 15 papers whose loss asks for something new, 20 more with an objective of their own,
+/// 21 that use an existing one or none.
+const NAMES: &str = "\
+Mask-DPO, PRO, KnowPAT, ADPA and DCKD, AlignDistil, InfiFPO, MM-RLHF, LCPO, SPPO, TPO
+NextQuill, SAIL, PoFT, DPA-RAG, DPA
+Eurus, iREPO, CREAM, SPA, SELM, TRPA, P3O, CycleAlign, MPO, Curry-DPO
+DR-IRL, CRM, SCIR, HelpSteer2, ArmoRM, MORE, Reward-augmented DPO, DPORM, AlignXplore, ReSpace
+PA-RAG, TEMPLE, Prompt-A-Video, AesthetiQ, CrisiText, COIG-P, EVOREFUSE, Weaver, CodeUltraFeedback
+OpenRubrics, Value Drifts, Dialectical Alignment, Align2LLaVA, RAG-RewardBench, JudgeBench, Janus
+PREFDISCO, CIPHER, PROFILE, Dissecting Preferences, MLLM preference survey";

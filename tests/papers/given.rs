@@ -1,0 +1,130 @@
+//! What the calls of the table are made of, and what running them means.
+
+use prefuse::batch::{
+    Batch, Groups, Labels, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs, Sentence,
+};
+use prefuse::{
+    Backend, Cpu, Forward, Loss, MaskedRows, Reference, Result, ScalarLoss, Slice, Upstream,
+};
+
+const TOKENS: usize = 32;
+const VOCAB: usize = 7;
+
+/// Inputs under the names that the calls use; the head of the table says what they are.
+pub struct Given {
+    pub batch: Batch<'static>,
+    pub rewards: Batch<'static>,
+    pub labels: Labels<'static>,
+    pub packing: Packing,
+    pub pairs: Pairs<'static>,
+    pub groups: Groups<'static>,
+    pub sentences: Vec<Sentence>,
+    pub policy: Vec<f32>,
+    pub reference: Vec<f32>,
+    pub other: Vec<f32>,
+    pub scores: Vec<f64>,
+    pub averages: Vec<f64>,
+    pub advantages: Vec<f64>,
+    pub desirable: Vec<f64>,
+    pub gaps: Vec<f64>,
+    pub margins: Vec<f64>,
+    pub annotators: Vec<usize>,
+}
+
+impl Given {
+    /// Chosen 0 and 1, rejected 2 and 3, and two more responses to each of the two prompts.
+    pub fn new() -> Result<Self> {
+        let packing = Packing::new(&[0, 5, 8, 13, 17, 20, 25, 28, TOKENS])?;
+        let ids = |token: usize| if token % 9 == 6 { -100 } else { (token * 4 % VOCAB) as i64 };
+        let labels = Labels::new((0..TOKENS).map(ids).collect::<Vec<_>>());
+        let log_probs = |step: usize| -> Vec<f32> {
+            (0..TOKENS).map(|token| -((token * step % 11) as f32) / 8.0 - 0.5).collect()
+        };
+        let [policy, reference, other] = [3, 5, 7].map(log_probs);
+        let pairs = Pairs::halves(2)?;
+        let batch = Batch::new(labels.clone(), packing.clone())?
+            .with_reference(ReferenceLogProbs::per_token(&reference))?
+            .with_pairs(pairs.clone())?;
+        Ok(Self {
+            batch,
+            rewards: Batch::of_sequences(8)?.with_pairs(pairs.clone())?,
+            labels,
+            packing,
+            pairs,
+            groups: Groups::new(vec![0, 4, 6, 2, 1, 5, 7, 3], &[4, 4])?,
+            sentences: vec![Sentence::new(0, 0..3, true), Sentence::new(2, 1..4, false)],
+            policy,
+            reference,
+            other,
+            scores: vec![0.875, 0.75, 0.125, 0.25, 0.625, 0.5, 0.5, 0.375],
+            averages: vec![-0.75, -1.0, -1.5, -1.25, -0.5, -1.75, -2.0, -1.125],
+            advantages: vec![1.0, 0.5, -1.0, -0.75, 0.0, 1.25, 0.5, -1.5],
+            desirable: vec![1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0],
+            gaps: vec![1.5, 0.25],
+            margins: vec![0.5, -0.25],
+            annotators: vec![0, 1],
+        })
+    }
+}
+
+/// What a call gives.
+pub trait Made {
+    /// Runs it to its gradient where it has one; every number has to be finite.
+    fn run(&self) -> Result<()>;
+}
+
+fn near(got: f64, expected: f64) {
+    approx::assert_relative_eq!(got, expected, max_relative = 1e-5, epsilon = 1e-5);
+}
+
+/// `[TOKENS, VOCAB]` logits.
+fn logits() -> Vec<f32> {
+    (0..TOKENS * VOCAB).map(|i| ((i * 37 % 101) as f32) / 25.0).collect()
+}
+
+/// A loss under the reference backend.
+pub fn forward(loss: &Loss<'_>) -> Result<Forward> {
+    loss.forward(&Reference::new(), Logits::new(&logits(), TOKENS, VOCAB)?)
+}
+
+impl Made for Loss<'_> {
+    fn run(&self) -> Result<()> {
+        let data = logits();
+        let run = |backend: &dyn Backend| -> Result<(f64, Vec<f32>)> {
+            let logits = Logits::new(&data, TOKENS, VOCAB)?;
+            let forward = self.forward(backend, logits)?;
+            let mut grads = vec![f32::NAN; data.len()];
+            let target = (logits, LogitsMut::new(&mut grads, TOKENS, VOCAB)?);
+            self.logit_grads(backend, &forward, target, Upstream::Loss(1.0), MaskedRows::Zero)?;
+            Ok((forward.loss(), grads))
+        };
+        let ((truth, exact), (loss, grads)) = (run(&Reference::new())?, run(&Cpu::new())?);
+        assert!(truth.is_finite() && exact.iter().any(|&grad| grad != 0.0));
+        near(loss, truth);
+        grads.iter().zip(exact).for_each(|(&got, expected)| near(got.into(), expected.into()));
+        Ok(())
+    }
+}
+
+impl Made for ScalarLoss<'_> {
+    fn run(&self) -> Result<()> {
+        let rewards = [0.5, 1.5, -0.25, 2.0, 0.75, -1.0, 0.125, 0.25];
+        let run = |backend: &dyn Backend| -> Result<(f64, Vec<f64>)> {
+            let forward = self.forward(backend, Slice::new(&rewards), None)?;
+            Ok((forward.loss(), forward.grads(backend, Upstream::Loss(1.0))?))
+        };
+        let ((truth, exact), (loss, grads)) = (run(&Reference::new())?, run(&Cpu::new())?);
+        assert!(truth.is_finite() && exact.iter().any(|&grad| grad != 0.0));
+        near(loss, truth);
+        grads.into_iter().zip(exact).for_each(|(got, expected)| near(got, expected));
+        Ok(())
+    }
+}
+
+/// A statistic.
+impl Made for Vec<f64> {
+    fn run(&self) -> Result<()> {
+        assert!(!self.is_empty() && self.iter().all(|number| number.is_finite()));
+        Ok(())
+    }
+}
