@@ -92,8 +92,12 @@ impl Peak {
     }
 }
 
-/// sum exp(z) and, with `MOMENTS`, sum exp(z) z and sum exp(z)^2. A square that underflows is nothing
-/// beside that of the largest element, which is 1.
+/// Just above ln 2^-63. The square of an exponential below it would be subnormal (for what that costs
+/// see [`EXP_CUTOFF`]). All of them together are less than 2^-63 of the sum of what is not the maximum,
+/// which is nothing beside a result of at least ln sum exp(z) in size.
+const SQUARE_CUTOFF: f32 = -43.668_26;
+
+/// sum exp(z) and, with `MOMENTS`, sum exp(z) z and sum exp(z)^2.
 struct Sums<const MOMENTS: bool> {
     plain: [f32; LANES],
     weighted: [f32; LANES],
@@ -125,7 +129,8 @@ impl<const MOMENTS: bool> Sums<MOMENTS> {
                 // 0 * -inf would be NaN.
                 let finite = if z < EXP_CUTOFF { 0.0 } else { z };
                 self.weighted[lane] = fused::<I>(e, finite, self.weighted[lane]);
-                self.squares[lane] = fused::<I>(term, term, self.squares[lane]);
+                let root = if z < SQUARE_CUTOFF { 0.0 } else { term };
+                self.squares[lane] = fused::<I>(root, root, self.squares[lane]);
             }
         }
     }
