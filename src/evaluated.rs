@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::memory::{Buffer, Slice};
 use crate::metrics::{PairMetrics, SequenceMetrics};
 use crate::placed::{PlacedPacking, PlacedTerm, copy, numbers};
+use crate::resolved::Over;
 use crate::stages::{
     Objective, ObjectiveOutputs, Ranking, RankingOutputs, TokenInputs, TokenObjective,
     TokenObjectiveGrads, TokenObjectiveOutputs, Tokens, Totals, UnitScale,
@@ -91,14 +92,12 @@ impl Evaluated {
             Self { terms, policy, reference, values: vec![], pair_metrics, sequence_metrics };
         // Everything is enqueued before anything is waited for.
         let outputs: Vec<_> = (0..evaluated.terms.len())
-            .map(|term| match evaluated.terms[term].term() {
-                units if units.is_over_tokens() => {
+            .map(|term| match evaluated.terms[term].term().over() {
+                Over::Tokens => {
                     evaluated.run_tokens(backend, term, side, None).map(Outputs::Tokens)
                 }
-                units if units.ranking().is_some() => {
-                    evaluated.run_groups(backend, term, None).map(Outputs::Groups)
-                }
-                _ => evaluated.run(backend, term, None).map(Outputs::Units),
+                Over::Groups => evaluated.run_groups(backend, term, None).map(Outputs::Groups),
+                Over::Responses => evaluated.run(backend, term, None).map(Outputs::Units),
             })
             .collect::<Result<_>>()?;
         let values = outputs.iter().enumerate().map(|(term, outputs)| match outputs {
@@ -177,15 +176,16 @@ impl Evaluated {
         let sequences = self.policy[0].slice().len();
         let mut grads = backend.allocate(DType::F64, sequences)?;
         for (term, scale) in self.scales(upstream)?.into_iter().enumerate() {
-            if self.terms[term].term().is_over_tokens() {
+            let over = self.terms[term].term().over();
+            if over == Over::Tokens {
                 continue;
             }
             let copied = copied(backend, scale)?;
             let scale = copied.as_ref().map_or(scale, |copy| UnitScale::Given(copy.slice()));
             let to = Some((&mut grads, scale));
-            match self.terms[term].term().ranking() {
-                Some(_) => drop(self.run_groups(backend, term, to)?),
-                None => drop(self.run(backend, term, to)?),
+            match over {
+                Over::Groups => drop(self.run_groups(backend, term, to)?),
+                _ => drop(self.run(backend, term, to)?),
             }
         }
         Ok(grads)

@@ -5,7 +5,7 @@ use crate::batch::{Batch, Packing};
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Place, Slice};
-use crate::resolved::Resolved;
+use crate::resolved::{Over, Resolved};
 
 /// A packing whose offsets a backend reaches.
 #[derive(Debug)]
@@ -94,9 +94,14 @@ impl PlacedTerm {
     }
 
     /// # Errors
-    /// A term placed elsewhere.
-    pub(crate) fn check(&self, place: Place) -> Result<()> {
-        place.check("term", self.place)
+    /// A term placed elsewhere, or over other units than the stage is for.
+    pub(crate) fn check(&self, place: Place, over: Over) -> Result<()> {
+        place.check("term", self.place)?;
+        if self.term.over() == over {
+            return Ok(());
+        }
+        let (objective, expected) = (self.term.name(), over.term());
+        Err(Error::Selection { objective, expected, got: "one over other units" })
     }
 
     #[cfg(feature = "cuda")]

@@ -14,6 +14,26 @@ use crate::term::{Compared, Layout, Term};
 /// The beta, margin, soft label and weight of a unit for which the dataset gives none.
 const NEUTRAL: [f64; 4] = [1.0, 0.0, 1.0, 1.0];
 
+/// What stage 3 looks at: each of its forms has kernels that read other arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// Sequences, rewards or pairs of them.
+    Responses,
+    Tokens,
+    Groups,
+}
+
+impl Over {
+    /// A term of that form, in words.
+    pub fn term(self) -> &'static str {
+        match self {
+            Self::Responses => "a term over sequences or pairs",
+            Self::Tokens => "a term over tokens",
+            Self::Groups => "a term over groups",
+        }
+    }
+}
+
 /// A term and the sequences of its units in one batch.
 #[derive(Clone, Debug)]
 pub struct Resolved {
@@ -51,6 +71,15 @@ impl Resolved {
 
     pub(crate) fn is_over_sequences(&self) -> bool {
         self.term.layout() == Layout::Sequences
+    }
+
+    /// Which form of stage 3 runs the term.
+    pub(crate) fn over(&self) -> Over {
+        match self.term.layout() {
+            Layout::Tokens => Over::Tokens,
+            Layout::Groups => Over::Groups,
+            Layout::Sequences | Layout::Pairs | Layout::JudgedPairs => Over::Responses,
+        }
     }
 
     /// The ranking of a term over groups, and where each group's members begin.

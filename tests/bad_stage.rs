@@ -1,9 +1,12 @@
 //! Stages called by hand, for callers that own the memory: what does not fit is refused.
 
-use prefuse::batch::{Labels, Logits};
-use prefuse::objectives::Dpo;
-use prefuse::stages::{LogProbs, TokenOutputs, Tokens};
-use prefuse::{Backend, Cpu, DType, Reference, SliceMut, Term};
+use prefuse::batch::{Advantages, Groups, Labels, Logits, Pairs};
+use prefuse::objectives::{Dpo, Nll, Ranking, Reinforce, SimPo};
+use prefuse::stages::{
+    LogProbs, Objective, ObjectiveOutputs, RankingOutputs, TokenInputs, TokenObjective,
+    TokenObjectiveOutputs, TokenOutputs, Tokens, Totals,
+};
+use prefuse::{Backend, Cpu, DType, Reference, Sequences, Slice, SliceMut, Term, stages};
 
 use crate::common::{batch, ready, refused};
 
@@ -98,4 +101,67 @@ fn terms_of_another_batch() {
         term.place(&Cpu::new(), &bare),
         "term: expected one resolved against this batch, got one of another",
     );
+}
+
+/// Each form of stage 3 has kernels of its own: a term of another form would be read as what it is not.
+#[test]
+fn terms_of_another_form() {
+    let backend = Cpu::new();
+    let batch = batch(&[0; 4], &[0, 2, 4])
+        .and_then(|batch| batch.with_pairs(Pairs::halves(1)?))
+        .and_then(|batch| batch.with_groups(Groups::new(vec![0, 1], &[2])?))
+        .and_then(|batch| batch.with_scores(&[1.0, 0.0]))
+        .and_then(|batch| batch.with_advantages(Advantages::per_sequence(&[1.0, -1.0])?))
+        .unwrap();
+    let term = |term: Term| term.resolve(&batch).unwrap().place(&backend, &batch).unwrap();
+    let pairs = term(Term::pairs(SimPo::new(2.0, 1.0)));
+    let sequences = term(Term::sequences(Nll::new(), Sequences::All));
+    let tokens = term(Term::tokens(Reinforce::new(), Sequences::All));
+    let groups = term(Term::groups(Ranking::pro()));
+    let packing = batch.packing().place(&backend).unwrap();
+    let numbers = [1.0; 4];
+    let of = |len: usize| Slice::new(&numbers[..len]);
+    let totals = Totals { sums: of(2), tokens: of(2), weights: of(2) };
+
+    for (term, name) in [(&tokens, "Reinforce"), (&groups, "Pro")] {
+        let (mut losses, mut rewards, mut value) = ([7.0; 2], [7.0; 4], [7.0]);
+        let mut scratch = [7.0; 2];
+        let outputs = ObjectiveOutputs {
+            losses: SliceMut::new(&mut losses[..term.term().units()]),
+            rewards: SliceMut::new(&mut rewards[..2 * term.term().units()]),
+            value: SliceMut::new(&mut value),
+            grads: None,
+        };
+        refused(
+            Objective::new(&backend, term, (totals, None), outputs, SliceMut::new(&mut scratch)),
+            &format!("{name}: expected a term over sequences or pairs, got one over other units"),
+        );
+    }
+    for (term, name) in [(&pairs, "SimPo"), (&sequences, "Nll"), (&groups, "Pro")] {
+        let mut losses = [7.0; 2];
+        let losses = SliceMut::new(&mut losses[..term.term().units()]);
+        let outputs = TokenObjectiveOutputs { losses, grads: None };
+        let inputs = TokenInputs {
+            log_probs: of(4),
+            old: None,
+            reference: None,
+            entropy: None,
+            advantages: None,
+        };
+        let of_tokens = (Tokens::new(batch.labels(), None).unwrap(), &packing);
+        refused(
+            TokenObjective::new(&backend, term, of_tokens, (inputs, of(2)), outputs),
+            &format!("{name}: expected a term over tokens, got one over other units"),
+        );
+    }
+    for (term, name) in [(&pairs, "SimPo"), (&sequences, "Nll"), (&tokens, "Reinforce")] {
+        let (mut losses, mut scratch) = ([7.0; 2], [7.0; 2]);
+        let losses = SliceMut::new(&mut losses[..term.term().units()]);
+        let outputs = RankingOutputs { losses, grads: None };
+        let scratch = SliceMut::new(&mut scratch);
+        refused(
+            stages::Ranking::new(&backend, term, (totals, None), outputs, scratch),
+            &format!("{name}: expected a term over groups, got one over other units"),
+        );
+    }
 }

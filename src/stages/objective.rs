@@ -6,7 +6,7 @@ use crate::memory::{Slice, SliceMut};
 use crate::objectives::scalar::product;
 use crate::objectives::{LossSum, MAX_RESPONSES, Response};
 use crate::placed::PlacedTerm;
-use crate::resolved::Resolved;
+use crate::resolved::{Over, Resolved};
 
 /// The inputs and outputs of stage 3, for one term.
 #[derive(Debug)]
@@ -58,7 +58,8 @@ impl<'a> Objective<'a> {
     /// One term over its units.
     ///
     /// # Errors
-    /// A length that does not fit, a buffer that is not f64, or too little scratch.
+    /// A term over tokens or groups, a length that does not fit, a buffer that is not f64, or too
+    /// little scratch.
     pub fn new(
         backend: &dyn Backend,
         placed: &'a PlacedTerm,
@@ -67,7 +68,7 @@ impl<'a> Objective<'a> {
         scratch: SliceMut<'a>,
     ) -> Result<Self> {
         let (place, term) = (backend.place(), placed.term());
-        placed.check(place)?;
+        placed.check(place, Over::Responses)?;
         let (sequences, units) = (placed.sequences(), term.units());
         policy.check(place, sequences)?;
         if term.uses_reference() && reference.is_none() {

@@ -6,7 +6,7 @@ use crate::memory::{Slice, SliceMut};
 use crate::objectives::scalar::product;
 use crate::objectives::{LossSum, Ranking as Of, Response};
 use crate::placed::PlacedTerm;
-use crate::resolved::Resolved;
+use crate::resolved::{Over, Resolved};
 
 /// The inputs and outputs of stage 3 for a term over groups.
 #[derive(Debug)]
@@ -42,12 +42,8 @@ impl<'a> Ranking<'a> {
         scratch: SliceMut<'a>,
     ) -> Result<Self> {
         let (place, term) = (backend.place(), placed.term());
-        placed.check(place)?;
+        placed.check(place, Over::Groups)?;
         let (objective, sequences) = (term.name(), placed.sequences());
-        if term.ranking().is_none() {
-            let (expected, got) = ("a term over groups", "one over other units");
-            return Err(Error::Selection { objective, expected, got });
-        }
         policy.check(place, sequences)?;
         if term.uses_reference() && reference.is_none() {
             return Err(Error::Missing { objective, what: "reference log-probs" });

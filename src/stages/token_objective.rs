@@ -7,7 +7,7 @@ use crate::memory::{Place, Slice, SliceMut};
 use crate::objectives::scalar::product;
 use crate::objectives::{LossSum, MAX_RESPONSES, Reduction, Response};
 use crate::placed::{PlacedPacking, PlacedTerm};
-use crate::resolved::Resolved;
+use crate::resolved::{Over, Resolved};
 
 /// The inputs and outputs of stage 3 for a term over tokens. A unit is one sequence of the term.
 #[derive(Debug)]
@@ -69,7 +69,8 @@ impl<'a> TokenObjective<'a> {
     /// One term over the tokens of its sequences; `counts` are `[sequences]` f64 counted tokens.
     ///
     /// # Errors
-    /// A length or type that does not fit, or an input that the objective uses and that is not there.
+    /// A term over other units, a length or type that does not fit, or an input that the objective uses
+    /// and that is not there.
     pub fn new(
         backend: &dyn Backend,
         placed: &'a PlacedTerm,
@@ -78,7 +79,7 @@ impl<'a> TokenObjective<'a> {
         outputs: TokenObjectiveOutputs<'a>,
     ) -> Result<Self> {
         let (place, term) = (backend.place(), placed.term());
-        placed.check(place)?;
+        placed.check(place, Over::Tokens)?;
         tokens.check(place)?;
         same_length("packed tokens", tokens.count(), packing.packing().tokens())?;
         same_length("packed sequences", placed.sequences(), packing.packing().sequences())?;
