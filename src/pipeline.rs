@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::backend::Backend;
-use crate::batch::{Batch, Logits, LogitsMut, ReferenceLogProbs};
+use crate::batch::{Advantages, Batch, Logits, LogitsMut, ReferenceLogProbs};
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::evaluated::{Evaluated, TermValue, TokenSide, Upstream};
@@ -16,7 +16,7 @@ use crate::stages::{
     Tokens, Totals, TotalsMut,
 };
 use crate::term::Term;
-use crate::token_log_probs::{RowOptions, TokenCopies, TokenLogProbs, token_log_probs};
+use crate::token_log_probs::{RowOptions, TokenCopies, TokenLogProbs};
 
 /// A loss of weighted terms over one batch, from logits to the gradient by the logits.
 ///
@@ -108,16 +108,18 @@ impl<'a> Loss<'a> {
     /// Logits that do not fit the batch or the backend, a label outside the vocabulary, a
     /// temperature outside 1e-30 to 1e30, or the device's own errors.
     pub fn forward(&self, backend: &dyn Backend, logits: Logits<'_>) -> Result<Forward> {
-        let errors_taken = backend.errors_taken();
         let (labels, weights) = (self.batch.labels(), self.batch.weights());
         let uses_entropy = self.terms.iter().any(|term| term.inputs_used().entropy);
         let rows = if uses_entropy { self.rows.with_entropy() } else { self.rows };
-        let tokens = token_log_probs(backend, logits, labels, weights, rows)?;
-        let forward = self.evaluate(backend, tokens)?;
-        if backend.errors_taken() == errors_taken { Ok(forward) } else { Err(Error::ErrorTaken) }
+        untaken(backend, || {
+            let copies = TokenCopies::new(backend, labels, weights)?;
+            let tokens = copies.tokens(labels, weights)?;
+            let tokens = TokenLogProbs::compute(backend, logits, tokens, rows)?;
+            self.compare(backend, copies, tokens)
+        })
     }
 
-    /// Stages 2 and 3, over the log-probs that [`token_log_probs`] computed from these labels, with
+    /// Stages 2 and 3, over the log-probs that [`token_log_probs`](crate::token_log_probs) computed from these labels, with
     /// what it was asked for: for batches whose weights, labels or pairs follow from the log-probs
     /// themselves, such as those of WPO, AOT, Nash-MD or of KTO's baseline (see
     /// [`statistics`](crate::statistics)). The logits are read once all the same.
@@ -128,23 +130,33 @@ impl<'a> Loss<'a> {
     /// Log-probs of other labels, or of tokens that were masked then and are not now, where both are
     /// in host memory; the device's own errors.
     pub fn evaluate(&self, backend: &dyn Backend, tokens: TokenLogProbs) -> Result<Forward> {
-        let errors_taken = backend.errors_taken();
-        tokens.check_tokens(self.batch.labels(), self.batch.weights())?;
+        let (labels, weights) = (self.batch.labels(), self.batch.weights());
+        tokens.check_tokens(labels, weights)?;
+        untaken(backend, || {
+            let copies = TokenCopies::new(backend, labels, weights)?;
+            self.compare(backend, copies, tokens)
+        })
+    }
+
+    fn compare(
+        &self,
+        backend: &dyn Backend,
+        copies: TokenCopies,
+        tokens: TokenLogProbs,
+    ) -> Result<Forward> {
         let batch = &self.batch;
-        let copies = TokenCopies::new(backend, batch.labels(), batch.weights())?;
+        let facts = TokenFacts::new(backend, batch)?;
         let packing = batch.packing().place(backend)?;
         let terms = self.terms.iter().map(|term| term.place(backend, batch));
         let terms = terms.collect::<Result<_>>()?;
         let counted = copies.tokens(batch.labels(), batch.weights())?;
         let policy = sequence_sums(backend, counted, &packing, tokens.log_probs())?;
-        let reference = self.reference_sums(backend, counted, &packing)?;
-        let facts = self.facts(backend)?;
+        let reference = self.reference_sums(backend, &facts, counted, &packing)?;
         let inputs = self.token_inputs(&facts, &tokens);
         let side = TokenSide { tokens: counted, packing: &packing, inputs };
         let evaluated = Evaluated::new(backend, terms, policy, reference, Some(side))?;
         let loss_id = self.id;
-        let forward = Forward { loss_id, copies, packing, tokens, facts, evaluated };
-        if backend.errors_taken() == errors_taken { Ok(forward) } else { Err(Error::ErrorTaken) }
+        Ok(Forward { loss_id, copies, packing, tokens, facts, evaluated })
     }
 
     /// Stage 4, into another buffer. `logits` are those of the forward call. On a device it is enqueued
@@ -225,65 +237,69 @@ impl<'a> Loss<'a> {
         Ok((grads, entropy))
     }
 
-    fn facts(&self, backend: &dyn Backend) -> Result<TokenFacts> {
-        let batch = &self.batch;
-        if !self.terms.iter().any(Resolved::is_over_tokens) {
-            return Ok(TokenFacts([None, None, None]));
-        }
-        let copied = |values: Option<Slice<'_>>| -> Result<Option<Buffer>> {
-            Ok(values.map(|values| copy(backend, values)).transpose()?.flatten())
-        };
-        let advantages = batch.advantages().map(|advantages| match advantages.sequences() {
-            Some(values) => Slice::new(values),
-            None => advantages.tokens().unwrap_or(Slice::new::<f64>(&[])),
-        });
-        Ok(TokenFacts([
-            copied(batch.old().and_then(ReferenceLogProbs::tokens))?,
-            copied(batch.reference().and_then(ReferenceLogProbs::tokens))?,
-            copied(advantages)?,
-        ]))
-    }
-
-    /// What the terms over tokens look at: copies, and where there are none the caller's.
+    /// What the terms over tokens look at.
     fn token_inputs<'i>(
         &'i self,
-        TokenFacts([old, reference, advantages]): &'i TokenFacts,
+        facts: &'i TokenFacts,
         tokens: &'i TokenLogProbs,
     ) -> TokenInputs<'i> {
-        let batch = &self.batch;
-        fn either<'i>(copy: &'i Option<Buffer>, own: Option<Slice<'i>>) -> Option<Slice<'i>> {
-            copy.as_ref().map(Buffer::slice).or(own)
-        }
-        let advantages = batch.advantages().and_then(|given| match given.sequences() {
-            Some(values) => {
-                either(advantages, Some(Slice::new(values))).map(TokenAdvantages::Sequences)
-            }
-            None => either(advantages, given.tokens()).map(TokenAdvantages::Tokens),
+        let [old, reference, advantages] = facts.of(&self.batch);
+        let advantages = advantages.map(match self.batch.advantages() {
+            Some(given) if given.is_per_token() => TokenAdvantages::Tokens,
+            _ => TokenAdvantages::Sequences,
         });
-        TokenInputs {
-            log_probs: tokens.log_probs(),
-            old: either(old, batch.old().and_then(ReferenceLogProbs::tokens)),
-            reference: either(reference, batch.reference().and_then(ReferenceLogProbs::tokens)),
-            entropy: tokens.entropy(),
-            advantages,
-        }
+        let (log_probs, entropy) = (tokens.log_probs(), tokens.entropy());
+        TokenInputs { log_probs, old, reference, entropy, advantages }
     }
 
     fn reference_sums(
         &self,
         backend: &dyn Backend,
+        facts: &TokenFacts,
         tokens: Tokens<'_>,
         packing: &PlacedPacking,
     ) -> Result<Option<Buffer>> {
-        let Some(reference) = self.batch.reference() else { return Ok(None) };
-        if let Some(log_probs) = reference.tokens() {
-            let copied = copy(backend, log_probs)?;
-            let log_probs = copied.as_ref().map_or(log_probs, Buffer::slice);
+        let [_, log_probs, _] = facts.of(&self.batch);
+        if let Some(log_probs) = log_probs {
             let [sums, ..] = sequence_sums(backend, tokens, packing, log_probs)?;
             return Ok(Some(sums));
         }
-        reference.sums().map(|(sums, _)| backend.upload(Slice::new(sums))).transpose()
+        let sums = self.batch.reference().and_then(ReferenceLogProbs::sums);
+        sums.map(|(sums, _)| backend.upload(Slice::new(sums))).transpose()
     }
+}
+
+impl TokenFacts {
+    fn new(backend: &dyn Backend, batch: &Batch<'_>) -> Result<Self> {
+        let mut copies = [None, None, None];
+        for (to, values) in copies.iter_mut().zip(token_facts(batch)) {
+            *to = values.map(|values| copy(backend, values)).transpose()?.flatten();
+        }
+        Ok(Self(copies))
+    }
+
+    /// The copies, and where there are none the batch's own.
+    fn of<'f>(&'f self, batch: &'f Batch<'_>) -> [Option<Slice<'f>>; 3] {
+        let own = token_facts(batch);
+        std::array::from_fn(|i| self.0[i].as_ref().map(Buffer::slice).or(own[i]))
+    }
+}
+
+/// Old and reference log-probs per token, and advantages.
+fn token_facts<'f>(batch: &'f Batch<'_>) -> [Option<Slice<'f>>; 3] {
+    let log_probs = [batch.old(), batch.reference()];
+    let [old, reference] = log_probs.map(|values| values.and_then(ReferenceLogProbs::tokens));
+    [old, reference, batch.advantages().map(Advantages::slice)]
+}
+
+/// What `run` came to, unless another call took an error that may have been its own.
+///
+/// # Errors
+/// Those of `run`; [`Error::ErrorTaken`].
+fn untaken<T>(backend: &dyn Backend, run: impl FnOnce() -> Result<T>) -> Result<T> {
+    let errors_taken = backend.errors_taken();
+    let result = run()?;
+    if backend.errors_taken() == errors_taken { Ok(result) } else { Err(Error::ErrorTaken) }
 }
 
 /// Terms over one batch, checked together.

@@ -158,7 +158,7 @@ impl TokenCopies {
 }
 
 impl TokenLogProbs {
-    fn compute(
+    pub(crate) fn compute(
         backend: &dyn Backend,
         logits: Logits<'_>,
         tokens: Tokens<'_>,

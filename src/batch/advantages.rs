@@ -56,21 +56,17 @@ impl<'a> Advantages<'a> {
         }))
     }
 
-    /// The advantages, if they are per token.
-    pub(crate) fn tokens(&self) -> Option<Slice<'_>> {
+    /// `[sequences]` or `[tokens]`.
+    pub(crate) fn slice(&self) -> Slice<'_> {
         match &self.0 {
-            Kind::Sequences(_) => None,
-            Kind::Tokens(values) => Some(Slice::new(values)),
-            Kind::TokensOnDevice(values) => Some(*values),
+            Kind::Sequences(values) => Slice::new(values),
+            Kind::Tokens(values) => Slice::new(values),
+            Kind::TokensOnDevice(values) => *values,
         }
     }
 
-    /// The advantages, if they are per sequence.
-    pub(crate) fn sequences(&self) -> Option<&[f64]> {
-        match &self.0 {
-            Kind::Sequences(values) => Some(values),
-            _ => None,
-        }
+    pub(crate) fn is_per_token(&self) -> bool {
+        !matches!(self.0, Kind::Sequences(_))
     }
 
     /// A copy that owns its data, in host memory.

@@ -148,13 +148,11 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// Another length than the sequences, or than the labels (per token).
     pub fn with_advantages(mut self, advantages: Advantages<'a>) -> Result<Self> {
-        match (advantages.tokens(), advantages.sequences()) {
-            (Some(values), _) => same_length("advantages", self.tokens(), values.len())?,
-            (_, values) => {
-                let got = values.map_or(0, <[f64]>::len);
-                same_length("advantages", self.packing.sequences(), got)?;
-            }
-        }
+        let expected = match advantages.is_per_token() {
+            true => self.tokens(),
+            false => self.packing.sequences(),
+        };
+        same_length("advantages", expected, advantages.slice().len())?;
         self.advantages = Some(advantages);
         Ok(self)
     }
