@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::memory::{Buffer, Slice};
 use crate::metrics::{PairMetrics, SequenceMetrics};
 use crate::placed::{PlacedPacking, PlacedTerm, copy, numbers};
-use crate::resolved::Over;
+use crate::resolved::{Over, Resolved};
 use crate::stages::{
     Objective, ObjectiveOutputs, Ranking, RankingOutputs, TokenInputs, TokenObjective,
     TokenObjectiveGrads, TokenObjectiveOutputs, Tokens, Totals, UnitScale,
@@ -31,7 +31,8 @@ pub struct TermValue {
     /// The losses of its units under the term's reduction, times the term's weight.
     pub value: f64,
     /// `[units]` losses, times the weight of the unit, before reduction and weight of the term. For a
-    /// term over tokens the units are its sequences, and each has the sum of its tokens' losses.
+    /// term over tokens the units are its sequences, and each has the sum of its tokens' losses; for one
+    /// over groups they are the groups.
     pub losses: Vec<f64>,
     /// `[units]` implicit rewards: of chosen and rejected for a pair, of the response and 0 for a
     /// sequence or a reward; none for a term over tokens or groups.
@@ -55,24 +56,6 @@ pub(crate) struct Evaluated {
     values: Vec<TermValue>,
     pair_metrics: Option<PairMetrics>,
     sequence_metrics: Option<SequenceMetrics>,
-}
-
-/// What stage 3 writes for a term.
-struct TermOutputs {
-    losses: Buffer,
-    rewards: Buffer,
-    value: Buffer,
-}
-
-impl TermOutputs {
-    fn read(&self) -> Result<TermValue> {
-        let rewards = numbers(&self.rewards)?;
-        Ok(TermValue {
-            value: numbers(&self.value)?[0],
-            losses: numbers(&self.losses)?,
-            rewards: rewards.as_chunks().0.to_vec(),
-        })
-    }
 }
 
 impl Evaluated {
@@ -100,20 +83,13 @@ impl Evaluated {
                 Over::Responses => evaluated.run(backend, term, None).map(Outputs::Units),
             })
             .collect::<Result<_>>()?;
-        let values = outputs.iter().enumerate().map(|(term, outputs)| match outputs {
-            Outputs::Units(outputs) => outputs.read(),
-            Outputs::Tokens(losses) => evaluated.token_term(term, numbers(losses)?),
-            Outputs::Groups(losses) => evaluated.group_term(term, numbers(losses)?),
-        });
-        evaluated.values = values.collect::<Result<_>>()?;
-        evaluated.measure()?;
+        let [sums, counts, _] = &evaluated.policy;
+        let (sums, counts) = (numbers(sums)?, numbers(counts)?);
+        let terms = evaluated.terms.iter().map(PlacedTerm::term).zip(&outputs);
+        evaluated.values =
+            terms.map(|(term, outputs)| outputs.read(term, &counts)).collect::<Result<_>>()?;
+        evaluated.measure([&sums, &counts]);
         Ok(evaluated)
-    }
-
-    fn token_term(&self, term: usize, losses: Vec<f64>) -> Result<TermValue> {
-        let counts = numbers(&self.policy[1])?;
-        let value = self.terms[term].term().token_value(&losses, &counts)?;
-        Ok(TermValue { value, losses, rewards: vec![] })
     }
 
     /// Adds the gradients of the terms over tokens, by log-prob and by entropy.
@@ -217,10 +193,9 @@ impl Evaluated {
         self.reference.as_ref().map(Buffer::slice)
     }
 
-    /// Metrics from the first term over pairs and from the first over sequences.
-    fn measure(&mut self) -> Result<()> {
-        let [sums, tokens, _] = &self.policy;
-        let totals = [&*numbers(sums)?, &*numbers(tokens)?];
+    /// Metrics from the first term over pairs and from the first over sequences; `totals` are
+    /// `[sequences]` sums and counted tokens.
+    fn measure(&mut self, totals: [&[f64]; 2]) {
         let first = |over_pairs: bool| {
             let mut terms = self.terms.iter().map(PlacedTerm::term).zip(&self.values);
             terms.find(|(term, _)| match over_pairs {
@@ -232,7 +207,6 @@ impl Evaluated {
         let sequences =
             first(false).map(|(term, value)| SequenceMetrics::new(term, &value.rewards, totals));
         (self.pair_metrics, self.sequence_metrics) = (pairs, sequences);
-        Ok(())
     }
 
     fn scales<'u>(&self, upstream: Upstream<'u>) -> Result<Vec<UnitScale<'u>>> {
@@ -250,13 +224,6 @@ impl Evaluated {
                 Ok(terms.iter().map(|term| UnitScale::Given(Slice::new(term))).collect())
             }
         }
-    }
-
-    fn group_term(&self, term: usize, losses: Vec<f64>) -> Result<TermValue> {
-        let term = self.terms[term].term();
-        let counts = numbers(&self.policy[1])?;
-        let tokens = term.all_members().iter().map(|&sequence| counts[sequence as usize]).sum();
-        Ok(TermValue { value: term.group_value(&losses, tokens), losses, rewards: vec![] })
     }
 
     fn run_groups(
@@ -306,11 +273,43 @@ impl Evaluated {
     }
 }
 
+/// What stage 3 writes for a term over sequences or pairs.
+struct TermOutputs {
+    losses: Buffer,
+    rewards: Buffer,
+    value: Buffer,
+}
+
 /// What a term left, still on the device.
 enum Outputs {
     Units(TermOutputs),
     Tokens(Buffer),
     Groups(Buffer),
+}
+
+impl Outputs {
+    /// `counts` are `[sequences]` counted tokens.
+    fn read(&self, term: &Resolved, counts: &[f64]) -> Result<TermValue> {
+        match self {
+            Self::Units(outputs) => Ok(TermValue {
+                value: numbers(&outputs.value)?[0],
+                losses: numbers(&outputs.losses)?,
+                rewards: numbers(&outputs.rewards)?.as_chunks().0.to_vec(),
+            }),
+            Self::Tokens(losses) => {
+                let losses = numbers(losses)?;
+                let value = term.token_value(&losses, counts)?;
+                Ok(TermValue { value, losses, rewards: vec![] })
+            }
+            Self::Groups(losses) => {
+                let losses = numbers(losses)?;
+                let members = term.all_members().iter();
+                let tokens = members.map(|&sequence| counts[sequence as usize]).sum();
+                let value = term.group_value(&losses, tokens);
+                Ok(TermValue { value, losses, rewards: vec![] })
+            }
+        }
+    }
 }
 
 fn copied(backend: &dyn Backend, scale: UnitScale<'_>) -> Result<Option<Buffer>> {
