@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
+use super::values::check_sequences;
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
 use crate::memory::{Place, Slice};
+use crate::objectives::FINITE;
 
 /// Advantages of sequences or of single tokens, for objectives on tokens. They are constants for the
 /// gradient; `statistics` makes them from rewards.
@@ -25,14 +27,8 @@ impl<'a> Advantages<'a> {
     /// An advantage that is not finite.
     pub fn per_sequence(advantages: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
         let advantages = advantages.into();
-        let (input, expected) = ("advantage", "a finite number");
-        match advantages.iter().position(|advantage| !advantage.is_finite()) {
-            None => Ok(Self(Kind::Sequences(advantages))),
-            Some(sequence) => {
-                let got = advantages[sequence];
-                Err(Error::SequenceInput { input, sequence, expected, got })
-            }
-        }
+        check_sequences("advantage", &advantages, FINITE)?;
+        Ok(Self(Kind::Sequences(advantages)))
     }
 
     /// `[tokens]` advantages, of any element type; those at tokens that do not count are not read.

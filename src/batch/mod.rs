@@ -18,13 +18,16 @@ pub(crate) use logits::Shape;
 pub use logits::{Logits, LogitsMut};
 pub use packing::{Offset, Packing};
 pub use pairs::Pairs;
+pub(crate) use pairs::Role;
 pub use reference::ReferenceLogProbs;
 pub use sentences::{Sentence, Unlabelled};
+pub(crate) use values::{check_pairs, check_sequences};
 pub use weights::Weights;
 
 use std::borrow::Cow;
 
 use crate::error::{Error, Result};
+use crate::objectives::{Domain, FINITE, PROBABILITY};
 
 /// An empty vector for `len` elements.
 ///
@@ -173,8 +176,7 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// Another length, or a score that is not finite.
     pub fn with_scores(mut self, scores: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
-        self.given[0] =
-            Some(self.checked("score", "a finite number", scores.into(), f64::is_finite)?);
+        self.given[0] = Some(self.checked("score", scores.into(), FINITE)?);
         Ok(self)
     }
 
@@ -184,13 +186,7 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// Another length, or a number outside 0 to 1.
     pub fn with_soft_labels(mut self, soft_labels: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
-        let probability = |value: f64| (0.0..=1.0).contains(&value);
-        self.given[1] = Some(self.checked(
-            "soft label",
-            "a number from 0 to 1",
-            soft_labels.into(),
-            probability,
-        )?);
+        self.given[1] = Some(self.checked("soft label", soft_labels.into(), PROBABILITY)?);
         Ok(self)
     }
 
@@ -200,25 +196,19 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// Another length, or a factor that is not finite.
     pub fn with_sequence_weights(mut self, weights: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
-        self.given[2] =
-            Some(self.checked("weight", "a finite number", weights.into(), f64::is_finite)?);
+        self.given[2] = Some(self.checked("weight", weights.into(), FINITE)?);
         Ok(self)
     }
 
     fn checked(
         &self,
         input: &'static str,
-        expected: &'static str,
         values: Cow<'a, [f64]>,
-        holds: impl Fn(f64) -> bool,
+        domain: Domain,
     ) -> Result<Cow<'a, [f64]>> {
         same_length(input, self.packing.sequences(), values.len())?;
-        match values.iter().position(|&value| !holds(value)) {
-            None => Ok(values),
-            Some(sequence) => {
-                Err(Error::SequenceInput { input, sequence, expected, got: values[sequence] })
-            }
-        }
+        check_sequences(input, &values, domain)?;
+        Ok(values)
     }
 
     /// The number of tokens.

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
+use super::values::check_pairs;
 use super::{same_length, with_capacity};
 use crate::error::{Error, Result};
-use crate::objectives::POSITIVE;
+use crate::objectives::{Domain, FINITE, POSITIVE, PROBABILITY};
 
 /// Pairs of a preferred and a dispreferred sequence, and numbers that a dataset may give for each.
 ///
@@ -17,6 +18,13 @@ pub struct Pairs<'a> {
     soft_label: Option<Cow<'a, [f64]>>,
     weight: Option<Cow<'a, [f64]>>,
     verdicts: Option<Cow<'a, [(usize, usize)]>>,
+}
+
+/// What a sequence is in its pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Chosen,
+    Rejected,
 }
 
 impl<'a> Pairs<'a> {
@@ -69,8 +77,7 @@ impl<'a> Pairs<'a> {
     /// # Errors
     /// Another length, or a factor outside 1e-30 to 1e30.
     pub fn with_beta(mut self, beta: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
-        self.beta =
-            Some(self.checked("beta", POSITIVE.expected, beta.into(), POSITIVE.contains)?);
+        self.beta = Some(self.checked("beta", beta.into(), POSITIVE)?);
         Ok(self)
     }
 
@@ -79,8 +86,7 @@ impl<'a> Pairs<'a> {
     /// # Errors
     /// Another length, or a margin that is not finite.
     pub fn with_margin(mut self, margin: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
-        self.margin =
-            Some(self.checked("margin", "a finite number", margin.into(), f64::is_finite)?);
+        self.margin = Some(self.checked("margin", margin.into(), FINITE)?);
         Ok(self)
     }
 
@@ -89,13 +95,7 @@ impl<'a> Pairs<'a> {
     /// # Errors
     /// Another length, or a number outside 0 to 1.
     pub fn with_soft_label(mut self, soft_label: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
-        let probability = |value: f64| (0.0..=1.0).contains(&value);
-        self.soft_label = Some(self.checked(
-            "soft_label",
-            "a number from 0 to 1",
-            soft_label.into(),
-            probability,
-        )?);
+        self.soft_label = Some(self.checked("soft_label", soft_label.into(), PROBABILITY)?);
         Ok(self)
     }
 
@@ -104,8 +104,7 @@ impl<'a> Pairs<'a> {
     /// # Errors
     /// Another length, or a factor that is not finite.
     pub fn with_weight(mut self, weight: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
-        self.weight =
-            Some(self.checked("weight", "a finite number", weight.into(), f64::is_finite)?);
+        self.weight = Some(self.checked("weight", weight.into(), FINITE)?);
         Ok(self)
     }
 
@@ -165,6 +164,24 @@ impl<'a> Pairs<'a> {
         }
     }
 
+    /// The role of each sequence, if it stands in a pair.
+    ///
+    /// # Errors
+    /// A pair beyond the sequences, or a sequence that is chosen in one pair and rejected in another.
+    pub(crate) fn roles(&self, sequences: usize) -> Result<Vec<Option<Role>>> {
+        self.check(sequences)?;
+        let mut roles = vec![None; sequences];
+        for &(chosen, rejected) in self.indices() {
+            for (sequence, role) in [(chosen, Role::Chosen), (rejected, Role::Rejected)] {
+                match roles[sequence].replace(role) {
+                    Some(other) if other != role => return Err(Error::TwoRoles { sequence }),
+                    _ => {}
+                }
+            }
+        }
+        Ok(roles)
+    }
+
     pub(crate) fn check(&self, sequences: usize) -> Result<()> {
         let verdicts = self.verdicts().unwrap_or_default().iter().enumerate();
         let of_verdicts = ["verdict for chosen", "verdict for rejected"];
@@ -183,14 +200,11 @@ impl<'a> Pairs<'a> {
     fn checked(
         &self,
         input: &'static str,
-        expected: &'static str,
         values: Cow<'a, [f64]>,
-        holds: impl Fn(f64) -> bool,
+        domain: Domain,
     ) -> Result<Cow<'a, [f64]>> {
         same_length(input, self.len(), values.len())?;
-        match values.iter().position(|&value| !holds(value)) {
-            None => Ok(values),
-            Some(pair) => Err(Error::PairInput { input, pair, expected, got: values[pair] }),
-        }
+        check_pairs(input, &values, domain)?;
+        Ok(values)
     }
 }

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::pairs::Role;
 use super::with_capacity;
 use crate::batch::{Packing, Pairs, Weights};
 use crate::error::{Error, Result};
@@ -61,8 +62,7 @@ impl Weights<'static> {
         sentences: &[Sentence],
         unlabelled: Unlabelled,
     ) -> Result<Self> {
-        pairs.check(packing.sequences())?;
-        let roles = roles(packing.sequences(), pairs)?;
+        let roles = pairs.roles(packing.sequences())?;
         let mut weights = with_capacity("tokens", packing.tokens())?;
         weights.resize(packing.tokens(), 1.0);
         if unlabelled == Unlabelled::Drop {
@@ -88,25 +88,6 @@ impl Weights<'static> {
         }
         Weights::new(weights)
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Chosen,
-    Rejected,
-}
-
-fn roles(sequences: usize, pairs: &Pairs<'_>) -> Result<Vec<Option<Role>>> {
-    let mut roles = vec![None; sequences];
-    for &(chosen, rejected) in pairs.indices() {
-        for (sequence, role) in [(chosen, Role::Chosen), (rejected, Role::Rejected)] {
-            match roles[sequence].replace(role) {
-                Some(other) if other != role => return Err(Error::TwoRoles { sequence }),
-                _ => {}
-            }
-        }
-    }
-    Ok(roles)
 }
 
 fn checked_range(packing: &Packing, index: usize, sentence: &Sentence) -> Result<Range<usize>> {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::memory::{Place, Slice};
+use crate::objectives::Domain;
 
 /// One number for each token.
 #[derive(Clone, Debug)]
@@ -44,5 +45,27 @@ impl<'a, T: Element> Values<'a, T> {
             Self::Host(values) => values.into_owned(),
             Self::Device(values) => values.read()?,
         })))
+    }
+}
+
+/// # Errors
+/// A number of a pair outside its domain.
+pub(crate) fn check_pairs(input: &'static str, values: &[f64], domain: Domain) -> Result<()> {
+    let Domain { expected, contains } = domain;
+    match values.iter().position(|&value| !contains(value)) {
+        None => Ok(()),
+        Some(pair) => Err(Error::PairInput { input, pair, expected, got: values[pair] }),
+    }
+}
+
+/// # Errors
+/// A number of a sequence outside its domain.
+pub(crate) fn check_sequences(input: &'static str, values: &[f64], domain: Domain) -> Result<()> {
+    let Domain { expected, contains } = domain;
+    match values.iter().position(|&value| !contains(value)) {
+        None => Ok(()),
+        Some(sequence) => {
+            Err(Error::SequenceInput { input, sequence, expected, got: values[sequence] })
+        }
     }
 }

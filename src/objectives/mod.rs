@@ -16,7 +16,8 @@ pub use any::{AnyEvaluation, AnyObjective};
 pub use objective::{Evaluation, Inputs, Objective, Source};
 pub use parameter::{
     BELOW_HALF, CHOICE, Description, Domain, FINITE, INSIDE_UNIT, NOT_NEGATIVE, Named, NamedError,
-    POSITIVE, Parameter, ParameterDescription, ParameterError, ParameterKind, SWITCH, UP_TO_HALF,
+    POSITIVE, PROBABILITY, Parameter, ParameterDescription, ParameterError, ParameterKind, SWITCH,
+    UP_TO_HALF,
 };
 pub use ranking::{Ranking, RankingKind, RankingValue};
 pub use reduction::{LossSum, Reduction};

@@ -61,6 +61,10 @@ pub const INSIDE_UNIT: Domain = Domain {
     contains: |value| value > 0.0 && value < 1.0,
 };
 
+/// Probabilities.
+pub const PROBABILITY: Domain =
+    Domain { expected: "a number from 0 to 1", contains: |value| (0.0..=1.0).contains(&value) };
+
 /// On or off.
 pub const SWITCH: Domain =
     Domain { expected: "true or false", contains: |value| value == 0.0 || value == 1.0 };

@@ -1,8 +1,8 @@
 //! AlignXplore: a reward for an inferred preference, from label probabilities.
 
+use super::check_option;
 use super::tokens::Tokens;
-use super::{check_option, check_sequences};
-use crate::batch::{Labels, Packing, Pairs, Weights, same_length};
+use crate::batch::{Labels, Packing, Pairs, Weights, check_sequences, same_length};
 use crate::element::Element;
 use crate::error::Result;
 use crate::objectives::{Domain, NOT_NEGATIVE};

@@ -1,7 +1,7 @@
 //! AOT: DPO over the order of a batch in place of its pairs.
 
-use super::{ascending, check_sequences};
-use crate::batch::{Pairs, same_length};
+use super::ascending;
+use crate::batch::{Pairs, check_sequences, same_length};
 use crate::error::{Error, Result};
 use crate::objectives::FINITE;
 

@@ -1,8 +1,9 @@
 //! How good a reward model's or a policy's preferences are.
 
-use super::{NUMBER, PROBABILITY, at_least, check_pairs};
-use crate::batch::same_length;
+use super::{NUMBER, at_least};
+use crate::batch::{check_pairs, same_length};
 use crate::error::{Error, Result};
+use crate::objectives::PROBABILITY;
 
 /// The share of pairs whose margin is strictly above 0: a tie counts as wrong, as in TRL's
 /// `rewards/accuracies`.

@@ -1,7 +1,7 @@
 //! CREAM: how far two models agree on the order of the responses to a prompt.
 
-use super::{NUMBER, ascending, at_least, check_sequences};
-use crate::batch::same_length;
+use super::{NUMBER, ascending, at_least};
+use crate::batch::{check_sequences, same_length};
 use crate::error::Result;
 
 /// Kendall's tau of the orders of the same responses under two models' scores, from -1 (reversed) to 1

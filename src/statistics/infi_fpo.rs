@@ -1,7 +1,7 @@
 //! InfiFPO: several source models, fused into one reference.
 
-use super::{Role, at_least, check_option, check_sequences, roles};
-use crate::batch::{Pairs, same_length};
+use super::{at_least, check_option};
+use crate::batch::{Pairs, Role, check_sequences, same_length};
 use crate::error::Result;
 use crate::objectives::{Domain, FINITE, POSITIVE};
 
@@ -75,7 +75,7 @@ pub fn fuse_references(
         same_length("source averages", pivot.len(), source.len())?;
         check_sequences("source average", source, domain)?;
     }
-    let fused = roles(pairs, pivot.len())?.into_iter().enumerate().map(|(sequence, role)| {
+    let fused = pairs.roles(pivot.len())?.into_iter().enumerate().map(|(sequence, role)| {
         let pivot = pivot[sequence];
         let clip: fn(f64, f64) -> f64 = match role {
             Some(Role::Chosen) => f64::max,

@@ -1,7 +1,6 @@
 //! iREPO: the target of a pair, as log-odds.
 
-use super::check_pairs;
-use crate::batch::same_length;
+use crate::batch::{check_pairs, same_length};
 use crate::error::Result;
 use crate::objectives::{Domain, INSIDE_UNIT};
 

@@ -1,9 +1,10 @@
 //! LD-DPO: the part in which one response is longer than the other counts less.
 
+use super::check_option;
 use super::tokens::Tokens;
-use super::{PROBABILITY, check_option};
 use crate::batch::{Labels, Packing, Pairs, Weights};
 use crate::error::{Error, Result};
+use crate::objectives::PROBABILITY;
 
 /// LD-DPO's `[tokens]` weights: 1 for the first `m` counted tokens of a response and `alpha` for the
 /// rest, `m` the smaller count of its pair.

@@ -1,6 +1,7 @@
 //! MM-DPO: a beta for each pair from the gap of its rewards.
 
-use super::{NUMBER, check_option, check_pairs};
+use super::{NUMBER, check_option};
+use crate::batch::check_pairs;
 use crate::error::Result;
 use crate::objectives::{NOT_NEGATIVE, POSITIVE};
 

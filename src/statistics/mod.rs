@@ -74,38 +74,10 @@ pub use wpo::{WpoClamp, wpo_pair_weights, wpo_weights};
 
 use std::cmp::Ordering;
 
-use crate::batch::Pairs;
 use crate::error::{Error, Result};
 use crate::objectives::Domain;
 
 const NUMBER: Domain = Domain { expected: "a number", contains: |value| !value.is_nan() };
-const PROBABILITY: Domain =
-    Domain { expected: "a number from 0 to 1", contains: |value| (0.0..=1.0).contains(&value) };
-
-/// # Errors
-/// A number of a pair outside its domain.
-fn check_pairs(input: &'static str, values: &[f64], domain: Domain) -> Result<()> {
-    match values.iter().position(|&value| !(domain.contains)(value)) {
-        None => Ok(()),
-        Some(pair) => {
-            Err(Error::PairInput { input, pair, expected: domain.expected, got: values[pair] })
-        }
-    }
-}
-
-/// # Errors
-/// A number of a sequence outside its domain.
-fn check_sequences(input: &'static str, values: &[f64], domain: Domain) -> Result<()> {
-    match values.iter().position(|&value| !(domain.contains)(value)) {
-        None => Ok(()),
-        Some(sequence) => Err(Error::SequenceInput {
-            input,
-            sequence,
-            expected: domain.expected,
-            got: values[sequence],
-        }),
-    }
-}
 
 /// # Errors
 /// An option outside its domain.
@@ -133,28 +105,4 @@ fn ascending(values: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| compare(values[a], values[b]));
     order
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    Chosen,
-    Rejected,
-}
-
-/// The role of each sequence, if it stands in a pair.
-///
-/// # Errors
-/// A pair beyond the sequences, or a sequence that is chosen in one pair and rejected in another.
-fn roles(pairs: &Pairs<'_>, sequences: usize) -> Result<Vec<Option<Role>>> {
-    pairs.check(sequences)?;
-    let mut roles = vec![None; sequences];
-    for &(chosen, rejected) in pairs.indices() {
-        for (sequence, role) in [(chosen, Role::Chosen), (rejected, Role::Rejected)] {
-            match roles[sequence].replace(role) {
-                Some(other) if other != role => return Err(Error::TwoRoles { sequence }),
-                _ => {}
-            }
-        }
-    }
-    Ok(roles)
 }

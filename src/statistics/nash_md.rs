@@ -1,11 +1,11 @@
 //! Nash-MD: the policy gradient as a weighted sum of log-probs.
 
+use super::check_option;
 use super::tokens::Tokens;
-use super::{PROBABILITY, check_option, check_sequences};
-use crate::batch::{Labels, Packing, Weights, same_length};
+use crate::batch::{Labels, Packing, Weights, check_sequences, same_length};
 use crate::element::Element;
 use crate::error::Result;
-use crate::objectives::FINITE;
+use crate::objectives::{FINITE, PROBABILITY};
 
 /// Nash-MD's `[tokens]` weights, `-(P - 1/2) + beta * (log p - log r)`: the loss of a sequence is the sum
 /// of weight times log-prob with the weights as constants, and its gradient is Nash-MD's.

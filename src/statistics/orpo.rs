@@ -1,7 +1,6 @@
 //! ORPO: the odds that trainers log.
 
-use super::{check_pairs, check_sequences};
-use crate::batch::same_length;
+use crate::batch::{check_pairs, check_sequences, same_length};
 use crate::error::Result;
 use crate::objectives::Domain;
 

@@ -1,9 +1,9 @@
 //! LCPO, later RE-PO: how far each annotator is to be trusted.
 
-use super::{NUMBER, PROBABILITY, at_least, check_option, check_pairs};
-use crate::batch::same_length;
+use super::{NUMBER, at_least, check_option};
+use crate::batch::{check_pairs, same_length};
 use crate::error::{Error, Result};
-use crate::objectives::scalar;
+use crate::objectives::{PROBABILITY, scalar};
 
 /// The probability that each pair's label is right, by what the policy says and how reliable its
 /// annotator is: `sigmoid(log_odds + logit(reliability))`, `[pairs]` each.

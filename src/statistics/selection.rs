@@ -1,8 +1,9 @@
 //! Which pairs to train on: CRM's clean ones, MPO's easy ones.
 
-use super::{NUMBER, PROBABILITY, ascending, check_option, check_pairs};
+use super::{NUMBER, ascending, check_option};
+use crate::batch::check_pairs;
 use crate::error::Result;
-use crate::objectives::NOT_NEGATIVE;
+use crate::objectives::{NOT_NEGATIVE, PROBABILITY};
 
 /// The pairs of the largest margins, a `share` of all (rounded to the nearest count, halves up), as
 /// indices in ascending order. Of equal margins the earlier pairs are kept first.

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
-use super::{NUMBER, PROBABILITY, at_least, check_option, check_pairs, compare};
+use super::{NUMBER, at_least, check_option, compare};
+use crate::batch::check_pairs;
 use crate::error::{Error, Result};
-use crate::objectives::FINITE;
+use crate::objectives::{FINITE, PROBABILITY};
 
 /// A low quantile of the latest margins: pairs at or below it count as doubtful.
 ///

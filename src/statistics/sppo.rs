@@ -1,6 +1,7 @@
 //! SPPO: win probabilities of the responses to a prompt.
 
-use super::{at_least, check_sequences};
+use super::at_least;
+use crate::batch::check_sequences;
 use crate::error::Result;
 use crate::objectives::FINITE;
 use crate::objectives::scalar::sigmoid;

@@ -1,8 +1,8 @@
 //! TGDPO, which is also SAIL's released loss: DPO with a weight for each token.
 
+use super::check_option;
 use super::tokens::Tokens;
-use super::{Role, check_option, roles};
-use crate::batch::{Labels, Packing, Pairs, Weights};
+use crate::batch::{Labels, Packing, Pairs, Role, Weights};
 use crate::element::Element;
 use crate::error::Result;
 use crate::objectives::{FINITE, POSITIVE};
@@ -71,7 +71,7 @@ impl TgDpo {
         tokens.check("aligned model's log-probs", aligned)?;
         tokens.check("reference log-probs", reference)?;
         let mut scales = vec![0.0; tokens.len()];
-        for (range, role) in packing.ranges().zip(roles(pairs, packing.sequences())?) {
+        for (range, role) in packing.ranges().zip(pairs.roles(packing.sequences())?) {
             scales[range].fill(match role {
                 Some(Role::Chosen) => self.alpha * self.beta,
                 Some(Role::Rejected) => -self.alpha * self.beta,
