@@ -33,6 +33,7 @@ use crate::error::Result;
 use crate::memory::{Buffer, Place, Slice, SliceMut};
 use crate::stages::{
     BackendId, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenObjective,
+    UnitScale,
 };
 use context::Context;
 #[doc(hidden)]
@@ -275,21 +276,29 @@ unsafe fn start<A>(
     arguments: &A,
     parts: Option<usize>,
 ) -> Result<()> {
-    let mut parts = parts.map(|parts| parts as i32);
-    // The driver reads arguments and writes none.
-    let first = std::ptr::from_ref(arguments).cast_mut().cast();
-    let mut list = [first, parts.as_mut().map_or(std::ptr::null_mut(), pointer)];
+    let parts = parts.map(|parts| parts as i32);
+    let mut list = [pointer(arguments), parts.as_ref().map_or(std::ptr::null_mut(), pointer)];
     let count = if parts.is_some() { 2 } else { 1 };
     // SAFETY: the caller's promise.
     unsafe { context.driver().launch(kernel, shape, &mut list[..count]) }
 }
 
-fn pointer<T>(argument: &mut T) -> *mut c_void {
-    std::ptr::from_mut(argument).cast()
+/// The driver reads arguments and writes none.
+fn pointer<T>(argument: &T) -> *mut c_void {
+    std::ptr::from_ref(argument).cast_mut().cast()
 }
 
 fn address(buffer: &SliceMut<'_>) -> u64 {
     buffer.as_slice().address()
+}
+
+/// The upstream gradient of all units and the address of each unit's own: one of them, or none.
+fn upstream<G>(grads: Option<&(G, UnitScale<'_>)>) -> (f64, u64) {
+    match grads {
+        None => (0.0, 0),
+        Some((_, UnitScale::Reduced(upstream))) => (*upstream, 0),
+        Some((_, UnitScale::Given(upstream))) => (0.0, upstream.address()),
+    }
 }
 
 /// log2(e) / T, what an f32 difference of logits is multiplied by.

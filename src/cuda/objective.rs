@@ -4,12 +4,12 @@
 use std::sync::OnceLock;
 
 use super::context::Context;
-use super::{address, launch, pointer, start};
+use super::{LaunchShape, address, launch, pointer, start, upstream};
 use crate::error::Result;
 use crate::memory::{Buffer, Slice, SliceMut};
 use crate::objectives::{AnyObjective, Reduction, Source, objectives};
 use crate::placed::Tables;
-use crate::stages::{Objective, Totals, UnitInputs, UnitScale};
+use crate::stages::{Objective, Totals, UnitInputs};
 
 /// Twin of `UnitsArguments` in the kernel.
 #[repr(C)]
@@ -63,13 +63,13 @@ pub(super) fn objective(context: &Context, mut stage: Objective<'_>) -> Result<(
     let Some(tables) = stage.term.tables() else {
         unreachable!("a term placed on a device has tables")
     };
-    let compiled = stage.term.term().objective().and_then(compiled);
+    let compiled = stage.term.term().objective().and_then(Compiled::of);
     if compiled.is_none() {
         evaluate_on_host(&mut stage)?;
     }
     let _turn = context.turn();
-    if let Some((name, parameters)) = compiled {
-        run_units(context, &stage, tables, &name, parameters)?;
+    if let Some(compiled) = compiled {
+        run_units(context, &stage, tables, compiled)?;
     }
     reduce(context, &stage, tables)
 }
@@ -93,27 +93,51 @@ impl Text {
 }
 
 /// The kernel of an objective whose text was compiled, and its parameters.
-pub(super) fn compiled(objective: &AnyObjective) -> Option<(String, Vec<f64>)> {
-    static TEXTS: OnceLock<Vec<Text>> = OnceLock::new();
-    let texts = TEXTS.get_or_init(|| objectives().iter().filter_map(Text::of).collect());
-    let text = Text::of(objective)?;
-    let parameters = objective.parameters().iter().map(|parameter| parameter.1).collect();
-    let kernel = format!("objective_{}_{}", text.unit, text.name);
-    texts.contains(&text).then_some((kernel, parameters))
+pub(super) struct Compiled {
+    kernel: String,
+    parameters: Vec<f64>,
+}
+
+impl Compiled {
+    pub fn of(objective: &AnyObjective) -> Option<Self> {
+        static TEXTS: OnceLock<Vec<Text>> = OnceLock::new();
+        let texts = TEXTS.get_or_init(|| objectives().iter().filter_map(Text::of).collect());
+        let text = Text::of(objective)?;
+        let parameters = objective.parameters().iter().map(|parameter| parameter.1).collect();
+        let kernel = format!("objective_{}_{}", text.unit, text.name);
+        texts.contains(&text).then_some(Self { kernel, parameters })
+    }
+
+    /// # Safety
+    /// As for [`start`](super::start), the kernel being that of a unit of the arguments' kind.
+    pub unsafe fn start<A>(
+        mut self,
+        context: &Context,
+        shape: LaunchShape,
+        arguments: &A,
+    ) -> Result<()> {
+        if self.parameters.is_empty() {
+            // An empty struct is one byte.
+            self.parameters.push(0.0);
+        }
+        let parameters = self.parameters.as_mut_ptr().cast();
+        let mut list = [pointer(arguments), parameters];
+        // SAFETY: the caller's promise; the objective's struct is its parameters in order.
+        unsafe { context.driver().launch(&self.kernel, shape, &mut list) }
+    }
 }
 
 fn run_units(
     context: &Context,
     stage: &Objective<'_>,
     tables: &Tables,
-    name: &str,
-    mut parameters: Vec<f64>,
+    compiled: Compiled,
 ) -> Result<()> {
     let units = stage.term.term().units();
     let or_null = |values: &Option<Buffer>| values.as_ref().map_or(0, |x| x.slice().address());
     let [beta, margin, soft_label, weight] = tables.inputs.each_ref().map(or_null);
     let uses_reference = stage.term.term().uses_reference();
-    let mut arguments = UnitsArguments {
+    let arguments = UnitsArguments {
         members: tables.members.slice().address(),
         units: units as i64,
         policy: stage.policy.sums.address(),
@@ -130,14 +154,9 @@ fn run_units(
         unit_grads: address(&stage.scratch),
         error: context.slot()[0],
     };
-    if parameters.is_empty() {
-        // An empty struct is one byte.
-        parameters.push(0.0);
-    }
-    let mut list = [pointer(&mut arguments), parameters.as_mut_ptr().cast()];
-    // SAFETY: the kernel takes these arguments, the objective's struct being its parameters in order;
-    // the stage's constructor checked every length, and the members are those of the batch.
-    unsafe { context.driver().launch(name, launch::objective(units), &mut list) }
+    // SAFETY: the kernel takes these arguments; the stage's constructor checked that the term is over
+    // responses and every length, and the members are those of the batch.
+    unsafe { compiled.start(context, launch::objective(units), &arguments) }
 }
 
 /// Waits for the sums, and leaves losses, rewards and unit gradients where the kernel would.
@@ -172,11 +191,8 @@ fn evaluate_on_host(stage: &mut Objective<'_>) -> Result<()> {
 fn reduce(context: &Context, stage: &Objective<'_>, tables: &Tables) -> Result<()> {
     let (term, outputs) = (stage.term.term(), &stage.outputs);
     let units = term.units();
-    let (grads, upstream, unit_upstream) = match &outputs.grads {
-        None => (0, 0.0, 0),
-        Some((grads, UnitScale::Reduced(upstream))) => (address(grads), *upstream, 0),
-        Some((grads, UnitScale::Given(scale))) => (address(grads), 0.0, scale.address()),
-    };
+    let grads = outputs.grads.as_ref();
+    let (upstream, unit_upstream) = upstream(grads);
     let arguments = ReduceArguments {
         losses: address(&outputs.losses),
         unit_grads: address(&stage.scratch),
@@ -191,7 +207,7 @@ fn reduce(context: &Context, stage: &Objective<'_>, tables: &Tables) -> Result<(
         },
         weight: term.weight(),
         value: address(&outputs.value),
-        grads,
+        grads: grads.map_or(0, |(grads, _)| address(grads)),
         sequences: stage.term.sequences() as i64,
         uses_offsets: tables.uses_offsets.slice().address(),
         uses: tables.uses.slice().address(),

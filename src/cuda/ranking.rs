@@ -1,11 +1,11 @@
 //! Stage 3 over groups: the launch of `kernels/ranking.cu`.
 
 use super::context::Context;
-use super::{address, launch, start};
+use super::{address, launch, start, upstream};
 use crate::error::Result;
 use crate::memory::Slice;
 use crate::objectives::{RankingKind, RankingValue, Reduction};
-use crate::stages::{Ranking, UnitScale};
+use crate::stages::Ranking;
 
 /// Twin of `RankingArguments` in the kernel.
 #[repr(C)]
@@ -51,11 +51,7 @@ pub(super) fn ranking(context: &Context, stage: Ranking<'_>) -> Result<()> {
         part.map(Slice::address)
     };
     let grads = stage.outputs.grads.as_ref();
-    let (scale, group_upstream) = match grads {
-        None => (0.0, 0),
-        Some((_, UnitScale::Reduced(upstream))) => (upstream * term.weight(), 0),
-        Some((_, UnitScale::Given(upstream))) => (0.0, upstream.address()),
-    };
+    let (all, group_upstream) = upstream(grads);
     let or_null = |values: Option<Slice<'_>>| values.map_or(0, Slice::address);
     let arguments = Arguments {
         members: tables.members.slice().address(),
@@ -88,7 +84,7 @@ pub(super) fn ranking(context: &Context, stage: Ranking<'_>) -> Result<()> {
             Reduction::TokenMean => 0.0,
             _ => term.divisor(0.0),
         },
-        scale,
+        scale: all * term.weight(),
         group_upstream,
         error: context.slot()[0],
     };

@@ -2,9 +2,9 @@
 //! there is evaluated on the host, which waits for the log-probs and hands the results back.
 
 use super::context::Context;
-use super::objective::compiled;
+use super::objective::Compiled;
 use super::tokens::Tokens;
-use super::{address, launch, pointer};
+use super::{address, launch, upstream};
 use crate::element::DType;
 use crate::error::Result;
 use crate::memory::Slice;
@@ -59,19 +59,18 @@ pub(super) fn token_objective(context: &Context, mut stage: TokenObjective<'_>) 
     let Some(tables) = stage.term.tables() else {
         unreachable!("a term placed on a device has tables")
     };
-    let Some((name, parameters)) = stage.term.term().objective().and_then(compiled) else {
+    let Some(compiled) = stage.term.term().objective().and_then(Compiled::of) else {
         return evaluate_on_host(&mut stage);
     };
     let _turn = context.turn();
-    run(context, &stage, tables, &name, parameters)
+    run(context, &stage, tables, compiled)
 }
 
 fn run(
     context: &Context,
     stage: &TokenObjective<'_>,
     tables: &Tables,
-    name: &str,
-    mut parameters: Vec<f64>,
+    compiled: Compiled,
 ) -> Result<()> {
     let (term, inputs) = (stage.term.term(), stage.inputs);
     let (advantages, by_token) = match inputs.advantages {
@@ -81,12 +80,8 @@ fn run(
     };
     let used = term.inputs_used();
     let grads = stage.outputs.grads.as_ref();
-    let (scale, unit_upstream) = match grads {
-        None => (0.0, 0),
-        Some((_, UnitScale::Reduced(upstream))) => (upstream * term.weight(), 0),
-        Some((_, UnitScale::Given(upstream))) => (0.0, upstream.address()),
-    };
-    let mut arguments = Arguments {
+    let (all, unit_upstream) = upstream(grads);
+    let arguments = Arguments {
         members: tables.members.slice().address(),
         units: term.units() as i64,
         tokens: Tokens::of(stage.tokens),
@@ -108,19 +103,14 @@ fn run(
             Reduction::SequenceMean => -1.0,
             _ => term.divisor(0.0),
         },
-        scale,
+        scale: all * term.weight(),
         unit_upstream,
         error: context.slot()[0],
     };
-    if parameters.is_empty() {
-        // An empty struct is one byte.
-        parameters.push(0.0);
-    }
     let shape = launch::token_objective(term.units());
-    let mut list = [pointer(&mut arguments), parameters.as_mut_ptr().cast()];
-    // SAFETY: the kernel takes these arguments, the objective's struct being its parameters in order;
-    // the stage's constructor checked every length, and the members are those of the batch.
-    unsafe { context.driver().launch(name, shape, &mut list) }
+    // SAFETY: the kernel takes these arguments; the stage's constructor checked that the term is over
+    // tokens and every length, and the members are those of the batch.
+    unsafe { compiled.start(context, shape, &arguments) }
 }
 
 /// Waits for the inputs, and writes losses and gradients as the kernel would.
