@@ -27,6 +27,15 @@ pub use units::{
     Response, Reward, RewardPair, Sequence, Token, Unit,
 };
 
+/// What the macro [`objective!`](crate::objective) lets the lines of parameters name.
+#[doc(hidden)]
+pub mod domains {
+    pub use super::{
+        BELOW_HALF, CHOICE, Domain, FINITE, INSIDE_UNIT, NOT_NEGATIVE, POSITIVE, PROBABILITY,
+        Parameter, ParameterDescription, SWITCH, UP_TO_HALF,
+    };
+}
+
 /// A line is a file and its objective, then what else the file has.
 macro_rules! list {
     ($($file:ident: $Name:ident $(, $other:ident)*;)*) => {

@@ -218,10 +218,7 @@ macro_rules! objective {
                 values: &[(&str, f64)],
             ) -> Result<Self, $crate::objectives::NamedError> {
                 #[allow(unused_imports)]
-                use $crate::objectives::{
-                    BELOW_HALF, CHOICE, Domain, FINITE, INSIDE_UNIT, NOT_NEGATIVE, POSITIVE,
-                    Parameter, SWITCH, UP_TO_HALF,
-                };
+                use $crate::objectives::domains::*;
                 #[allow(unused_imports)]
                 use $crate::objectives::{Named, NamedError, Objective};
                 let names = [$(stringify!($required),)* $(stringify!($optional),)*];
@@ -260,10 +257,7 @@ macro_rules! objective {
 
             fn check(&self) -> Result<(), $crate::objectives::ParameterError> {
                 #[allow(unused_imports)]
-                use $crate::objectives::{
-                    BELOW_HALF, CHOICE, Domain, FINITE, INSIDE_UNIT, NOT_NEGATIVE, POSITIVE,
-                    Parameter, SWITCH, UP_TO_HALF,
-                };
+                use $crate::objectives::domains::*;
                 $(Domain::check($required_domain, stringify!($required), self.$required.value())?;)*
                 $(Domain::check($optional_domain, stringify!($optional), self.$optional.value())?;)*
                 Ok(())
@@ -311,10 +305,7 @@ macro_rules! objective {
 
             fn description(&self) -> Option<$crate::objectives::Description> {
                 #[allow(unused_imports)]
-                use $crate::objectives::{
-                    BELOW_HALF, CHOICE, Domain, FINITE, INSIDE_UNIT, NOT_NEGATIVE, POSITIVE,
-                    Parameter, ParameterDescription, SWITCH, UP_TO_HALF,
-                };
+                use $crate::objectives::domains::*;
                 Some($crate::objectives::Description {
                     doc: concat!($($doc, "\n",)*),
                     parameters: vec![
