@@ -15,6 +15,9 @@ pub struct TokenLogProbs {
     /// `[tokens]` entropies in nats, of the same type, differentiable, if asked for; 0 for tokens
     /// that do not count.
     pub entropies: Option<Tensor>,
+    /// `[tokens]` natural logarithms of the sums of squared probabilities, if asked for, for
+    /// [`wpo_weights`](prefuse::statistics::wpo_weights); 0 for tokens that do not count.
+    pub log_sum_squares: Option<Vec<f64>>,
     /// `[tokens]` lowest indices of the maxima, if asked for; -1 for tokens that do not count.
     pub argmax: Option<Vec<i64>>,
 }
@@ -23,8 +26,8 @@ pub struct TokenLogProbs {
 ///
 /// Logits as in [`preference_loss`](crate::preference_loss). The output is flat: one number for
 /// each of the `tokens` rows. Weights say only which tokens count (those of weight 0 do not); no
-/// log-prob is multiplied with its weight. On CUDA nothing waits for the device, unless argmax is asked
-/// for.
+/// log-prob is multiplied with its weight. On CUDA nothing waits for the device, unless what comes
+/// as a `Vec` is asked for.
 ///
 /// ```
 /// use candle_core::{Device, Var};
@@ -54,7 +57,7 @@ pub fn token_log_probs(
     weights: Option<&Weights<'_>>,
     options: RowOptions,
 ) -> Result<TokenLogProbs> {
-    let (value, argmax, operation) = place::read(logits, |place, rows| {
+    let (value, others, operation) = place::read(logits, |place, rows| {
         if place.is_asynchronous() {
             check_labels(labels, rows.vocab()).map_err(Error::wrap)?;
         }
@@ -63,7 +66,8 @@ pub fn token_log_probs(
     let shape = Shape::from((1 + usize::from(options.has_entropy()), labels.len()));
     let output = attach(logits, (value, shape), operation)?;
     let entropies = if options.has_entropy() { Some(output.get(1)?) } else { None };
-    Ok(TokenLogProbs { log_probs: output.get(0)?, entropies, argmax })
+    let Others { log_sum_squares, argmax } = others;
+    Ok(TokenLogProbs { log_probs: output.get(0)?, entropies, log_sum_squares, argmax })
 }
 
 /// A device says it where the host next waits, which may be in nobody's call.
@@ -90,13 +94,19 @@ struct TokenOperation {
     log_sum: Buffer,
 }
 
+/// What has no gradient.
+struct Others {
+    log_sum_squares: Option<Vec<f64>>,
+    argmax: Option<Vec<i64>>,
+}
+
 impl TokenOperation {
     fn forward(
         place: &Place,
         rows: Logits<'_>,
         (labels, weights): (&Labels<'_>, Option<&Weights<'_>>),
         options: RowOptions,
-    ) -> Result<(Storage, Option<Vec<i64>>, Self)> {
+    ) -> Result<(Storage, Others, Self)> {
         let backend = place.backend();
         let (count, dtype) = (rows.tokens(), rows.dtype().per_token());
         let allocate = |dtype, len| backend.allocate(dtype, len).map_err(Error::wrap);
@@ -108,6 +118,10 @@ impl TokenOperation {
             options,
             maximum: allocate(dtype, count)?,
             log_sum: allocate(dtype, count)?,
+        };
+        let mut log_sum_squares = match options.has_log_sum_squares() {
+            true => Some(allocate(dtype, count)?),
+            false => None,
         };
         let mut argmax = match options.has_argmax() {
             true => Some(allocate(prefuse::DType::I64, count)?),
@@ -122,7 +136,7 @@ impl TokenOperation {
                 maximum: operation.maximum.slice_mut(),
                 log_sum: operation.log_sum.slice_mut(),
                 entropy: options.has_entropy().then_some(entropy),
-                log_sum_squares: None,
+                log_sum_squares: log_sum_squares.as_mut().map(Buffer::slice_mut),
                 argmax: argmax.as_mut().map(Buffer::slice_mut),
             };
             let (labels, ignore) = (operation.labels.slice(), operation.ignore);
@@ -135,7 +149,9 @@ impl TokenOperation {
             .map_err(Error::wrap)
         })?;
         let argmax = argmax.map(|argmax| argmax.slice().read()).transpose().map_err(Error::wrap)?;
-        Ok((value, argmax, operation))
+        let squares = log_sum_squares.map(|squares| squares.slice().to_vec());
+        let log_sum_squares = squares.transpose().map_err(Error::wrap)?;
+        Ok((value, Others { log_sum_squares, argmax }, operation))
     }
 }
 

@@ -109,13 +109,18 @@ fn token_log_probs_are_those_of_the_host() -> Outcome {
     for device in devices()? {
         for (dtype, bound) in DTYPES {
             let options = RowOptions::default().with_temperature(0.7).with_argmax();
-            for options in [options, options.with_entropy()] {
+            for options in [options, options.with_entropy().with_log_sum_squares()] {
                 let host = variable(11, &[TOKENS, VOCAB], dtype)?;
                 let there = copy_to(&device, &host)?;
                 let expected = token_log_probs(&host, &labels, Some(&weights), options)?;
                 let got = token_log_probs(&there, &labels, Some(&weights), options)?;
                 assert_same(&got.log_probs, &expected.log_probs, 4e-6)?;
                 assert_eq!(got.argmax, expected.argmax);
+                let squares = [&got, &expected].map(|tokens| tokens.log_sum_squares.clone());
+                if let [Some(got), Some(expected)] = squares {
+                    let close = |(got, expected): (&f64, &f64)| (got - expected).abs() < 4e-6;
+                    assert!(got.iter().zip(&expected).all(close), "{got:?}, not {expected:?}");
+                }
                 assert_eq!(got.entropies.is_some(), options.has_entropy());
 
                 let scalar = |tokens: &prefuse_candle::TokenLogProbs, device: &Device| {

@@ -41,6 +41,7 @@ fn values_and_gradients_are_those_of_composed_operations() -> Outcome {
         let options = RowOptions::default().with_temperature(TEMPERATURE);
         let plain = token_log_probs(&logits, &labels(), None, options)?;
         assert!(plain.entropies.is_none() && plain.argmax.is_none());
+        assert!(plain.log_sum_squares.is_none());
         let full = token_log_probs(&logits, &labels(), None, options.with_entropy())?;
         let ours = full.entropies.ok_or("no entropies")?;
         assert_close(&plain.log_probs, &expected, bound)?;
@@ -73,6 +74,24 @@ fn half_precision_logits_have_f32_log_probs() -> Outcome {
         // No entry is above 1, where one rounding moves by at most half the step below 1.
         let (ours, truth) = (grad(&ours.sum_all()?, &logits)?, grad(&truth.sum_all()?, &exact)?);
         assert_close(&ours, &truth, rounding + 2_f64.powi(-20))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn squares_of_the_probabilities() -> Outcome {
+    for (dtype, bound) in [(DType::F32, 4e-6), (DType::F64, 1e-13)] {
+        let logits = variable(17, &[TOKENS, VOCAB], dtype)?;
+        let options = RowOptions::default().with_temperature(0.7).with_log_sum_squares();
+        let got = token_log_probs(&logits, &labels(), None, options)?;
+        assert!(got.entropies.is_none() && got.argmax.is_none());
+        let scaled = (logits.to_dtype(DType::F64)? / 0.7)?;
+        let expected = composed::log_softmax(&scaled)?.exp()?.sqr()?.sum(1)?.log()?;
+        let got = got.log_sum_squares.ok_or("no squares")?;
+        for (token, expected) in expected.to_vec1::<f64>()?.into_iter().enumerate() {
+            let expected = if LABELS[token] == Labels::IGNORE { 0.0 } else { expected };
+            assert!((got[token] - expected).abs() < bound, "{}, not {expected}", got[token]);
+        }
     }
     Ok(())
 }
