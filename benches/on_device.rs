@@ -193,12 +193,9 @@ mod on_device {
                 let argmax: Option<SliceMut<'_>> = entropy.then(|| self.argmax.slice_mut());
                 let entropy = entropy.then_some(entropies);
                 let outputs = TokenOutputs {
-                    log_probs,
-                    maximum,
-                    log_sum,
                     entropy,
-                    log_sum_squares: None,
                     argmax,
+                    ..TokenOutputs::new(log_probs, maximum, log_sum)
                 };
                 let logits = Logits::from_slice(self.data.slice(), count, vocab, vocab).unwrap();
                 let scratch = self.scratch.slice_mut();

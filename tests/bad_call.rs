@@ -155,12 +155,8 @@ fn a_bad_label_leaves_the_outputs() {
         let mut scratch = Placed::poisoned::<f64>(backend, backend.log_probs_scratch(4, 3));
         let [log_probs, maximum, log_sum, entropy] = buffers.each_mut().map(Placed::slice_mut);
         let outputs = TokenOutputs {
-            log_probs,
-            maximum,
-            log_sum,
             entropy: Some(entropy),
-            log_sum_squares: None,
-            argmax: None,
+            ..TokenOutputs::new(log_probs, maximum, log_sum)
         };
         let (logits, scratch) = (data.logits(4, 3), scratch.slice_mut());
         let tokens = Tokens::new(&labels, None).unwrap();

@@ -27,14 +27,7 @@ fn stages() {
         let [log_probs, maximum, log_sum]: [SliceMut<'_>; 3] =
             [log_probs.slice_mut(), maximum.slice_mut(), log_sum.slice_mut()];
         let argmax = Some(SliceMut::new(&mut argmax));
-        let outputs = TokenOutputs {
-            log_probs,
-            maximum,
-            log_sum,
-            entropy: None,
-            log_sum_squares: None,
-            argmax,
-        };
+        let outputs = TokenOutputs { argmax, ..TokenOutputs::new(log_probs, maximum, log_sum) };
         let tokens = Tokens::new(&labels, None)?;
         LogProbs::new(&backend, logits, tokens, 1.0, outputs, scratch.slice_mut()).map(|_| ())
     };
@@ -57,27 +50,13 @@ fn stages_of_another_backend() {
     let labels = Labels::new(&[0; 4][..]);
     let mut buffers = [[7.0_f64; 4]; 3];
     let [log_probs, maximum, log_sum] = buffers.each_mut().map(|output| SliceMut::new(output));
-    let outputs = TokenOutputs {
-        log_probs,
-        maximum,
-        log_sum,
-        entropy: None,
-        log_sum_squares: None,
-        argmax: None,
-    };
+    let outputs = TokenOutputs::new(log_probs, maximum, log_sum);
     let (logits, tokens) = (Logits::new(&data, 4, 3).unwrap(), Tokens::new(&labels, None).unwrap());
     let mut single = [0.0_f32; 64];
     let wrong = SliceMut::new(&mut single);
     let mut other = [[7.0_f64; 4]; 3];
     let [a, b, c] = other.each_mut().map(|output| SliceMut::new(output));
-    let again = TokenOutputs {
-        log_probs: a,
-        maximum: b,
-        log_sum: c,
-        entropy: None,
-        log_sum_squares: None,
-        argmax: None,
-    };
+    let again = TokenOutputs::new(a, b, c);
     refused(
         LogProbs::new(&Reference::new(), logits, tokens, 1.0, again, wrong),
         "scratch of log_probs: expected f64, got f32",

@@ -51,7 +51,7 @@ impl Outputs {
         let [log_probs, maximum, log_sum, entropy] = self.tokens.each_mut().map(Placed::slice_mut);
         let (entropy, argmax) = (Some(entropy), Some(self.argmax.slice_mut()));
         let outputs =
-            TokenOutputs { log_probs, maximum, log_sum, entropy, log_sum_squares: None, argmax };
+            TokenOutputs { entropy, argmax, ..TokenOutputs::new(log_probs, maximum, log_sum) };
         let scratch = self.scratch.slice_mut();
         cuda.log_probs(LogProbs::new(cuda, logits, tokens, 1.0, outputs, scratch).unwrap())
             .unwrap();

@@ -66,14 +66,7 @@ fn stages_allocate_nothing() {
     let mut scratch = vec![0.0_f64; cpu.log_probs_scratch(tokens, vocab)];
     let mut run = || {
         let [log_probs, maximum, log_sum] = buffers.each_mut().map(|buffer| SliceMut::new(buffer));
-        let outputs = TokenOutputs {
-            log_probs,
-            maximum,
-            log_sum,
-            entropy: None,
-            log_sum_squares: None,
-            argmax: None,
-        };
+        let outputs = TokenOutputs::new(log_probs, maximum, log_sum);
         let (logits, counted) = (Logits::new(&data, tokens, vocab), Tokens::new(&labels, None));
         let (logits, counted) = (logits.unwrap(), counted.unwrap());
         let scratch = SliceMut::new(&mut scratch);

@@ -33,6 +33,14 @@ pub struct TokenOutputs<'a> {
     pub argmax: Option<SliceMut<'a>>,
 }
 
+impl<'a> TokenOutputs<'a> {
+    /// What stage 1 always writes; the rest is added with `..`.
+    pub fn new(log_probs: SliceMut<'a>, maximum: SliceMut<'a>, log_sum: SliceMut<'a>) -> Self {
+        let (entropy, log_sum_squares, argmax) = (None, None, None);
+        Self { log_probs, maximum, log_sum, entropy, log_sum_squares, argmax }
+    }
+}
+
 impl<'a> LogProbs<'a> {
     /// Log-probs of `softmax(logits / temperature)`.
     ///

@@ -201,14 +201,7 @@ fn stages_only_launch() {
         calls.lock().unwrap().clear();
 
         let [log_probs, maximum, log_sum] = rows.each_mut().map(|row| row.slice_mut());
-        let outputs = TokenOutputs {
-            log_probs,
-            maximum,
-            log_sum,
-            entropy: None,
-            log_sum_squares: None,
-            argmax: None,
-        };
+        let outputs = TokenOutputs::new(log_probs, maximum, log_sum);
         let logits = placed.logits(tokens, vocab);
         let stage = LogProbs::new(&cuda, logits, counted, 1.0, outputs, scratch.slice_mut());
         cuda.log_probs(stage.unwrap()).unwrap();
