@@ -16,6 +16,7 @@ mod common;
 mod cuda_driver;
 #[cfg(feature = "cuda")]
 mod device_errors;
+mod docs;
 mod golden;
 mod large_offsets;
 #[cfg(feature = "cuda")]

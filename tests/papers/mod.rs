@@ -11,7 +11,7 @@ use std::fmt::Write;
 
 use prefuse::Result;
 
-use crate::common::root;
+use crate::docs::assert_docs;
 
 /// A row of the table.
 pub struct Paper {
@@ -166,12 +166,7 @@ fn every_call_runs() {
 
 #[test]
 fn the_table_is_that_of_the_calls() {
-    let (path, table) = (root().join("docs/papers.md"), table());
-    if std::env::var_os("PREFUSE_WRITE_DOCS").is_some() {
-        std::fs::write(&path, &table).unwrap();
-    }
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == table, "docs/papers.md is stale: PREFUSE_WRITE_DOCS=1 cargo test papers");
+    assert_docs("papers.md", &table(), "papers");
 }
 
 /// Without a call a row says why; what is known of the formula is said in the same words everywhere.
