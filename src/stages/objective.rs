@@ -2,7 +2,7 @@ use super::{BackendId, Totals, check_scratch, same_values};
 use crate::backend::Backend;
 use crate::element::DType;
 use crate::error::{Error, Result};
-use crate::memory::{Slice, SliceMut};
+use crate::memory::{Place, Slice, SliceMut};
 use crate::objectives::scalar::product;
 use crate::objectives::{LossSum, MAX_RESPONSES, Response};
 use crate::placed::PlacedTerm;
@@ -69,23 +69,12 @@ impl<'a> Objective<'a> {
     ) -> Result<Self> {
         let (place, term) = (backend.place(), placed.term());
         placed.check(place, Over::Responses)?;
-        let (sequences, units) = (placed.sequences(), term.units());
-        policy.check(place, sequences)?;
-        if term.uses_reference() && reference.is_none() {
-            return Err(Error::Missing { objective: term.name(), what: "reference log-probs" });
-        }
-        if let Some(sums) = reference {
-            same_values(place, "reference sums", sums, DType::F64, sequences)?;
-        }
+        let units = term.units();
+        check_sums(placed, place, (policy, reference))?;
         same_values(place, "losses", outputs.losses.as_slice(), DType::F64, units)?;
         same_values(place, "rewards", outputs.rewards.as_slice(), DType::F64, 2 * units)?;
         same_values(place, "value", outputs.value.as_slice(), DType::F64, 1)?;
-        if let Some((grads, scale)) = &outputs.grads {
-            same_values(place, "sequence grads", grads.as_slice(), DType::F64, sequences)?;
-            if let UnitScale::Given(scale) = scale {
-                same_values(place, "upstream gradient", *scale, DType::F64, units)?;
-            }
-        }
+        check_grads(placed, place, outputs.grads.as_ref())?;
         let needed = backend.objective_scratch(term.all_members().len());
         check_scratch(place, "scratch of objective", needed, &scratch)?;
         let backend = BackendId::of(backend);
@@ -95,6 +84,55 @@ impl<'a> Objective<'a> {
     pub(crate) fn inputs(&self) -> UnitInputs<'a> {
         UnitInputs { term: self.term.term(), policy: self.policy, reference: self.reference }
     }
+}
+
+/// # Errors
+/// Sums that do not fit the term's batch, or a reference that the term lacks.
+pub(super) fn check_sums(
+    placed: &PlacedTerm,
+    place: Place,
+    (policy, reference): (Totals<'_>, Option<Slice<'_>>),
+) -> Result<()> {
+    let (term, sequences) = (placed.term(), placed.sequences());
+    policy.check(place, sequences)?;
+    match reference {
+        Some(sums) => same_values(place, "reference sums", sums, DType::F64, sequences),
+        None if term.uses_reference() => {
+            Err(Error::Missing { objective: term.name(), what: "reference log-probs" })
+        }
+        None => Ok(()),
+    }
+}
+
+/// # Errors
+/// Gradients by the sums, or upstream gradients, that do not fit the term.
+pub(super) fn check_grads(
+    placed: &PlacedTerm,
+    place: Place,
+    grads: Option<&(SliceMut<'_>, UnitScale<'_>)>,
+) -> Result<()> {
+    let Some((grads, scale)) = grads else { return Ok(()) };
+    same_values(place, "sequence grads", grads.as_slice(), DType::F64, placed.sequences())?;
+    match scale {
+        UnitScale::Reduced(_) => Ok(()),
+        UnitScale::Given(scale) => {
+            same_values(place, "upstream gradient", *scale, DType::F64, placed.term().units())
+        }
+    }
+}
+
+/// What is known of a sequence.
+pub(super) fn response_of(
+    term: &Resolved,
+    (policy, reference): (Totals<'_>, Option<Slice<'_>>),
+    sequence: usize,
+) -> Response {
+    // An objective that reads a reference without saying so has to be heard.
+    let reference = reference.filter(|_| term.uses_reference());
+    Response::new(policy.sums.get(sequence), policy.tokens.get(sequence))
+        .with_reference(reference.map_or(f64::NAN, |sums| sums.get(sequence)))
+        .with_weights(policy.weights.get(sequence))
+        .with_score(term.scores().map_or(f64::NAN, |scores| scores[sequence]))
 }
 
 /// What stage 3 reads, apart from what it writes.
@@ -118,7 +156,7 @@ impl UnitInputs<'_> {
     pub(crate) fn evaluate(&self, unit: usize) -> UnitResult {
         let mut responses = [Response::default(); MAX_RESPONSES];
         for (response, sequence) in responses.iter_mut().zip(self.term.members(unit)) {
-            *response = self.response(sequence);
+            *response = response_of(self.term, (self.policy, self.reference), sequence);
         }
         let (evaluation, weight) = self.term.evaluate(unit, &responses);
         let [first, second, ..] = evaluation.rewards;
@@ -151,17 +189,5 @@ impl UnitInputs<'_> {
             UnitScale::Given(upstream) => upstream.get(unit),
         };
         product(scale, grad)
-    }
-
-    fn response(&self, sequence: usize) -> Response {
-        // An objective that reads a reference without saying so has to be heard.
-        let reference = match self.term.uses_reference() {
-            true => self.reference.map_or(f64::NAN, |sums| sums.get(sequence)),
-            false => f64::NAN,
-        };
-        Response::new(self.policy.sums.get(sequence), self.policy.tokens.get(sequence))
-            .with_reference(reference)
-            .with_weights(self.policy.weights.get(sequence))
-            .with_score(self.term.scores().map_or(f64::NAN, |scores| scores[sequence]))
     }
 }

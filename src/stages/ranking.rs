@@ -1,7 +1,8 @@
+use super::objective::{check_grads, check_sums, response_of};
 use super::{BackendId, Totals, UnitScale, check_scratch, same_values};
 use crate::backend::Backend;
 use crate::element::DType;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory::{Slice, SliceMut};
 use crate::objectives::scalar::product;
 use crate::objectives::{LossSum, Ranking as Of, Response};
@@ -43,22 +44,10 @@ impl<'a> Ranking<'a> {
     ) -> Result<Self> {
         let (place, term) = (backend.place(), placed.term());
         placed.check(place, Over::Groups)?;
-        let (objective, sequences) = (term.name(), placed.sequences());
-        policy.check(place, sequences)?;
-        if term.uses_reference() && reference.is_none() {
-            return Err(Error::Missing { objective, what: "reference log-probs" });
-        }
-        if let Some(sums) = reference {
-            same_values(place, "reference sums", sums, DType::F64, sequences)?;
-        }
+        check_sums(placed, place, (policy, reference))?;
         let losses = outputs.losses.as_slice();
         same_values(place, "losses", losses, DType::F64, term.units())?;
-        if let Some((grads, scale)) = &outputs.grads {
-            same_values(place, "sequence grads", grads.as_slice(), DType::F64, sequences)?;
-            if let UnitScale::Given(scale) = scale {
-                same_values(place, "upstream gradient", *scale, DType::F64, term.units())?;
-            }
-        }
+        check_grads(placed, place, outputs.grads.as_ref())?;
         let needed = backend.ranking_scratch(term.all_members().len());
         check_scratch(place, "scratch of ranking", needed, &scratch)?;
         let backend = BackendId::of(backend);
@@ -96,21 +85,14 @@ impl GroupInputs<'_> {
 
     /// The loss of a group times its weight; its gradients by the members' sums, in `grads`.
     pub fn evaluate(&self, group: usize, grads: &mut Vec<f64>) -> f64 {
+        let sums = (self.policy, self.reference);
         let responses: Vec<Response> =
-            self.members(group).map(|sequence| self.response(sequence)).collect();
+            self.members(group).map(|sequence| response_of(self.term, sums, sequence)).collect();
         grads.resize(responses.len(), 0.0);
         let loss = self.ranking.evaluate(&responses, grads);
         let weight = self.term.unit_weight(group);
         grads.iter_mut().for_each(|grad| *grad = product(weight, *grad));
         product(weight, loss)
-    }
-
-    fn response(&self, sequence: usize) -> Response {
-        // What is not declared has to be heard.
-        let reference = self.reference.filter(|_| self.term.uses_reference());
-        Response::new(self.policy.sums.get(sequence), self.policy.tokens.get(sequence))
-            .with_reference(reference.map_or(f64::NAN, |sums| sums.get(sequence)))
-            .with_score(self.term.scores().map_or(f64::NAN, |scores| scores[sequence]))
     }
 
     /// Counted tokens of all members.
