@@ -8,8 +8,9 @@ use crate::cuda::Cuda;
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Slice};
+use crate::placed::PlacedTerm;
 use crate::stages::{
-    LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenObjective,
+    LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenLoss, TokenObjective,
 };
 
 pub(crate) mod sealed {
@@ -118,6 +119,21 @@ pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
     /// # Errors
     /// A label outside the vocabulary.
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()>;
+
+    /// The f64 numbers of scratch that [`token_loss`](Self::token_loss) needs.
+    fn token_loss_scratch(&self, tokens: usize, vocab: usize, terms: &[PlacedTerm]) -> usize {
+        TokenLoss::composed_scratch(self, [tokens, vocab], terms)
+    }
+
+    /// Stages 1, 3 and 4 of terms that look at each token by itself. It has the bits of these stages one
+    /// after another, which is what it is unless a backend can do it in one visit of each row: reading
+    /// the logits once and writing once.
+    ///
+    /// # Errors
+    /// A label outside the vocabulary.
+    fn token_loss(&self, stage: TokenLoss<'_>) -> Result<()> {
+        stage.compose(self)
+    }
 }
 
 /// The backend that works here, and why it is that one.

@@ -1,7 +1,6 @@
 //! What can be wrong with an input: facts with both sides named.
 
-use crate::batch::GroupsError;
-use crate::element::DType;
+use crate::{batch::GroupsError, element::DType};
 
 /// The result of every fallible call of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -125,6 +124,9 @@ pub enum Error {
     /// A forward result of another loss.
     #[error("forward: expected a result of this loss, got one of another")]
     OtherLoss,
+    /// A gradient by logits that hold one already.
+    #[error("logits: expected those of the forward call, got a gradient written in place")]
+    Overwritten,
     /// A count that no memory holds.
     #[error("{what}: expected a number that fits in memory, got {got}")]
     OutOfMemory {

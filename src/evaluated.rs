@@ -103,7 +103,7 @@ impl Evaluated {
         side: TokenSide<'_>,
         (by_log_prob, mut by_entropy): (&mut Buffer, Option<&mut Buffer>),
     ) -> Result<()> {
-        for (term, scale) in self.scales(upstream)?.into_iter().enumerate() {
+        for (term, scale) in scales(upstream, self.terms.len())?.into_iter().enumerate() {
             if !self.terms[term].term().is_over_tokens() {
                 continue;
             }
@@ -151,7 +151,7 @@ impl Evaluated {
     pub fn grads(&self, backend: &dyn Backend, upstream: Upstream<'_>) -> Result<Buffer> {
         let sequences = self.policy[0].slice().len();
         let mut grads = backend.allocate(DType::F64, sequences)?;
-        for (term, scale) in self.scales(upstream)?.into_iter().enumerate() {
+        for (term, scale) in scales(upstream, self.terms.len())?.into_iter().enumerate() {
             let over = self.terms[term].term().over();
             if over == Over::Tokens {
                 continue;
@@ -207,23 +207,6 @@ impl Evaluated {
         let sequences =
             first(false).map(|(term, value)| SequenceMetrics::new(term, &value.rewards, totals));
         (self.pair_metrics, self.sequence_metrics) = (pairs, sequences);
-    }
-
-    fn scales<'u>(&self, upstream: Upstream<'u>) -> Result<Vec<UnitScale<'u>>> {
-        match upstream {
-            Upstream::Loss(upstream) => {
-                check_upstream(upstream)?;
-                Ok(vec![UnitScale::Reduced(upstream); self.terms.len()])
-            }
-            Upstream::Units(terms) => {
-                same_length("upstream terms", self.terms.len(), terms.len())?;
-                terms
-                    .iter()
-                    .flat_map(|term| term.iter())
-                    .try_for_each(|&got| check_upstream(got))?;
-                Ok(terms.iter().map(|term| UnitScale::Given(Slice::new(term))).collect())
-            }
-        }
     }
 
     fn run_groups(
@@ -312,7 +295,26 @@ impl Outputs {
     }
 }
 
-fn copied(backend: &dyn Backend, scale: UnitScale<'_>) -> Result<Option<Buffer>> {
+/// How much the units of each of so many terms weigh in the gradient.
+///
+/// # Errors
+/// Another number of terms, or a gradient beyond the range of f32.
+pub(crate) fn scales(upstream: Upstream<'_>, terms: usize) -> Result<Vec<UnitScale<'_>>> {
+    match upstream {
+        Upstream::Loss(upstream) => {
+            check_upstream(upstream)?;
+            Ok(vec![UnitScale::Reduced(upstream); terms])
+        }
+        Upstream::Units(given) => {
+            same_length("upstream terms", terms, given.len())?;
+            given.iter().flat_map(|term| term.iter()).try_for_each(|&got| check_upstream(got))?;
+            Ok(given.iter().map(|term| UnitScale::Given(Slice::new(term))).collect())
+        }
+    }
+}
+
+/// A copy of what a backend does not reach.
+pub(crate) fn copied(backend: &dyn Backend, scale: UnitScale<'_>) -> Result<Option<Buffer>> {
     match scale {
         UnitScale::Given(scale) => copy(backend, scale),
         UnitScale::Reduced(_) => Ok(None),

@@ -11,7 +11,9 @@
 //! | 3 [`objective`](Backend::objective), [`ranking`](Backend::ranking), [`token_objective`](Backend::token_objective) | the losses, and their derivative by each sum or log-prob | none |
 //! | 4 [`logit_grads`](Backend::logit_grads) | the gradient by the logits, in place or not | one read, one write |
 //!
-//! [`Loss`] runs them in order; start there. [`token_log_probs`] is stage 1 by itself, with its own
+//! [`Loss`] runs them in order; start there. Where each token's loss needs nothing of the others,
+//! [`Loss::forward_with_logit_grads`] makes one visit of stages 1, 3 and 4
+//! ([`token_loss`](Backend::token_loss)): one read and one write in all. [`token_log_probs`] is stage 1 by itself, with its own
 //! gradient, for a loss of yours that this crate does not know; [`Loss::evaluate`] goes on from it.
 //! [`ScalarLoss`] is stage 3 by itself, for rewards and for sums of log-probs that are known.
 //!
@@ -19,7 +21,6 @@
 //!
 //! - [`batch`]: what the caller hands over. Constructors check what they can see.
 //! - [`objectives`]: one file for each loss, with paper, formula and gradient, and the list of them.
-//! - [`statistics`]: numbers without gradient that losses take as constants.
 //! - [`statistics`]: numbers without gradient that losses take as constants, and what they are for.
 //! - [`stages`]: what each stage reads and writes. [`Backend`] runs them over buffers whose element
 //!   type is a run-time fact.
@@ -48,6 +49,7 @@ pub mod cuda;
 mod element;
 mod error;
 mod evaluated;
+mod forward;
 mod memory;
 mod metrics;
 pub mod objectives;
@@ -68,9 +70,10 @@ pub use cuda::Cuda;
 pub use element::{DType, Element};
 pub use error::{Error, Result};
 pub use evaluated::{TermValue, Upstream};
+pub use forward::Forward;
 pub use memory::{Buffer, Slice, SliceMut};
 pub use metrics::{PairMetrics, SequenceMetrics};
-pub use pipeline::{Forward, Loss};
+pub use pipeline::Loss;
 pub use placed::{PlacedPacking, PlacedTerm};
 pub use reference::Reference;
 pub use resolved::Resolved;

@@ -3,17 +3,18 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::backend::Backend;
-use crate::batch::{Advantages, Batch, Logits, LogitsMut, ReferenceLogProbs};
+use crate::batch::{Batch, Logits, LogitsMut, ReferenceLogProbs};
 use crate::element::DType;
 use crate::error::{Error, Result};
-use crate::evaluated::{Evaluated, TermValue, TokenSide, Upstream};
+use crate::evaluated::{Evaluated, TokenSide, Upstream, copied, scales};
+use crate::forward::{Forward, TokenFacts};
 use crate::memory::{Buffer, Slice};
-use crate::metrics::{PairMetrics, SequenceMetrics};
-use crate::placed::{PlacedPacking, copy};
+use crate::placed::{PlacedPacking, PlacedTerm};
 use crate::resolved::{Resolved, check_inputs};
 use crate::stages::{
-    MaskedRows, SequenceSums, Target, TokenAdvantages, TokenGrads, TokenInputs, TokenUpstream,
-    Tokens, Totals, TotalsMut,
+    MaskedRows, SampledTokens, SequenceSums, Target, TokenAdvantages, TokenGrads, TokenInputs,
+    TokenLoss, TokenLossOutputs, TokenObjectiveGrads, TokenUpstream, Tokens, TotalsMut, UnitScale,
+    check_logits,
 };
 use crate::term::Term;
 use crate::token_log_probs::{RowOptions, TokenCopies, TokenLogProbs};
@@ -50,21 +51,13 @@ pub struct Loss<'a> {
     rows: RowOptions,
 }
 
-/// What [`Loss::forward`] computed, and what the gradient needs again: O(tokens) numbers.
+/// What the stages read of a batch and its terms, where a backend reaches it.
 #[derive(Debug)]
-pub struct Forward {
-    loss_id: usize,
-    copies: TokenCopies,
-    packing: PlacedPacking,
-    tokens: TokenLogProbs,
+struct PlacedBatch {
     facts: TokenFacts,
-    evaluated: Evaluated,
+    packing: PlacedPacking,
+    terms: Vec<PlacedTerm>,
 }
-
-/// Copies of what a batch says of its tokens, for a backend that does not reach the caller's: old and
-/// reference log-probs, and advantages.
-#[derive(Debug)]
-struct TokenFacts([Option<Buffer>; 3]);
 
 impl<'a> Loss<'a> {
     /// A loss of at least one term.
@@ -109,14 +102,125 @@ impl<'a> Loss<'a> {
     /// temperature outside 1e-30 to 1e30, or the device's own errors.
     pub fn forward(&self, backend: &dyn Backend, logits: Logits<'_>) -> Result<Forward> {
         let (labels, weights) = (self.batch.labels(), self.batch.weights());
-        let uses_entropy = self.terms.iter().any(|term| term.inputs_used().entropy);
-        let rows = if uses_entropy { self.rows.with_entropy() } else { self.rows };
         untaken(backend, || {
             let copies = TokenCopies::new(backend, labels, weights)?;
             let tokens = copies.tokens(labels, weights)?;
-            let tokens = TokenLogProbs::compute(backend, logits, tokens, rows)?;
-            self.compare(backend, copies, tokens)
+            let tokens = TokenLogProbs::compute(backend, logits, tokens, self.row_options())?;
+            self.compare(backend, copies, self.place(backend)?, tokens)
         })
+    }
+
+    /// Stages 1 to 4: the loss, and the gradient by the logits, with the bits of [`forward`](Self::forward)
+    /// and [`logit_grads`](Self::logit_grads).
+    ///
+    /// A loss of terms over tokens that look at each token by itself (PPO's clip, CISPO, SAPO, REINFORCE, KL
+    /// penalties, the entropy bonus; not the ratios of whole sequences) has its gradient in one visit of
+    /// the logits, where a row fits on chip: they are read once and written once. On a device it waits for
+    /// the results.
+    ///
+    /// ```
+    /// use prefuse::batch::{Advantages, Batch, Labels, LogitsMut, Packing, ReferenceLogProbs};
+    /// use prefuse::objectives::{KlPenalty, PpoClip};
+    /// use prefuse::{Cpu, Loss, MaskedRows, Sequences, Target, Term, Upstream};
+    ///
+    /// let batch = Batch::new(Labels::new(&[1, 0, 2, 2]), Packing::new(&[0, 2, 4])?)?
+    ///     .with_old(ReferenceLogProbs::per_token(&[-1.0, -1.2, -0.9, -1.1]))?
+    ///     .with_reference(ReferenceLogProbs::per_token(&[-1.1, -1.0, -0.8, -1.3]))?
+    ///     .with_advantages(Advantages::per_sequence(&[1.0, -1.0])?)?;
+    /// let loss = Loss::new(batch, [
+    ///     Term::tokens(PpoClip::new(0.2, 0.28), Sequences::All),
+    ///     Term::tokens(KlPenalty::new(), Sequences::All).with_weight(0.04),
+    /// ])?;
+    /// let mut data = [0.1_f32, 0.7, 0.2, 0.9, 0.3, 0.0, 0.5, 0.1, 0.8, 0.2, 0.4, 0.6];
+    /// let target = Target::InPlace(LogitsMut::new(&mut data, 4, 3)?);
+    /// let forward =
+    ///     loss.forward_with_logit_grads(&Cpu::new(), target, Upstream::Loss(1.0), MaskedRows::Zero)?;
+    /// assert!(forward.loss().is_finite());
+    /// assert!(data[..3].iter().sum::<f32>().abs() < 1e-6);
+    /// # Ok::<(), prefuse::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of the two.
+    pub fn forward_with_logit_grads(
+        &self,
+        backend: &dyn Backend,
+        target: Target<'_>,
+        upstream: Upstream<'_>,
+        masked: MaskedRows,
+    ) -> Result<Forward> {
+        let overwritten = matches!(target, Target::InPlace(_));
+        let forward = if self.terms.iter().all(Resolved::is_over_single_tokens) {
+            untaken(backend, || self.visit_once(backend, target, upstream, masked))?
+        } else {
+            let forward = self.forward(backend, target.logits())?;
+            self.backward(backend, &forward, target, upstream, masked)?;
+            forward
+        };
+        Ok(Forward { overwritten, ..forward })
+    }
+
+    fn visit_once(
+        &self,
+        backend: &dyn Backend,
+        target: Target<'_>,
+        upstream: Upstream<'_>,
+        masked: MaskedRows,
+    ) -> Result<Forward> {
+        let (labels, weights) = (self.batch.labels(), self.batch.weights());
+        let copies = TokenCopies::new(backend, labels, weights)?;
+        let tokens = copies.tokens(labels, weights)?;
+        let placed = self.place(backend)?;
+        let logits = target.logits();
+        check_logits(backend, logits, tokens)?;
+        let scales = scales(upstream, self.terms.len())?;
+        let given =
+            scales.iter().map(|&scale| copied(backend, scale)).collect::<Result<Vec<_>>>()?;
+        let scales: Vec<UnitScale<'_>> = scales
+            .iter()
+            .zip(&given)
+            .map(|(&scale, copy)| {
+                copy.as_ref().map_or(scale, |copy| UnitScale::Given(copy.slice()))
+            })
+            .collect();
+        let mut log_probs = TokenLogProbs::allocate(backend, logits, self.row_options())?;
+        // Of log-probs that are still 0 the counts are right, which the normalisers ask for.
+        let [_, counts, _] =
+            sequence_sums(backend, tokens, &placed.packing, log_probs.log_probs())?;
+        let [old, reference, advantages] = placed.facts.of(&self.batch);
+        let advantages = advantages.map(self.token_advantages());
+        let dtype = logits.dtype().per_token();
+        let mut by_log_prob = backend.allocate(dtype, tokens.count())?;
+        let mut by_entropy = match self.uses_entropy() {
+            true => Some(backend.allocate(dtype, tokens.count())?),
+            false => None,
+        };
+        let needed = backend.token_loss_scratch(logits.tokens(), logits.vocab(), &placed.terms);
+        let mut scratch = backend.allocate(DType::F64, needed)?;
+        backend.token_loss(TokenLoss::new(
+            backend,
+            (target, masked, self.rows.temperature()),
+            (tokens, &placed.packing),
+            (&placed.terms, &scales),
+            (SampledTokens { old, reference, advantages }, counts.slice()),
+            TokenLossOutputs {
+                rows: log_probs.outputs(),
+                grads: TokenObjectiveGrads {
+                    log_probs: by_log_prob.slice_mut(),
+                    entropy: by_entropy.as_mut().map(Buffer::slice_mut),
+                },
+            },
+            scratch.slice_mut(),
+        )?)?;
+        self.compare(backend, copies, placed, log_probs)
+    }
+
+    fn uses_entropy(&self) -> bool {
+        self.terms.iter().any(|term| term.inputs_used().entropy)
+    }
+
+    fn row_options(&self) -> RowOptions {
+        if self.uses_entropy() { self.rows.with_entropy() } else { self.rows }
     }
 
     /// Stages 2 and 3, over the log-probs that [`token_log_probs`](crate::token_log_probs) computed from these labels, with
@@ -134,21 +238,26 @@ impl<'a> Loss<'a> {
         tokens.check_tokens(labels, weights)?;
         untaken(backend, || {
             let copies = TokenCopies::new(backend, labels, weights)?;
-            self.compare(backend, copies, tokens)
+            self.compare(backend, copies, self.place(backend)?, tokens)
         })
+    }
+
+    fn place(&self, backend: &dyn Backend) -> Result<PlacedBatch> {
+        let facts = TokenFacts::new(backend, &self.batch)?;
+        let packing = self.batch.packing().place(backend)?;
+        let terms = self.terms.iter().map(|term| term.place(backend, &self.batch));
+        Ok(PlacedBatch { facts, packing, terms: terms.collect::<Result<_>>()? })
     }
 
     fn compare(
         &self,
         backend: &dyn Backend,
         copies: TokenCopies,
+        placed: PlacedBatch,
         tokens: TokenLogProbs,
     ) -> Result<Forward> {
         let batch = &self.batch;
-        let facts = TokenFacts::new(backend, batch)?;
-        let packing = batch.packing().place(backend)?;
-        let terms = self.terms.iter().map(|term| term.place(backend, batch));
-        let terms = terms.collect::<Result<_>>()?;
+        let PlacedBatch { facts, packing, terms } = placed;
         let counted = copies.tokens(batch.labels(), batch.weights())?;
         let policy = sequence_sums(backend, counted, &packing, tokens.log_probs())?;
         let reference = self.reference_sums(backend, &facts, counted, &packing)?;
@@ -156,7 +265,8 @@ impl<'a> Loss<'a> {
         let side = TokenSide { tokens: counted, packing: &packing, inputs };
         let evaluated = Evaluated::new(backend, terms, policy, reference, Some(side))?;
         let loss_id = self.id;
-        Ok(Forward { loss_id, copies, packing, tokens, facts, evaluated })
+        let overwritten = false;
+        Ok(Forward { loss_id, copies, packing, tokens, facts, evaluated, overwritten })
     }
 
     /// Stage 4, into another buffer. `logits` are those of the forward call. On a device it is enqueued
@@ -204,6 +314,9 @@ impl<'a> Loss<'a> {
         if forward.loss_id != self.id {
             return Err(Error::OtherLoss);
         }
+        if forward.overwritten {
+            return Err(Error::Overwritten);
+        }
         let (grads, by_entropy) = self.token_grads(backend, forward, upstream)?;
         let by_entropy = by_entropy.as_ref().map(Buffer::slice).zip(forward.tokens.entropy());
         let upstream = TokenUpstream { log_probs: grads.slice(), entropy: by_entropy };
@@ -244,12 +357,16 @@ impl<'a> Loss<'a> {
         tokens: &'i TokenLogProbs,
     ) -> TokenInputs<'i> {
         let [old, reference, advantages] = facts.of(&self.batch);
-        let advantages = advantages.map(match self.batch.advantages() {
-            Some(given) if given.is_per_token() => TokenAdvantages::Tokens,
-            _ => TokenAdvantages::Sequences,
-        });
+        let advantages = advantages.map(self.token_advantages());
         let (log_probs, entropy) = (tokens.log_probs(), tokens.entropy());
         TokenInputs { log_probs, old, reference, entropy, advantages }
+    }
+
+    fn token_advantages<'v>(&self) -> fn(Slice<'v>) -> TokenAdvantages<'v> {
+        match self.batch.advantages() {
+            Some(given) if given.is_per_token() => TokenAdvantages::Tokens,
+            _ => TokenAdvantages::Sequences,
+        }
     }
 
     fn reference_sums(
@@ -267,29 +384,6 @@ impl<'a> Loss<'a> {
         let sums = self.batch.reference().and_then(ReferenceLogProbs::sums);
         sums.map(|(sums, _)| backend.upload(Slice::new(sums))).transpose()
     }
-}
-
-impl TokenFacts {
-    fn new(backend: &dyn Backend, batch: &Batch<'_>) -> Result<Self> {
-        let mut copies = [None, None, None];
-        for (to, values) in copies.iter_mut().zip(token_facts(batch)) {
-            *to = values.map(|values| copy(backend, values)).transpose()?.flatten();
-        }
-        Ok(Self(copies))
-    }
-
-    /// The copies, and where there are none the batch's own.
-    fn of<'f>(&'f self, batch: &'f Batch<'_>) -> [Option<Slice<'f>>; 3] {
-        let own = token_facts(batch);
-        std::array::from_fn(|i| self.0[i].as_ref().map(Buffer::slice).or(own[i]))
-    }
-}
-
-/// Old and reference log-probs per token, and advantages.
-fn token_facts<'f>(batch: &'f Batch<'_>) -> [Option<Slice<'f>>; 3] {
-    let log_probs = [batch.old(), batch.reference()];
-    let [old, reference] = log_probs.map(|values| values.and_then(ReferenceLogProbs::tokens));
-    [old, reference, batch.advantages().map(Advantages::slice)]
 }
 
 /// What `run` came to, unless another call took an error that may have been its own.
@@ -330,41 +424,4 @@ fn sequence_sums(
     let outputs = TotalsMut { sums, tokens: counts, weights };
     backend.sequence_sums(SequenceSums::new(backend, log_probs, tokens, packing, outputs)?)?;
     Ok(totals)
-}
-
-impl Forward {
-    /// The loss: the sum of the terms' values.
-    pub fn loss(&self) -> f64 {
-        self.evaluated.loss()
-    }
-
-    /// What each term came to, in order.
-    pub fn terms(&self) -> &[TermValue] {
-        self.evaluated.values()
-    }
-
-    /// What trainers log, from the first term over pairs, if there is one.
-    pub fn metrics(&self) -> Option<PairMetrics> {
-        self.evaluated.pair_metrics()
-    }
-
-    /// What trainers log, from the first term over single sequences, if there is one.
-    pub fn sequence_metrics(&self) -> Option<SequenceMetrics> {
-        self.evaluated.sequence_metrics()
-    }
-
-    /// Log-probs, entropies and argmax of the tokens.
-    pub fn tokens(&self) -> &TokenLogProbs {
-        &self.tokens
-    }
-
-    /// `[sequences]` f64 sums of weight times log-prob, counted tokens, and sums of their weights.
-    pub fn totals(&self) -> Totals<'_> {
-        self.evaluated.totals()
-    }
-
-    /// `[sequences]` f64 sums of weight times reference log-prob, if the batch has a reference.
-    pub fn reference_sums(&self) -> Option<Slice<'_>> {
-        self.evaluated.reference()
-    }
 }

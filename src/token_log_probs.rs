@@ -158,17 +158,15 @@ impl TokenCopies {
 }
 
 impl TokenLogProbs {
-    pub(crate) fn compute(
+    /// Buffers for what the options ask for.
+    pub(crate) fn allocate(
         backend: &dyn Backend,
         logits: Logits<'_>,
-        tokens: Tokens<'_>,
         options: RowOptions,
     ) -> Result<Self> {
         let (count, dtype) = (logits.tokens(), logits.dtype().per_token());
-        let scratch = backend.log_probs_scratch(count, logits.vocab());
-        let mut scratch = backend.allocate(DType::F64, scratch)?;
         let allocate = || backend.allocate(dtype, count);
-        let mut result = Self {
+        Ok(Self {
             size: logits.shape().size(),
             temperature: options.temperature,
             log_probs: allocate()?,
@@ -181,15 +179,31 @@ impl TokenLogProbs {
                 false => None,
             },
             fingerprint: [None; 2],
-        };
-        let outputs = TokenOutputs {
-            log_probs: result.log_probs.slice_mut(),
-            maximum: result.maximum.slice_mut(),
-            log_sum: result.log_sum.slice_mut(),
-            entropy: result.entropy.as_mut().map(Buffer::slice_mut),
-            log_sum_squares: result.log_sum_squares.as_mut().map(Buffer::slice_mut),
-            argmax: result.argmax.as_mut().map(Buffer::slice_mut),
-        };
+        })
+    }
+
+    /// The buffers, for a stage to write.
+    pub(crate) fn outputs(&mut self) -> TokenOutputs<'_> {
+        TokenOutputs {
+            log_probs: self.log_probs.slice_mut(),
+            maximum: self.maximum.slice_mut(),
+            log_sum: self.log_sum.slice_mut(),
+            entropy: self.entropy.as_mut().map(Buffer::slice_mut),
+            log_sum_squares: self.log_sum_squares.as_mut().map(Buffer::slice_mut),
+            argmax: self.argmax.as_mut().map(Buffer::slice_mut),
+        }
+    }
+
+    pub(crate) fn compute(
+        backend: &dyn Backend,
+        logits: Logits<'_>,
+        tokens: Tokens<'_>,
+        options: RowOptions,
+    ) -> Result<Self> {
+        let scratch = backend.log_probs_scratch(logits.tokens(), logits.vocab());
+        let mut scratch = backend.allocate(DType::F64, scratch)?;
+        let mut result = Self::allocate(backend, logits, options)?;
+        let outputs = result.outputs();
         let (temperature, scratch) = (options.temperature, scratch.slice_mut());
         let stage = LogProbs::new(backend, logits, tokens, temperature, outputs, scratch)?;
         backend.log_probs(stage)?;

@@ -39,5 +39,6 @@ mod statistics;
 mod statistics_bad_input;
 mod terms;
 mod threads;
+mod token_loss;
 mod token_objective;
 mod units;

@@ -81,6 +81,11 @@ impl Packing {
         self.offsets[sequence] as usize..self.offsets[sequence + 1] as usize
     }
 
+    /// The sequence of a token of the pack; empty ones have none.
+    pub(crate) fn sequence_of(&self, token: usize) -> usize {
+        self.offsets.partition_point(|&offset| offset as usize <= token) - 1
+    }
+
     pub(crate) fn offsets(&self) -> Slice<'_> {
         Slice::new(&self.offsets)
     }

@@ -15,11 +15,11 @@ use super::{DTYPES, FEW_ROWS, rows_per_task};
 use crate::batch::Logits;
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
-use crate::stages::{HostTokens, LogProbs};
+use crate::stages::{HostTokens, LogProbs, TokenOutputs};
 
 /// log-prob, maximum, log-sum, entropy, log of the sum of squares, argmax.
-const RESULTS: usize = 6;
-const NOT_COUNTED: [f64; RESULTS] = [0.0, f64::NAN, f64::NAN, 0.0, 0.0, -1.0];
+pub(super) const RESULTS: usize = 6;
+pub(super) const NOT_COUNTED: [f64; RESULTS] = [0.0, f64::NAN, f64::NAN, 0.0, 0.0, -1.0];
 
 /// maximum, excess, weighted, squares.
 const STATE: usize = 4;
@@ -37,14 +37,8 @@ pub(super) fn log_probs(simd: Simd, mut stage: LogProbs<'_>) -> Result<()> {
     let scratch = &mut stage.scratch.host::<f64>()?[..needed];
     let (results, states) = scratch.split_at_mut(logits.tokens() * RESULTS);
     let results = results.as_chunks_mut::<RESULTS>().0;
-    let rows = Rows {
-        simd,
-        logits,
-        tokens,
-        inverse_temperature: 1.0 / stage.temperature,
-        moments: stage.outputs.entropy.is_some() || stage.outputs.log_sum_squares.is_some(),
-        argmax: stage.outputs.argmax.is_some(),
-    };
+    let visit = Visit::new(simd, stage.temperature, &stage.outputs);
+    let rows = Rows { visit, logits, tokens };
     match logits.dtype() {
         DType::F32 => rows.run::<f32>(results, states)?,
         DType::F16 => rows.run::<f16>(results, states)?,
@@ -55,78 +49,53 @@ pub(super) fn log_probs(simd: Simd, mut stage: LogProbs<'_>) -> Result<()> {
         }
     }
     for (token, results) in results.iter().enumerate() {
-        let &[log_prob, maximum, log_sum, entropy, log_sum_squares, argmax] = results;
-        stage.outputs.log_probs.set(token, log_prob);
-        stage.outputs.maximum.set(token, maximum);
-        stage.outputs.log_sum.set(token, log_sum);
-        if let Some(entropies) = &mut stage.outputs.entropy {
-            entropies.set(token, entropy);
-        }
-        if let Some(logarithms) = &mut stage.outputs.log_sum_squares {
-            logarithms.set(token, log_sum_squares);
-        }
-        if let Some(indices) = &mut stage.outputs.argmax {
-            indices.set(token, argmax);
-        }
+        store(&mut stage.outputs, token, results);
     }
     Ok(())
 }
 
-struct Rows<'a> {
+/// A row's results, rounded to the type of the outputs.
+pub(super) fn store(outputs: &mut TokenOutputs<'_>, token: usize, results: &[f64; RESULTS]) {
+    let &[log_prob, maximum, log_sum, entropy, log_sum_squares, argmax] = results;
+    outputs.log_probs.set(token, log_prob);
+    outputs.maximum.set(token, maximum);
+    outputs.log_sum.set(token, log_sum);
+    if let Some(entropies) = &mut outputs.entropy {
+        entropies.set(token, entropy);
+    }
+    if let Some(logarithms) = &mut outputs.log_sum_squares {
+        logarithms.set(token, log_sum_squares);
+    }
+    if let Some(indices) = &mut outputs.argmax {
+        indices.set(token, argmax);
+    }
+}
+
+/// What is computed from each row.
+pub(super) struct Visit {
     simd: Simd,
-    logits: Logits<'a>,
-    tokens: HostTokens<'a>,
     inverse_temperature: f64,
     moments: bool,
     argmax: bool,
 }
 
-impl Rows<'_> {
-    fn run<E: Element + Lanes>(
-        &self,
-        results: &mut [[f64; RESULTS]],
-        states: &mut [f64],
-    ) -> Result<()> {
-        let data = self.logits.data().host::<E>()?;
-        let vocab = self.logits.vocab();
-        let row = |token: usize| &data[token * self.logits.shape().stride..][..vocab];
-        if states.is_empty() {
-            let results = results.par_iter_mut().enumerate().with_min_len(rows_per_task(vocab));
-            results.for_each(|(token, result)| {
-                *result = self.tokens.counted_label(token).map_or(NOT_COUNTED, |label| {
-                    let row = row(token);
-                    let state = self.simd.row_state(row, self.inverse_temperature, self.moments);
-                    self.result(row, label, &state)
-                });
-            });
-            return Ok(());
+impl Visit {
+    pub fn new(simd: Simd, temperature: f64, outputs: &TokenOutputs<'_>) -> Self {
+        Self {
+            simd,
+            inverse_temperature: 1.0 / temperature,
+            moments: outputs.entropy.is_some() || outputs.log_sum_squares.is_some(),
+            argmax: outputs.argmax.is_some(),
         }
-        let blocks = vocab.div_ceil(BLOCK);
-        states.par_chunks_mut(STATE).enumerate().for_each(|(index, state)| {
-            let (token, start) = (index / blocks, index % blocks * BLOCK);
-            if self.tokens.counted_label(token).is_some() {
-                let part = &row(token)[start..vocab.min(start + BLOCK)];
-                let mut block = [BlockState::EMPTY];
-                self.simd.block_states(part, self.inverse_temperature, self.moments, &mut block);
-                let [BlockState { maximum, excess, weighted, squares }] = block;
-                state.copy_from_slice(&[f64::from(maximum), excess, weighted, squares]);
-            }
-        });
-        let states = states.par_chunks(blocks * STATE);
-        results.par_iter_mut().zip(states).enumerate().for_each(|(token, (result, states))| {
-            *result = self.tokens.counted_label(token).map_or(NOT_COUNTED, |label| {
-                let mut state = RowState::new(self.inverse_temperature);
-                for &[maximum, excess, weighted, squares] in states.as_chunks::<STATE>().0 {
-                    let maximum = maximum as f32;
-                    state.push(BlockState { maximum, excess, weighted, squares });
-                }
-                self.result(row(token), label, &state)
-            });
-        });
-        Ok(())
     }
 
-    fn result<E: Element + Lanes>(
+    /// From a whole row.
+    pub fn row<E: Element + Lanes>(&self, row: &[E], label: usize) -> [f64; RESULTS] {
+        let state = self.simd.row_state(row, self.inverse_temperature, self.moments);
+        self.results(row, label, &state)
+    }
+
+    fn results<E: Element + Lanes>(
         &self,
         row: &[E],
         label: usize,
@@ -142,5 +111,55 @@ impl Rows<'_> {
             moment(state.log_sum_squares()),
             argmax,
         ]
+    }
+}
+
+struct Rows<'a> {
+    visit: Visit,
+    logits: Logits<'a>,
+    tokens: HostTokens<'a>,
+}
+
+impl Rows<'_> {
+    fn run<E: Element + Lanes>(
+        &self,
+        results: &mut [[f64; RESULTS]],
+        states: &mut [f64],
+    ) -> Result<()> {
+        let data = self.logits.data().host::<E>()?;
+        let vocab = self.logits.vocab();
+        let row = |token: usize| &data[token * self.logits.shape().stride..][..vocab];
+        if states.is_empty() {
+            let results = results.par_iter_mut().enumerate().with_min_len(rows_per_task(vocab));
+            results.for_each(|(token, result)| {
+                let label = self.tokens.counted_label(token);
+                *result = label.map_or(NOT_COUNTED, |label| self.visit.row(row(token), label));
+            });
+            return Ok(());
+        }
+        let Visit { simd, inverse_temperature, moments, .. } = self.visit;
+        let blocks = vocab.div_ceil(BLOCK);
+        states.par_chunks_mut(STATE).enumerate().for_each(|(index, state)| {
+            let (token, start) = (index / blocks, index % blocks * BLOCK);
+            if self.tokens.counted_label(token).is_some() {
+                let part = &row(token)[start..vocab.min(start + BLOCK)];
+                let mut block = [BlockState::EMPTY];
+                simd.block_states(part, inverse_temperature, moments, &mut block);
+                let [BlockState { maximum, excess, weighted, squares }] = block;
+                state.copy_from_slice(&[f64::from(maximum), excess, weighted, squares]);
+            }
+        });
+        let states = states.par_chunks(blocks * STATE);
+        results.par_iter_mut().zip(states).enumerate().for_each(|(token, (result, states))| {
+            *result = self.tokens.counted_label(token).map_or(NOT_COUNTED, |label| {
+                let mut state = RowState::new(inverse_temperature);
+                for &[maximum, excess, weighted, squares] in states.as_chunks::<STATE>().0 {
+                    let maximum = maximum as f32;
+                    state.push(BlockState { maximum, excess, weighted, squares });
+                }
+                self.visit.results(row(token), label, &state)
+            });
+        });
+        Ok(())
     }
 }

@@ -41,10 +41,25 @@ struct Rows<'a> {
 }
 
 /// What becomes of a row.
-enum Row {
+pub(super) enum Row {
     Keep,
     Zero,
     Gradient(RowGradient, usize),
+}
+
+impl Row {
+    /// Of a token that does not count.
+    pub fn of_masked(masked: MaskedRows) -> Self {
+        match masked {
+            MaskedRows::AlreadyZero => Self::Keep,
+            MaskedRows::Zero => Self::Zero,
+        }
+    }
+
+    /// Of one that does.
+    pub fn of(row: RowGradient, label: usize) -> Self {
+        if row.a == 0.0 && row.c == 0.0 { Self::Zero } else { Self::Gradient(row, label) }
+    }
 }
 
 impl Rows<'_> {
@@ -90,33 +105,26 @@ impl Rows<'_> {
 
     fn row(&self, token: usize) -> Row {
         let Some(label) = self.tokens.counted_label(token) else {
-            return match self.masked {
-                MaskedRows::AlreadyZero => Row::Keep,
-                MaskedRows::Zero => Row::Zero,
-            };
+            return Row::of_masked(self.masked);
         };
-        let by_log_prob = self.upstream.log_probs.get(token) as f32;
         let (by_entropy, entropy) = match self.upstream.entropy {
             Some((grads, entropy)) => (grads.get(token) as f32, entropy.get(token) as f32),
             None => (0.0, 0.0),
         };
-        if by_log_prob == 0.0 && by_entropy == 0.0 {
-            return Row::Zero;
-        }
         let row = RowGradient {
             maximum: self.statistics.maximum.get(token) as f32,
             log_sum: self.statistics.log_sum.get(token) as f32,
             entropy,
             inverse_temperature: self.inverse_temperature,
-            a: -by_log_prob,
+            a: -(self.upstream.log_probs.get(token) as f32),
             c: -by_entropy,
         };
-        Row::Gradient(row, label)
+        Row::of(row, label)
     }
 }
 
 /// The rows without what lies between them, in tasks of a fitting size.
-fn rows_mut<E: Element>(
+pub(super) fn rows_mut<E: Element>(
     data: &mut [E],
     shape: Shape,
 ) -> impl IndexedParallelIterator<Item = (usize, &mut [E])> {

@@ -15,6 +15,7 @@ mod rows;
 mod sequence_sums;
 mod simd;
 mod state;
+mod token_loss;
 mod token_objective;
 
 pub use simd::SimdLevel;
@@ -23,8 +24,10 @@ use crate::backend::{Backend, sealed};
 use crate::element::DType;
 use crate::error::Result;
 use crate::memory::Buffer;
+use crate::placed::PlacedTerm;
 use crate::stages::{
-    BackendId, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenObjective,
+    BackendId, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenLoss,
+    TokenObjective,
 };
 use simd::Simd;
 
@@ -124,6 +127,19 @@ impl Backend for Cpu {
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
         logit_grads::logit_grads(self.simd, stage)
+    }
+
+    fn token_loss_scratch(&self, tokens: usize, vocab: usize, terms: &[PlacedTerm]) -> usize {
+        let composed = TokenLoss::composed_scratch(self, [tokens, vocab], terms);
+        composed.max(token_loss::scratch(tokens))
+    }
+
+    fn token_loss(&self, stage: TokenLoss<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        if stage.target.logits().tokens() < FEW_ROWS {
+            return stage.compose(self);
+        }
+        token_loss::token_loss(self.simd, stage)
     }
 }
 

@@ -9,7 +9,7 @@ crate::objective! {
         }
         optional {}
     }
-    uses(old, advantage)
+    uses(old, advantage, sequence)
     clips log_ratio at epsilon
     examples [Self::new(0.4)]
     fn evaluate(self, token: Token) -> (loss, grad, reward) {

@@ -13,7 +13,7 @@ crate::objective! {
         }
         optional {}
     }
-    uses(old, advantage)
+    uses(old, advantage, sequence)
     examples [Self::new(3e-4, 4e-4), Self::new(0.2, 0.2)]
     fn evaluate(self, token: Token) -> (loss, grad, reward) {
         let ratio = exp(token.sequence_log_ratio / token.tokens);

@@ -30,7 +30,7 @@ crate::objective! {
             output_limit: f64 = 1e30, in POSITIVE, set by with_output_limit;
         }
     }
-    uses(reference, old)
+    uses(reference, old, sequence if self.importance == Importance::Sequence)
     examples [
         Self::new(),
         Self::new().with_estimator(KlEstimator::K1).with_importance(Importance::Sequence),

@@ -75,6 +75,9 @@ pub struct Inputs {
     pub advantage: bool,
     /// The entropies of the tokens.
     pub entropy: bool,
+    /// Of an objective on tokens: the log-ratio of the token's sequence, its number of tokens, or a
+    /// gradient by them. Where it is false, each token is by itself.
+    pub sequence: bool,
 }
 
 impl Inputs {
@@ -88,6 +91,7 @@ impl Inputs {
         old: false,
         advantage: false,
         entropy: false,
+        sequence: false,
     };
 }
 
@@ -138,8 +142,9 @@ impl Source {
 /// [`scalar`](crate::objectives::scalar). `loss`, `grad` and `reward` start at 0. A parameter is
 /// `f64`, `bool` or an enum made with [`choice!`](crate::choice), and its domain any
 /// [`Domain`](crate::objectives::Domain), your own or one of [`objectives`](crate::objectives). Every
-/// optional input that the body reads has to stand in `uses`: others are checked to be neutral, and an
-/// undeclared reference or score is NaN. An objective on tokens may say `clips log_ratio at parameter`
+/// optional input that the body reads has to stand in `uses`, with ` if ` and a condition on the
+/// parameters where it is not always read: others are checked to be neutral, and an undeclared
+/// reference, score or sequence is NaN. An objective on tokens may say `clips log_ratio at parameter`
 /// (see [`Token`](crate::objectives::Token)). `examples` may be left out; the list of this crate's
 /// objectives takes them, and the tests iterate over that.
 ///
@@ -178,7 +183,7 @@ macro_rules! objective {
             optional { $($(#[doc = $optional_doc:literal])* $optional:ident: $OptionalType:ident
                 = $default:expr, in $optional_domain:expr, set by $with:ident;)* }
         }
-        uses($($input:ident),*)
+        uses($($input:ident $(if $condition:expr)?),*)
         $(clips log_ratio at $bound:ident)?
         $(examples [$($example:expr),* $(,)?])?
         fn evaluate($this:ident, $unit:ident: $Unit:ident) -> ($loss:ident, $grad:ident, $reward:ident) {
@@ -264,8 +269,11 @@ macro_rules! objective {
             }
 
             #[allow(clippy::needless_update)]
-            fn inputs(&self) -> $crate::objectives::Inputs {
-                $crate::objectives::Inputs { $($input: true,)* ..$crate::objectives::Inputs::NONE }
+            fn inputs(&$this) -> $crate::objectives::Inputs {
+                $crate::objectives::Inputs {
+                    $($input: true $(&& $condition)?,)*
+                    ..$crate::objectives::Inputs::NONE
+                }
             }
 
             $(

@@ -11,7 +11,7 @@ crate::objective! {
         }
         optional {}
     }
-    uses(old, advantage)
+    uses(old, advantage, sequence)
     examples [Self::new(0.2)]
     fn evaluate(self, token: Token) -> (loss, grad, reward) {
         let ratio = exp(token.sequence_log_ratio);

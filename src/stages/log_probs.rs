@@ -3,7 +3,7 @@ use crate::backend::Backend;
 use crate::batch::Logits;
 use crate::element::DType;
 use crate::error::Result;
-use crate::memory::SliceMut;
+use crate::memory::{Place, SliceMut};
 
 /// The inputs and outputs of stage 1.
 #[derive(Debug)]
@@ -39,6 +39,35 @@ impl<'a> TokenOutputs<'a> {
         let (entropy, log_sum_squares, argmax) = (None, None, None);
         Self { log_probs, maximum, log_sum, entropy, log_sum_squares, argmax }
     }
+
+    /// The same buffers, for a while.
+    pub fn reborrow(&mut self) -> TokenOutputs<'_> {
+        TokenOutputs {
+            log_probs: self.log_probs.reborrow(),
+            maximum: self.maximum.reborrow(),
+            log_sum: self.log_sum.reborrow(),
+            entropy: self.entropy.as_mut().map(SliceMut::reborrow),
+            log_sum_squares: self.log_sum_squares.as_mut().map(SliceMut::reborrow),
+            argmax: self.argmax.as_mut().map(SliceMut::reborrow),
+        }
+    }
+
+    pub(super) fn check(&self, place: Place, logits: Logits<'_>) -> Result<()> {
+        let (count, dtype) = (logits.tokens(), logits.dtype().per_token());
+        same_values(place, "log_probs", self.log_probs.as_slice(), dtype, count)?;
+        same_values(place, "maximum", self.maximum.as_slice(), dtype, count)?;
+        same_values(place, "log_sum", self.log_sum.as_slice(), dtype, count)?;
+        if let Some(entropy) = &self.entropy {
+            same_values(place, "entropy", entropy.as_slice(), dtype, count)?;
+        }
+        if let Some(squares) = &self.log_sum_squares {
+            same_values(place, "log_sum_squares", squares.as_slice(), dtype, count)?;
+        }
+        if let Some(argmax) = &self.argmax {
+            same_values(place, "argmax", argmax.as_slice(), DType::I64, count)?;
+        }
+        Ok(())
+    }
 }
 
 impl<'a> LogProbs<'a> {
@@ -57,20 +86,8 @@ impl<'a> LogProbs<'a> {
     ) -> Result<Self> {
         check_logits(backend, logits, tokens)?;
         check_temperature(temperature)?;
-        let (count, dtype) = (tokens.count(), logits.dtype().per_token());
         let place = backend.place();
-        same_values(place, "log_probs", outputs.log_probs.as_slice(), dtype, count)?;
-        same_values(place, "maximum", outputs.maximum.as_slice(), dtype, count)?;
-        same_values(place, "log_sum", outputs.log_sum.as_slice(), dtype, count)?;
-        if let Some(entropy) = &outputs.entropy {
-            same_values(place, "entropy", entropy.as_slice(), dtype, count)?;
-        }
-        if let Some(squares) = &outputs.log_sum_squares {
-            same_values(place, "log_sum_squares", squares.as_slice(), dtype, count)?;
-        }
-        if let Some(argmax) = &outputs.argmax {
-            same_values(place, "argmax", argmax.as_slice(), DType::I64, count)?;
-        }
+        outputs.check(place, logits)?;
         let needed = backend.log_probs_scratch(logits.tokens(), logits.vocab());
         check_scratch(place, "scratch of log_probs", needed, &scratch)?;
         let backend = BackendId::of(backend);

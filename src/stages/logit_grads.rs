@@ -2,7 +2,7 @@ use super::{BackendId, Tokens, check_logits, check_temperature, same_values};
 use crate::backend::Backend;
 use crate::batch::{Logits, LogitsMut};
 use crate::error::{Error, Result};
-use crate::memory::Slice;
+use crate::memory::{Place, Slice};
 
 /// The inputs and outputs of stage 4.
 #[derive(Debug)]
@@ -88,10 +88,7 @@ impl<'a> LogitGrads<'a> {
             same_values(place, "upstream gradient by entropy", grads, dtype, count)?;
             same_values(place, "entropy", entropy, dtype, count)?;
         }
-        if let Target::OutOfPlace { logits, grads } = &target {
-            check_grads(*logits, grads.view())?;
-            place.check("logits gradient", grads.view().data().place())?;
-        }
+        check_target(place, &target)?;
         let backend = BackendId::of(backend);
         Ok(Self { backend, target, tokens, temperature, statistics, upstream, masked })
     }
@@ -106,15 +103,16 @@ impl Target<'_> {
     }
 }
 
-fn check_grads(logits: Logits<'_>, grads: Logits<'_>) -> Result<()> {
+pub(super) fn check_target(place: Place, target: &Target<'_>) -> Result<()> {
+    let Target::OutOfPlace { logits, grads } = target else { return Ok(()) };
+    let (what, grads) = ("logits gradient", grads.view());
     if grads.dtype() != logits.dtype() {
         let expected = logits.dtype().name();
-        return Err(Error::DataType { what: "logits gradient", expected, got: grads.dtype() });
+        return Err(Error::DataType { what, expected, got: grads.dtype() });
     }
     let (expected, got) = (logits.shape().size(), grads.shape().size());
-    if expected == got {
-        Ok(())
-    } else {
-        Err(Error::Shape { what: "logits gradient", expected, got })
+    if expected != got {
+        return Err(Error::Shape { what, expected, got });
     }
+    place.check(what, grads.data().place())
 }

@@ -5,15 +5,19 @@ mod logit_grads;
 mod objective;
 mod ranking;
 mod sequence_sums;
+mod token_loss;
 mod token_objective;
 
 pub use log_probs::{LogProbs, TokenOutputs};
+use logit_grads::check_target;
 pub use logit_grads::{LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstream};
 #[cfg(feature = "cuda")]
 pub(crate) use objective::UnitInputs;
 pub use objective::{Objective, ObjectiveOutputs, UnitScale};
 pub use ranking::{Ranking, RankingOutputs};
 pub use sequence_sums::{SequenceSums, TokenGrads, Totals, TotalsMut};
+pub(crate) use token_loss::TokenTerm;
+pub use token_loss::{SampledTokens, TokenLoss, TokenLossOutputs};
 pub(crate) use token_objective::TokenUnits;
 pub use token_objective::{
     TokenAdvantages, TokenInputs, TokenObjective, TokenObjectiveGrads, TokenObjectiveOutputs,
@@ -162,7 +166,11 @@ fn same_values(
     place.check(what, values.place())
 }
 
-fn check_logits(backend: &dyn Backend, logits: Logits<'_>, tokens: Tokens<'_>) -> Result<()> {
+pub(crate) fn check_logits(
+    backend: &dyn Backend,
+    logits: Logits<'_>,
+    tokens: Tokens<'_>,
+) -> Result<()> {
     if !backend.dtypes().contains(&logits.dtype()) {
         let (backend, expected) = (backend.name(), backend.dtypes());
         return Err(Error::LogitsType { backend, expected, got: logits.dtype() });

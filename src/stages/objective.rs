@@ -113,10 +113,14 @@ pub(super) fn check_grads(
 ) -> Result<()> {
     let Some((grads, scale)) = grads else { return Ok(()) };
     same_values(place, "sequence grads", grads.as_slice(), DType::F64, placed.sequences())?;
-    match scale {
-        UnitScale::Reduced(_) => Ok(()),
-        UnitScale::Given(scale) => {
-            same_values(place, "upstream gradient", *scale, DType::F64, placed.term().units())
+    scale.check(place, placed.term().units())
+}
+
+impl UnitScale<'_> {
+    pub(super) fn check(self, place: Place, units: usize) -> Result<()> {
+        match self {
+            Self::Reduced(_) => Ok(()),
+            Self::Given(scale) => same_values(place, "upstream gradient", scale, DType::F64, units),
         }
     }
 }

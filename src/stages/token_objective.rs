@@ -5,7 +5,7 @@ use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Place, Slice, SliceMut};
 use crate::objectives::scalar::product;
-use crate::objectives::{LossSum, MAX_RESPONSES, Reduction, Response};
+use crate::objectives::{AnyEvaluation, LossSum, Reduction, Response};
 use crate::placed::{PlacedPacking, PlacedTerm};
 use crate::resolved::{Over, Resolved};
 
@@ -65,6 +65,35 @@ pub struct TokenObjectiveGrads<'a> {
     pub entropy: Option<SliceMut<'a>>,
 }
 
+impl TokenObjectiveGrads<'_> {
+    /// The same buffers, for a while.
+    pub fn reborrow(&mut self) -> TokenObjectiveGrads<'_> {
+        TokenObjectiveGrads {
+            log_probs: self.log_probs.reborrow(),
+            entropy: self.entropy.as_mut().map(SliceMut::reborrow),
+        }
+    }
+
+    pub(super) fn check(
+        &self,
+        place: Place,
+        placed: &PlacedTerm,
+        dtype: DType,
+        tokens: usize,
+    ) -> Result<()> {
+        let by_log_probs = self.log_probs.as_slice();
+        same_values(place, "gradient by log_probs", by_log_probs, dtype, tokens)?;
+        if let Some(entropy) = &self.entropy {
+            return same_values(place, "gradient by entropy", entropy.as_slice(), dtype, tokens);
+        }
+        let (objective, what) = (placed.term().name(), "a gradient by entropy");
+        match placed.term().inputs_used().entropy {
+            true => Err(Error::Missing { objective, what }),
+            false => Ok(()),
+        }
+    }
+}
+
 impl<'a> TokenObjective<'a> {
     /// One term over the tokens of its sequences; `counts` are `[sequences]` f64 counted tokens.
     ///
@@ -89,18 +118,8 @@ impl<'a> TokenObjective<'a> {
         let dtype = inputs.log_probs.dtype();
         same_values(place, "losses", outputs.losses.as_slice(), DType::F64, term.units())?;
         if let Some((grads, scale)) = &outputs.grads {
-            let by_log_probs = grads.log_probs.as_slice();
-            same_values(place, "gradient by log_probs", by_log_probs, dtype, tokens.count())?;
-            if let Some(entropy) = &grads.entropy {
-                let by_entropy = entropy.as_slice();
-                same_values(place, "gradient by entropy", by_entropy, dtype, tokens.count())?;
-            } else if term.inputs_used().entropy {
-                let (objective, what) = (term.name(), "a gradient by entropy");
-                return Err(Error::Missing { objective, what });
-            }
-            if let UnitScale::Given(scale) = scale {
-                same_values(place, "upstream gradient", *scale, DType::F64, term.units())?;
-            }
+            grads.check(place, placed, dtype, tokens.count())?;
+            scale.check(place, term.units())?;
         }
         let backend = BackendId::of(backend);
         Ok(Self { backend, term: placed, tokens, packing, counts, inputs, outputs })
@@ -116,7 +135,7 @@ impl<'a> TokenObjective<'a> {
 }
 
 impl TokenInputs<'_> {
-    fn check(&self, place: Place, placed: &PlacedTerm, tokens: usize) -> Result<()> {
+    pub(super) fn check(&self, place: Place, placed: &PlacedTerm, tokens: usize) -> Result<()> {
         let (term, sequences) = (placed.term(), placed.sequences());
         let floats = |what, values: Slice<'_>, len| match values.dtype() {
             dtype @ (DType::F32 | DType::F64) => same_values(place, what, values, dtype, len),
@@ -175,8 +194,7 @@ impl TokenUnits<'_> {
         let (mut loss, mut by_sequence) = (0.0, 0.0);
         for token in counted() {
             let weight = self.tokens.weight(token);
-            let responses = self.responses(token, sequence, log_ratio);
-            let (evaluation, _) = self.term.evaluate(unit, &responses);
+            let evaluation = self.evaluate_token(unit, token, self.policy(token), log_ratio);
             let [by_policy, by_ratio, by_entropy, _] = evaluation.grads;
             loss += weight * evaluation.loss;
             by_sequence += weight * by_ratio;
@@ -205,6 +223,12 @@ impl TokenUnits<'_> {
         }
     }
 
+    /// A token's log-prob and entropy.
+    fn policy(&self, token: usize) -> [f64; 2] {
+        let entropy = self.inputs.entropy.map_or(f64::NAN, |values| values.get(token));
+        [self.inputs.log_probs.get(token), entropy]
+    }
+
     fn old(&self, token: usize) -> f64 {
         self.inputs.old.unwrap_or(self.inputs.log_probs).get(token)
     }
@@ -217,27 +241,35 @@ impl TokenUnits<'_> {
         }
     }
 
-    fn responses(
+    /// What the objective says about a token of these log-prob and entropy, in a sequence of this
+    /// log-ratio. What the objective does not declare is NaN, so that one that reads it all the same is
+    /// heard; likewise a gradient by a sequence that it does not declare.
+    pub fn evaluate_token(
         &self,
+        unit: usize,
         token: usize,
-        sequence: usize,
+        [log_prob, entropy]: [f64; 2],
         log_ratio: f64,
-    ) -> [Response; MAX_RESPONSES] {
-        // An objective that reads what it does not declare has to be heard.
+    ) -> AnyEvaluation {
+        let sequence = self.term.member(unit, 0);
         let at = |values: Option<Slice<'_>>| values.map_or(f64::NAN, |values| values.get(token));
         let used = self.term.inputs_used();
-        let policy = Response::new(self.inputs.log_probs.get(token), 1.0)
+        let policy = Response::new(log_prob, 1.0)
             .with_reference(at(self.inputs.reference.filter(|_| used.reference)))
             .with_score(self.advantage(token, sequence))
-            .with_old(self.old(token));
-        let counted = self.counts.get(sequence).max(1.0);
-        let entropy = at(self.inputs.entropy.filter(|_| used.entropy));
-        [
-            policy,
-            Response::new(log_ratio, counted),
-            Response::new(entropy, 1.0),
-            Response::default(),
-        ]
+            .with_old(self.inputs.old.map_or(log_prob, |values| values.get(token)));
+        let of_sequence = match used.sequence {
+            true => Response::new(log_ratio, self.counts.get(sequence).max(1.0)),
+            false => Response::new(f64::NAN, f64::NAN),
+        };
+        let entropy = if used.entropy { entropy } else { f64::NAN };
+        let entropy = Response::new(entropy, 1.0);
+        let responses = [policy, of_sequence, entropy, Response::default()];
+        let (mut evaluation, _) = self.term.evaluate(unit, &responses);
+        if !used.sequence && evaluation.grads[1] != 0.0 {
+            evaluation.grads[0] = f64::NAN;
+        }
+        evaluation
     }
 
     /// How much each of a unit's losses weighs in the gradient.

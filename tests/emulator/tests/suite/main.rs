@@ -33,6 +33,8 @@ mod ranking;
 mod sequence_sums;
 #[path = "../../../terms.rs"]
 mod terms;
+#[path = "../../../token_loss.rs"]
+mod token_loss;
 #[path = "../../../token_objective.rs"]
 mod token_objective;
 #[path = "../../../units.rs"]

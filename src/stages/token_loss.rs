@@ -1,0 +1,220 @@
+use super::log_probs::TokenOutputs;
+use super::token_objective::{
+    TokenAdvantages, TokenInputs, TokenObjective, TokenObjectiveGrads, TokenObjectiveOutputs,
+    TokenUnits,
+};
+use super::{
+    BackendId, LogProbs, LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstream, Tokens,
+    UnitScale, check_logits, check_scratch, check_target, check_temperature, same_values,
+};
+use crate::backend::Backend;
+use crate::batch::same_length;
+use crate::element::DType;
+use crate::error::{Error, Result};
+use crate::memory::{Slice, SliceMut};
+use crate::objectives::scalar::product;
+use crate::placed::{PlacedPacking, PlacedTerm};
+use crate::resolved::{Over, Resolved};
+
+/// The inputs and outputs of stages 1, 3 and 4 in one visit of the logits: for terms over tokens that
+/// look at each token by itself, so that a row's gradient is known as soon as the row has been read.
+#[derive(Debug)]
+pub struct TokenLoss<'a> {
+    pub(crate) backend: BackendId,
+    pub(crate) target: Target<'a>,
+    pub(crate) temperature: f64,
+    pub(crate) tokens: Tokens<'a>,
+    pub(crate) packing: &'a PlacedPacking,
+    pub(crate) terms: &'a [PlacedTerm],
+    pub(crate) scales: &'a [UnitScale<'a>],
+    pub(crate) sampled: SampledTokens<'a>,
+    pub(crate) counts: Slice<'a>,
+    pub(crate) outputs: TokenLossOutputs<'a>,
+    pub(crate) masked: MaskedRows,
+    pub(crate) scratch: SliceMut<'a>,
+}
+
+/// What is known about the tokens before the visit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SampledTokens<'a> {
+    /// `[tokens]` f32 or f64 log-probs under the policy that sampled them; where there are none it is
+    /// the policy itself.
+    pub old: Option<Slice<'a>>,
+    /// `[tokens]` f32 or f64 log-probs under the reference.
+    pub reference: Option<Slice<'a>>,
+    /// `[tokens]` or `[sequences]` f32 or f64 advantages.
+    pub advantages: Option<TokenAdvantages<'a>>,
+}
+
+/// Where the visit writes beside the gradient by the logits.
+#[derive(Debug)]
+pub struct TokenLossOutputs<'a> {
+    /// What stage 1 writes; entropies, where a term uses them.
+    pub rows: TokenOutputs<'a>,
+    /// The gradients by log-prob and entropy, which are added to.
+    pub grads: TokenObjectiveGrads<'a>,
+}
+
+impl<'a> TokenLoss<'a> {
+    /// Terms over tokens, the scale of each one's units, and `[sequences]` f64 counted tokens.
+    ///
+    /// # Errors
+    /// A term over other units or one that looks at a token's sequence, a shape or type that does not
+    /// fit, an input or output that a term uses and that is not there, a temperature outside 1e-30 to
+    /// 1e30, or too little scratch.
+    pub fn new(
+        backend: &dyn Backend,
+        (target, masked, temperature): (Target<'a>, MaskedRows, f64),
+        (tokens, packing): (Tokens<'a>, &'a PlacedPacking),
+        (terms, scales): (&'a [PlacedTerm], &'a [UnitScale<'a>]),
+        (sampled, counts): (SampledTokens<'a>, Slice<'a>),
+        outputs: TokenLossOutputs<'a>,
+        scratch: SliceMut<'a>,
+    ) -> Result<Self> {
+        let (place, logits) = (backend.place(), target.logits());
+        check_logits(backend, logits, tokens)?;
+        check_target(place, &target)?;
+        check_temperature(temperature)?;
+        let needed = backend.token_loss_scratch(logits.tokens(), logits.vocab(), terms);
+        same_length("packed tokens", tokens.count(), packing.packing().tokens())?;
+        place.check("cu_seqlens", packing.offsets().place())?;
+        same_length("upstream terms", terms.len(), scales.len())?;
+        let sequences = packing.packing().sequences();
+        same_values(place, "counted tokens", counts, DType::F64, sequences)?;
+        outputs.rows.check(place, logits)?;
+        for (placed, scale) in terms.iter().zip(scales) {
+            let term = placed.term();
+            placed.check(place, Over::Tokens)?;
+            if !term.is_over_single_tokens() {
+                let (objective, expected) = (term.name(), "a term that looks at tokens singly");
+                let got = "one that looks at their sequence";
+                return Err(Error::Selection { objective, expected, got });
+            }
+            same_length("packed sequences", placed.sequences(), sequences)?;
+            sampled.with(&outputs.rows).check(place, placed, tokens.count())?;
+            outputs.grads.check(place, placed, logits.dtype().per_token(), tokens.count())?;
+            scale.check(place, term.units())?;
+        }
+        check_scratch(place, "scratch of token_loss", needed, &scratch)?;
+        let backend = BackendId::of(backend);
+        Ok(Self {
+            backend,
+            target,
+            temperature,
+            tokens,
+            packing,
+            terms,
+            scales,
+            sampled,
+            counts,
+            outputs,
+            masked,
+            scratch,
+        })
+    }
+
+    /// f64 numbers that [`compose`](Self::compose) needs.
+    pub(crate) fn composed_scratch<B: Backend + ?Sized>(
+        backend: &B,
+        [tokens, vocab]: [usize; 2],
+        terms: &[PlacedTerm],
+    ) -> usize {
+        let units = terms.iter().map(|placed| placed.term().units());
+        units.chain([backend.log_probs_scratch(tokens, vocab)]).max().unwrap_or(0)
+    }
+
+    /// The stages one after another.
+    ///
+    /// # Errors
+    /// Theirs.
+    pub(crate) fn compose<B: Backend + ?Sized>(self, backend: &B) -> Result<()> {
+        let Self { backend: id, target, tokens, temperature, packing, counts, masked, .. } = self;
+        let TokenLossOutputs { mut rows, mut grads } = self.outputs;
+        let mut scratch = self.scratch;
+        backend.log_probs(LogProbs {
+            backend: id,
+            logits: target.logits(),
+            tokens,
+            temperature,
+            outputs: rows.reborrow(),
+            scratch: scratch.reborrow(),
+        })?;
+        for (term, &scale) in self.terms.iter().zip(self.scales) {
+            let losses = scratch.reborrow().part(0..term.term().units())?;
+            backend.token_objective(TokenObjective {
+                backend: id,
+                term,
+                tokens,
+                packing,
+                counts,
+                inputs: self.sampled.with(&rows),
+                outputs: TokenObjectiveOutputs { losses, grads: Some((grads.reborrow(), scale)) },
+            })?;
+        }
+        let entropy = grads.entropy.as_ref().map(SliceMut::as_slice);
+        let entropy = entropy.zip(rows.entropy.as_ref().map(SliceMut::as_slice));
+        backend.logit_grads(LogitGrads {
+            backend: id,
+            target,
+            tokens,
+            temperature,
+            statistics: RowStatistics {
+                maximum: rows.maximum.as_slice(),
+                log_sum: rows.log_sum.as_slice(),
+            },
+            upstream: TokenUpstream { log_probs: grads.log_probs.as_slice(), entropy },
+            masked,
+        })
+    }
+}
+
+impl<'a> SampledTokens<'a> {
+    /// With what the visit writes.
+    pub(crate) fn with<'i>(self, rows: &'i TokenOutputs<'_>) -> TokenInputs<'i>
+    where
+        'a: 'i,
+    {
+        let Self { old, reference, advantages } = self;
+        let entropy = rows.entropy.as_ref().map(SliceMut::as_slice);
+        TokenInputs { log_probs: rows.log_probs.as_slice(), old, reference, entropy, advantages }
+    }
+}
+
+/// A term over tokens as the visit of a row in host memory asks it: with the scale of each sequence's
+/// losses.
+pub(crate) struct TokenTerm<'a> {
+    units: TokenUnits<'a>,
+    /// By sequence: the unit that it is, and the factor of its tokens' gradients.
+    sequences: Vec<Option<(usize, f64)>>,
+}
+
+impl<'a> TokenTerm<'a> {
+    pub fn new(units: TokenUnits<'a>, scale: UnitScale<'_>, sequences: usize) -> Self {
+        let (term, tokens) = (units.term, units.count());
+        let mut of_sequence = vec![None; sequences];
+        for unit in 0..term.units() {
+            let scale = product(units.scale(scale, unit, tokens), term.unit_weight(unit));
+            of_sequence[term.member(unit, 0)] = Some((unit, scale));
+        }
+        Self { units, sequences: of_sequence }
+    }
+
+    /// Adds the gradients by the log-prob and the entropy of a token of a sequence, as stage 3 does:
+    /// rounded to f32.
+    pub fn add_grads(&self, [token, sequence]: [usize; 2], policy: [f64; 2], grads: &mut [f32; 2]) {
+        let Some((unit, scale)) = self.sequences[sequence] else { return };
+        let evaluation = self.units.evaluate_token(unit, token, policy, f64::NAN);
+        let [by_policy, _, by_entropy, _] = evaluation.grads;
+        let scale = scale * self.units.tokens.weight(token);
+        for (to, by) in grads.iter_mut().zip([by_policy, by_entropy]) {
+            *to = (f64::from(*to) + product(scale, by)) as f32;
+        }
+    }
+}
+
+impl Resolved {
+    /// Whether the term is over tokens and looks at each by itself.
+    pub(crate) fn is_over_single_tokens(&self) -> bool {
+        self.is_over_tokens() && !self.inputs_used().sequence
+    }
+}
