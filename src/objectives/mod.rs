@@ -19,7 +19,7 @@ pub use parameter::{
     POSITIVE, PROBABILITY, Parameter, ParameterDescription, ParameterError, ParameterKind, SWITCH,
     UP_TO_HALF,
 };
-pub use ranking::{Ranking, RankingKind, RankingValue};
+pub use ranking::{Constants, Ranking, RankingKind, RankingValue};
 pub use reduction::{LossSum, Reduction};
 pub use scalar::{Divergence, KlEstimator};
 pub use units::{

@@ -27,15 +27,13 @@ pub fn papers() -> Vec<Paper> {
         Paper {
             name: "KnowPAT",
             title: "Knowledgeable Preference Alignment for LLMs in Domain-specific Question Answering",
-            trains: "`sum over i of mu_i * (log(1 + exp(-a_i)) + sum over worse j of log(1 + exp(a_j)))`, \
-                `mu_i = (a_i - min a) / (max a - min a)`, and NLL of the best; as a loss of single responses \
-                `j` has the weight `mu_j + sum of mu over better ones`, of the last only the sum, and the \
-                label `mu_j / weight`",
-            calls: vec![call!("ranking", knowpat), call!("NLL", knowpat_nll)],
-            missing: "the statistic that makes weights and labels from the averages: to come; weights of \
-                sequences are for every term over sequences, hence two losses",
-            known: "authors' code read, whose constants differ (a mean over `j`, 3 for the responses less \
-                1); the paper through notes",
+            trains: "`lambda / (responses - 1)` times `sum over i of mu_i * (log(1 + exp(-a_i)) + sum over \
+                worse j of log(1 + exp(a_j)))`, `i` all but the worst, `mu_i = (a_i - min a) / (max a - min \
+                a)`; and NLL of the best",
+            calls: vec![call!(knowpat)],
+            missing: "",
+            known: "authors' code read, whose constants are `Ranking::know_pat_released`; the paper through \
+                notes",
         },
         Paper {
             name: "CycleAlign",
@@ -121,20 +119,10 @@ fn pro(Given { batch, groups, scores, .. }: Given) -> Result<Loss<'static>> {
     Loss::new(batch.with_groups(groups)?.with_scores(scores)?, terms)
 }
 
-fn knowpat(Given { batch, .. }: Given) -> Result<Loss<'static>> {
-    // By sequence, for mu = 1, 0.5, 0.25 and 0 along each group.
-    let weights = vec![1.0, 1.0, 1.75, 1.75, 1.5, 1.5, 1.75, 1.75];
-    let labels = vec![1.0, 1.0, 0.0, 0.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 7.0, 1.0 / 7.0];
-    let batch = batch.with_reference(ReferenceLogProbs::per_sequence(&[0.0; 8]))?; // there is none
-    let logistic = PointwiseLogistic::new(1.0).with_length_normalized(true);
-    let ranking = Term::sequences(logistic, Sequences::All).with_weight(0.1 / 3.0);
-    let ranking = ranking.with_reduction(Reduction::Divisor(2.0)); // groups
-    Loss::new(batch.with_sequence_weights(weights)?.with_soft_labels(labels)?, [ranking])
-}
-
-fn knowpat_nll(Given { batch, .. }: Given) -> Result<Loss<'static>> {
-    let best = Term::sequences(Nll::new(), Sequences::Indices(vec![0, 1]));
-    Loss::new(batch, [best.with_reduction(Reduction::TokenMean)])
+fn knowpat(Given { batch, groups, .. }: Given) -> Result<Loss<'static>> {
+    let nll = Term::sequences(Nll::new(), Sequences::Indices(vec![0, 1])); // the best of each group
+    let ranking = Term::groups(Ranking::know_pat()).with_weight(0.1);
+    Loss::new(batch.with_groups(groups)?, [ranking, nll.with_reduction(Reduction::TokenMean)])
 }
 
 fn rrhf(Given { batch, groups, scores, .. }: Given) -> Result<Loss<'static>> {
@@ -211,24 +199,6 @@ fn chosen_nll(Given { batch, .. }: Given) -> Result<Loss<'static>> {
 fn swapped_dpo(Given { batch, .. }: Given) -> Result<Loss<'static>> {
     let pairs = Pairs::new(vec![(2, 0), (3, 1)])?; // rejected as chosen
     Loss::new(batch.with_pairs(pairs)?, [Term::pairs(Dpo::new(0.1))])
-}
-
-/// The form with single responses is the paper's with a ranked set.
-#[test]
-fn knowpat_is_a_loss_of_single_responses() {
-    let forward = forward(&knowpat(Given::new().unwrap()).unwrap()).unwrap();
-    let [sums, tokens] =
-        [forward.totals().sums, forward.totals().tokens].map(|x| x.to_vec().unwrap());
-    let softplus = |x: f64| x.exp().ln_1p();
-    let mut expected = 0.0;
-    for group in Given::new().unwrap().groups.iter() {
-        let averages: Vec<f64> = group.iter().map(|&i| sums[i] / tokens[i]).collect();
-        for (better, mu) in [1.0, 0.5, 0.25].into_iter().enumerate() {
-            let worse: f64 = averages[better + 1..].iter().map(|&a| softplus(a)).sum();
-            expected += 0.1 / 3.0 / 2.0 * mu * (softplus(-averages[better]) + worse);
-        }
-    }
-    approx::assert_relative_eq!(forward.loss(), expected, max_relative = 1e-12);
 }
 
 /// The clip of whole sequences, meant over the sequences, is half of each pair's two clips, meant over
