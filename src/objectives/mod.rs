@@ -13,7 +13,7 @@ pub mod scalar;
 mod units;
 
 pub use any::{AnyEvaluation, AnyObjective};
-pub use objective::{Evaluation, Inputs, Objective, Source};
+pub use objective::{Clipped, Evaluation, Inputs, Objective, Source};
 pub use parameter::{
     BELOW_HALF, CHOICE, Description, Domain, FINITE, INSIDE_UNIT, NOT_NEGATIVE, Named, NamedError,
     POSITIVE, PROBABILITY, Parameter, ParameterDescription, ParameterError, ParameterKind, SWITCH,
@@ -115,6 +115,7 @@ list! {
     sppo: Sppo;
     sppo_hard: SppoHard;
     trust_region: TrustRegion;
+    vespo: Vespo;
 }
 
 /// CUDA C++ of every objective of the list, for `kernels/objective.cu` to compile: a struct and its
