@@ -304,13 +304,17 @@ pub enum Error {
         /// What a later pair says.
         second: usize,
     },
-    /// An annotator that is not in the list.
-    #[error("annotator of pair {pair}: expected a number below {annotators}, got {got}")]
-    Annotator {
-        /// Position of the pair.
-        pair: usize,
-        /// Annotators in the list.
-        annotators: usize,
+    /// What is not in its list.
+    #[error("{what} of {unit} {position}: expected a number below {count}, got {got}")]
+    Index {
+        /// `annotator` or `prompt`.
+        what: &'static str,
+        /// `pair` or `sequence`.
+        unit: &'static str,
+        /// Position of the pair or sequence.
+        position: usize,
+        /// Entries of the list.
+        count: usize,
         /// The number found.
         got: usize,
     },

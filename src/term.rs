@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::batch::{Batch, Groups, GroupsError, Pairs};
 use crate::error::{Error, Result};
 use crate::objectives::{
-    AnyObjective, Inputs, JudgedPair, Objective, Pair, ParameterError, Ranking, Reduction, Reward,
-    RewardPair, Sequence, Token,
+    AnyObjective, Domain, Inputs, JudgedPair, Objective, Pair, ParameterError, Ranking, Reduction,
+    Reward, RewardPair, Sequence, Token,
 };
 use crate::resolved::Resolved;
 
@@ -230,6 +230,12 @@ impl Term {
         let groups = batch.groups().ok_or(Error::Missing { objective, what: "groups" })?;
         let Some(scores) = batch.scores() else { return Ok(()) };
         let Compared::Groups(ranking) = &self.objective else { return Ok(()) };
+        let Domain { expected, contains } = ranking.scores();
+        let mut members = groups.members().iter().copied();
+        if let Some(sequence) = members.find(|&sequence| !contains(scores[sequence])) {
+            let (input, got) = ("score", scores[sequence]);
+            return Err(Error::SequenceInput { input, sequence, expected, got });
+        }
         if !ranking.is_ordered() {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod adding_a_loss;
+mod advantages;
 mod alignment;
 mod backends;
 mod bad_call;

@@ -10,12 +10,12 @@ use rand::RngExt;
 
 use crate::common::{Placed, exact, labels, logits, normal, rng};
 
-fn random(seed: u64, count: usize) -> Vec<f64> {
+pub fn random(seed: u64, count: usize) -> Vec<f64> {
     let mut rng = rng(seed);
     (0..count).map(|_| 3.0 * normal(&mut rng)).collect()
 }
 
-fn close(got: f64, expected: f64) {
+pub fn close(got: f64, expected: f64) {
     approx::assert_relative_eq!(got, expected, max_relative = 1e-12, epsilon = 1e-14);
 }
 

@@ -255,6 +255,93 @@ fn aot() {
 }
 
 #[test]
+fn group_advantages() {
+    let settings = GroupAdvantages::default();
+    refused(settings.of(&[0.0; 2], &[0]), "prompts: expected length 2, got 1");
+    refused(
+        settings.of(&[0.0, NAN], &[0; 2]),
+        "reward of sequence 1: expected a finite number, got NaN",
+    );
+    for spread in [
+        Spread::Group { epsilon: -1.0 },
+        Spread::GroupPopulation { epsilon: NAN },
+        Spread::Batch { epsilon: f64::INFINITY },
+    ] {
+        assert!(GroupAdvantages { spread, ..settings }.of(&[0.0; 2], &[0; 2]).is_err());
+    }
+    refused(
+        GroupAdvantages { spread: Spread::Group { epsilon: -1.0 }, ..settings }.of(&[0.0], &[0]),
+        "epsilon: expected a number from 0 to 1e30, got -1",
+    );
+    refused(
+        settings.of(&[1e308, -1e308], &[0; 2]),
+        "advantage of sequence 0: expected a finite number, got NaN",
+    );
+    refused(prompt_scaled(&[1.0; 2], &[0], &[1.0]), "prompts: expected length 2, got 1");
+    refused(
+        prompt_scaled(&[1.0; 2], &[0, 1], &[1.0]),
+        "prompt of sequence 1: expected a number below 1, got 1",
+    );
+    refused(
+        prompt_scaled(&[1.0], &[0], &[1.0, NAN]),
+        "factor of a prompt: expected a finite number, got NaN",
+    );
+    refused(without_neutral(&[1.0], &[]), "neutral responses: expected length 1, got 0");
+    refused(ranks(&[0.0, NAN], Ties::Dense), "score of sequence 1: expected a number, got NaN");
+}
+
+#[test]
+fn p3o() {
+    let pairs = Pairs::halves(2).unwrap();
+    let (sums, nan) = ([-1.0, -2.0, -3.0, -4.0], [0.0, 0.0, NAN, 0.0]);
+    let settings = P3oAdvantages::default();
+    let all = |settings: P3oAdvantages, pairs: &Pairs<'_>, lists: [&[f64]; 4], expected: &str| {
+        let [policy, old, reference, rewards] = lists;
+        refused(settings.separate(pairs, policy, old, reference, rewards), expected);
+        refused(settings.joint(pairs, policy, old, reference, rewards), expected);
+        refused(settings.by_token(pairs, policy, old, reference, rewards), expected);
+    };
+    let good: [&[f64]; 4] = [&sums; 4];
+    let lists = ["policy", "old", "reference"];
+    for (position, list) in lists.iter().enumerate().skip(1) {
+        let mut short = good;
+        short[position] = &sums[1..];
+        all(settings, &pairs, short, &format!("{list} sums: expected length 4, got 3"));
+    }
+    all(settings, &pairs, [&sums, &sums, &sums, &[0.0]], "rewards: expected length 4, got 1");
+    for (position, what) in ["policy sum", "old sum", "reference sum", "reward"].iter().enumerate()
+    {
+        let mut bad = good;
+        bad[position] = &nan;
+        let expected = format!("{what} of sequence 2: expected a finite number, got NaN");
+        all(settings, &pairs, bad, &expected);
+    }
+    let beta = P3oAdvantages { beta: -0.1, ..settings };
+    all(beta, &pairs, good, "beta: expected a number from 0 to 1e30, got -0.1");
+    let truncation = P3oAdvantages { truncation: 0.5, ..settings };
+    all(truncation, &pairs, good, "truncation: expected a number from 1 to 1e30, got 0.5");
+    let beyond = Pairs::halves(3).unwrap();
+    all(settings, &beyond, good, "rejected of pair 1: expected a sequence below 4, got 4");
+    let weighted = pairs.clone().with_weight(&[1.0, 2.0][..]).unwrap();
+    all(
+        settings,
+        &weighted,
+        good,
+        "weight of pair 1: P3oAdvantages does not use it, expected the neutral 1, got 2",
+    );
+    let scaled = P3oAdvantages { scaled: true, ..settings };
+    all(scaled, &halves(), good, "pairs: expected at least 2, got 1");
+    let constant =
+        "standard deviation of the differences: expected a number from 1e-30 to 1e30, got 0";
+    all(scaled, &pairs, [&sums, &sums, &sums, &[1.0, 1.0, 0.0, 0.0]], constant);
+    let twice = Pairs::new(vec![(0, 1), (0, 2)]).unwrap();
+    let conflict = "sequence 0: expected one pair, got 0 and 1";
+    refused(settings.separate(&twice, &sums, &sums, &sums, &sums), conflict);
+    refused(settings.by_token(&twice, &sums, &sums, &sums, &sums), conflict);
+    assert!(settings.joint(&twice, &sums, &sums, &sums, &sums).is_ok());
+}
+
+#[test]
 fn tokens() {
     let (labels, packing) = (Labels::new(&[0, 0, 0]), Packing::new(&[0, 2, 3]).unwrap());
     let (three, two) = ([-1.0_f32; 3], [-1.0_f32; 2]);

@@ -19,7 +19,7 @@ pub use parameter::{
     POSITIVE, PROBABILITY, Parameter, ParameterDescription, ParameterError, ParameterKind, SWITCH,
     UP_TO_HALF,
 };
-pub use ranking::{Ranking, RankingKind, RankingValue};
+pub use ranking::{Constants, Ranking, RankingKind, RankingValue};
 pub use reduction::{LossSum, Reduction};
 pub use scalar::{Divergence, KlEstimator};
 pub use units::{
@@ -92,10 +92,12 @@ list! {
     lcpo: Lcpo, LcpoBase;
     lcpo_cpo: LcpoCpo;
     lcpo_sim_po: LcpoSimPo;
+    log_prob_clip: LogProbClip;
     log_ratio: LogRatio;
     nca_pair: NcaPair;
     nll: Nll;
     orpo: Orpo;
+    p3o: P3o;
     poft: Poft;
     pointwise_logistic: PointwiseLogistic;
     ppo_clip: PpoClip;

@@ -141,7 +141,10 @@ impl Reliability {
         let known = self.values.len();
         match annotators.iter().position(|&annotator| annotator >= known) {
             None => Ok(()),
-            Some(pair) => Err(Error::Annotator { pair, annotators: known, got: annotators[pair] }),
+            Some(position) => {
+                let (what, unit, got) = ("annotator", "pair", annotators[position]);
+                Err(Error::Index { what, unit, position, count: known, got })
+            }
         }
     }
 }

@@ -201,6 +201,14 @@ def lcpo_cpo(x, p, stop):
     return reliability_weighted((x.factor(p) + 1) * (x.chosen_policy - x.rejected_policy), x, stop)
 
 
+def p3o(x, p, stop):
+    """Addendum 1, V2 of an ordered pair: D and the truncated ratio are the pair's weight."""
+    u = x.log_ratios[0] - x.log_ratios[1]
+    low, high = x.margin - p["epsilon"], x.margin + p["epsilon"]
+    clipped = torch.minimum(torch.maximum(u, u * 0 + low), u * 0 + high)
+    return 0.5 * torch.maximum(-u, -clipped), {}
+
+
 def infi_fpo(x, p, stop):
     """papers_a 6; the scores are the fused average log-probs."""
     aw, al = x.averages
@@ -339,6 +347,7 @@ LOSSES = {
     "LcpoSimPo": lcpo_simpo,
     "LcpoCpo": lcpo_cpo,
     "InfiFpo": infi_fpo,
+    "P3o": p3o,
     "Cpo": cpo,
     "Slic": slic,
     "SimPo": alpha_po,
