@@ -69,6 +69,10 @@ impl<'a> Loss<'a> {
     pub fn new(batch: Batch<'a>, terms: impl IntoIterator<Item = Term>) -> Result<Self> {
         batch.check(false)?;
         let terms = resolve(&batch, terms)?;
+        if let Some(term) = terms.iter().find(|term| term.is_over_rewards()) {
+            let (expected, got) = ("a ScalarLoss, whose values are rewards", "a Loss on logits");
+            return Err(Error::Selection { objective: term.name(), expected, got });
+        }
         static LOSSES: AtomicUsize = AtomicUsize::new(0);
         let id = LOSSES.fetch_add(1, Ordering::Relaxed);
         Ok(Self { id, batch, terms, rows: RowOptions::default() })

@@ -7,9 +7,9 @@ use crate::error::{Error, Result};
 #[cfg(feature = "cuda")]
 use crate::objectives::AnyObjective;
 use crate::objectives::{
-    AnyEvaluation, Given, Inputs, MAX_RESPONSES, Ranking, Reduction, Response,
+    AnyEvaluation, Given, Inputs, Layout, MAX_RESPONSES, Ranking, Reduction, Response,
 };
-use crate::term::{Compared, Layout, Term};
+use crate::term::{Compared, Term};
 
 /// The beta, margin, soft label and weight of a unit for which the dataset gives none.
 const NEUTRAL: [f64; 4] = [1.0, 0.0, 1.0, 1.0];
@@ -59,8 +59,8 @@ impl Resolved {
     /// How many responses of the batch each unit has; groups have any number.
     pub(crate) fn members_of_unit(&self) -> usize {
         match self.term.layout() {
-            Layout::Sequences | Layout::Tokens | Layout::Groups => 1,
-            Layout::Pairs => 2,
+            Layout::Sequences | Layout::Rewards | Layout::Tokens | Layout::Groups => 1,
+            Layout::Pairs | Layout::RewardPairs => 2,
             Layout::JudgedPairs => 4,
         }
     }
@@ -70,7 +70,11 @@ impl Resolved {
     }
 
     pub(crate) fn is_over_sequences(&self) -> bool {
-        self.term.layout() == Layout::Sequences
+        self.term.layout().is_over_sequences()
+    }
+
+    pub(crate) fn is_over_rewards(&self) -> bool {
+        self.term.layout().is_over_rewards()
     }
 
     /// Which form of stage 3 runs the term.
@@ -78,7 +82,7 @@ impl Resolved {
         match self.term.layout() {
             Layout::Tokens => Over::Tokens,
             Layout::Groups => Over::Groups,
-            Layout::Sequences | Layout::Pairs | Layout::JudgedPairs => Over::Responses,
+            _ => Over::Responses,
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::objective::{Inputs, Objective, Source};
 use super::parameter::{Description, ParameterError};
-use super::units::{Given, MAX_RESPONSES, Response, Unit};
+use super::units::{Given, Layout, MAX_RESPONSES, Response, Unit};
 
 /// Any [`Objective`], on whatever unit. Copies share it.
 #[derive(Clone, Debug)]
@@ -45,6 +45,11 @@ impl AnyObjective {
     /// What the responses of its unit are called, in the order in which a batch lists them.
     pub fn responses(&self) -> &'static [&'static str] {
         self.0.responses()
+    }
+
+    /// What its unit is.
+    pub(crate) fn layout(&self) -> Layout {
+        self.0.layout()
     }
 
     /// Parameter names and values, in the order of declaration.
@@ -93,6 +98,7 @@ trait OnResponses: std::fmt::Debug + Send + Sync {
     fn name(&self) -> &'static str;
     fn unit(&self) -> [&'static str; 2];
     fn responses(&self) -> &'static [&'static str];
+    fn layout(&self) -> Layout;
     fn parameters(&self) -> Vec<(&'static str, f64)>;
     fn check(&self) -> Result<(), ParameterError>;
     fn inputs(&self) -> Inputs;
@@ -118,6 +124,10 @@ impl<U: Unit> OnResponses for On<U> {
 
     fn responses(&self) -> &'static [&'static str] {
         U::RESPONSES
+    }
+
+    fn layout(&self) -> Layout {
+        U::LAYOUT
     }
 
     fn parameters(&self) -> Vec<(&'static str, f64)> {
