@@ -190,13 +190,17 @@ pub enum Error {
         /// The value that marks ignored tokens.
         ignore: i64,
     },
-    /// A token weight that is not a number to multiply with.
-    #[error("weight of token {token}: expected a finite number, got {got}")]
-    TokenWeight {
+    /// A number given for a token, outside its domain.
+    #[error("{input} of token {token}: expected {expected}, got {got}")]
+    TokenInput {
+        /// `weight` or `entropy`.
+        input: &'static str,
         /// The first such token.
         token: usize,
-        /// Its weight.
-        got: f32,
+        /// The domain.
+        expected: &'static str,
+        /// The number found.
+        got: f64,
     },
     /// A pair that names a sequence beyond the pack.
     #[error("{role} of pair {pair}: expected a sequence below {sequences}, got {got}")]

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::values::Values;
 use crate::error::{Error, Result};
 use crate::memory::Slice;
+use crate::objectives::FINITE;
 
 /// `[tokens]` factors of the log-probs in every sequence sum, and so of their gradients.
 ///
@@ -20,8 +21,13 @@ impl<'a> Weights<'a> {
         let weights = weights.into();
         match weights.iter().position(|weight| !weight.is_finite()) {
             None => Ok(Self(Values::Host(weights))),
-            Some(token) => Err(Error::TokenWeight { token, got: weights[token] }),
+            Some(token) => Err(Self::not_finite(token, weights[token])),
         }
+    }
+
+    pub(crate) fn not_finite(token: usize, got: f32) -> Error {
+        let (input, expected) = ("weight", FINITE.expected);
+        Error::TokenInput { input, token, expected, got: f64::from(got) }
     }
 
     /// Weights, f32, in host memory or in that of the backend that will read them. On a device a

@@ -20,6 +20,7 @@
 //! | P3O | [`P3oAdvantages`] | [`Advantages::per_sequence`](crate::batch::Advantages::per_sequence), [`Batch::with_pairs`](crate::batch::Batch::with_pairs) |
 //! | levels of a ranking | [`ranks`] | [`Groups::pairs`](crate::batch::Groups::pairs), [`Batch::with_scores`](crate::batch::Batch::with_scores) |
 //! | CRM, MPO | [`keep_largest`], [`easy_pairs`] | [`Term::with_pairs`](crate::Term::with_pairs) |
+//! | policy gradients | [`mask_low_entropy`], [`mask_off_policy`] | [`Batch::with_advantages`](crate::batch::Batch::with_advantages) |
 //! | AlignXplore | [`probability_sums`], [`align_xplore_rewards`] | rewards of a policy gradient |
 //! | ORPO | [`log_odds`], [`log_odds_ratios`] | logs |
 //! | DPORM, MORE | [`accuracy`], [`expected_calibration_error`] | logs |
@@ -39,6 +40,7 @@ mod aot;
 mod bco;
 mod calibration;
 mod cream;
+mod entropy_quantile;
 mod group_advantages;
 mod infi_fpo;
 mod irepo;
@@ -47,6 +49,7 @@ mod ld_dpo;
 mod mm_dpo;
 mod nash_md;
 mod next_quill;
+mod off_policy;
 mod orpo;
 mod p3o;
 mod ranks;
@@ -63,6 +66,7 @@ pub use aot::{aot_reference, aot_unpaired};
 pub use bco::Moments;
 pub use calibration::{accuracy, expected_calibration_error};
 pub use cream::{consistency, kendall_tau};
+pub use entropy_quantile::mask_low_entropy;
 pub use group_advantages::{
     Baseline, GroupAdvantages, Singleton, Spread, prompt_scaled, without_neutral,
 };
@@ -73,6 +77,7 @@ pub use ld_dpo::ld_dpo_weights;
 pub use mm_dpo::mm_dpo_beta_factors;
 pub use nash_md::nash_md_weights;
 pub use next_quill::NextQuill;
+pub use off_policy::mask_off_policy;
 pub use orpo::{log_odds, log_odds_ratios};
 pub use p3o::P3oAdvantages;
 pub use ranks::{Ties, ranks};

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::batch::{Labels, Packing, Weights, same_length};
 use crate::element::Element;
 use crate::error::{Error, Result};
+use crate::objectives::Domain;
 
 /// Labels and weights in host memory.
 pub(super) struct Tokens<'a> {
@@ -50,6 +51,23 @@ impl<'a> Tokens<'a> {
     /// Log-probs of another length.
     pub fn check<T: Element>(&self, what: &'static str, log_probs: &[T]) -> Result<()> {
         same_length(what, self.len(), log_probs.len())
+    }
+
+    /// # Errors
+    /// Another length, or a number of a token that counts outside its domain.
+    pub fn check_numbers<T: Element>(
+        &self,
+        [input, plural]: [&'static str; 2],
+        numbers: &[T],
+        Domain { expected, contains }: Domain,
+    ) -> Result<()> {
+        self.check(plural, numbers)?;
+        match self.counted(0..self.len()).find(|&token| !contains(numbers[token].to_f64())) {
+            None => Ok(()),
+            Some(token) => {
+                Err(Error::TokenInput { input, token, expected, got: numbers[token].to_f64() })
+            }
+        }
     }
 
     /// The token's weight, 1 where there are none; nothing for a token that does not count.
