@@ -48,7 +48,7 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// How many units the term looks at; at least 1.
+    /// How many units the term looks at; a term that is a mean over them has some.
     pub fn units(&self) -> usize {
         match &self.groups {
             Some(offsets) => offsets.len() - 1,
@@ -252,7 +252,7 @@ pub(crate) fn check_inputs(terms: &[Resolved], batch: &Batch<'_>) -> Result<()> 
         checked.extend(terms.first().map(|term| (term.name(), Inputs::NONE, false, all())));
     }
     for (objective, inputs, weight, selected) in checked {
-        let names = ["beta", "margin", "soft_label", "weight"];
+        let names = ["beta", "margin", "soft label", "weight"];
         let used = [inputs.beta, inputs.margin, inputs.soft_label, weight];
         for pair in selected {
             for (i, values) in pairs.inputs().into_iter().enumerate() {

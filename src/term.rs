@@ -151,7 +151,7 @@ impl Term {
     }
 
     /// Only these of the batch's pairs, in this order; for an objective over pairs. The mean is over
-    /// them.
+    /// them; of none there is no mean, and other reductions are 0.
     #[must_use]
     pub fn with_pairs(mut self, pairs: impl Into<Vec<usize>>) -> Self {
         self.pairs = Some(pairs.into());
@@ -204,8 +204,8 @@ impl Term {
             Error::Parameter { objective, parameter, expected, got }
         })?;
         if self.weight.is_nan() || self.weight.abs() > 1e30 {
-            let (what, expected) = ("term weight", "a number from -1e30 to 1e30");
-            return Err(Error::Scalar { what, expected, got: self.weight });
+            let (parameter, expected) = ("term weight", "a number from -1e30 to 1e30");
+            return Err(Error::Parameter { objective, parameter, expected, got: self.weight });
         }
         let missing = |what| Err(Error::Missing { objective, what });
         let (layout, sequences) = (self.layout(), &self.sequences);
@@ -247,7 +247,8 @@ impl Term {
         }
         let per_token = batch.reference().is_some_and(|reference| reference.tokens().is_some());
         if layout == Layout::Tokens && inputs.reference && !per_token {
-            return missing("reference log-probs per token");
+            let (expected, got) = ("reference log-probs per token", "sums per sequence");
+            return Err(Error::Selection { objective, expected, got });
         }
         let over_pairs = layout.is_over_pairs() || *sequences == Sequences::Chosen;
         if over_pairs && batch.pairs().is_none() {
@@ -267,7 +268,7 @@ impl Term {
     fn check_groups(&self, batch: &Batch<'_>) -> Result<()> {
         let objective = self.name();
         let groups = batch.groups().ok_or(Error::Missing { objective, what: "groups" })?;
-        let Some(scores) = batch.scores() else { return Ok(()) };
+        let Some(scores) = batch.scores().filter(|_| self.inputs().score) else { return Ok(()) };
         let Compared::Groups(ranking) = &self.objective else { return Ok(()) };
         let Domain { expected, contains } = ranking.scores();
         let mut members = groups.members().iter().copied();
@@ -354,12 +355,13 @@ impl Term {
     ///
     /// # Errors
     /// A parameter outside its domain, an input that the batch lacks, a selection that does not fit, or
-    /// no units.
+    /// a mean over no units.
     pub fn resolve(&self, batch: &Batch<'_>) -> Result<Resolved> {
         self.check(batch)?;
         let sequences = batch.packing().sequences();
         let members = self.members(batch);
-        if members.is_empty() {
+        let by_units = matches!(self.reduction, Reduction::Mean | Reduction::SequenceMean);
+        if members.is_empty() && by_units {
             return Err(Error::NoUnits { objective: self.name() });
         }
         if let Some(position) = members.iter().position(|&member| member as usize >= sequences) {

@@ -68,7 +68,8 @@ pub(super) fn objective(context: &Context, mut stage: Objective<'_>) -> Result<(
         evaluate_on_host(&mut stage)?;
     }
     let _turn = context.turn();
-    if let Some(compiled) = compiled {
+    // A grid has at least a block.
+    if let Some(compiled) = compiled.filter(|_| stage.term.term().units() > 0) {
         run_units(context, &stage, tables, compiled)?;
     }
     reduce(context, &stage, tables)

@@ -132,7 +132,7 @@ fn check_separate(pairs: &Pairs<'_>, sequences: usize) -> Result<()> {
 /// Something given for the pairs, which would be lost with their order.
 fn check_neutral(pairs: &Pairs<'_>, objective: &'static str) -> Result<()> {
     let given = pairs.inputs().into_iter();
-    let neutral = [("beta", 1.0), ("margin", 0.0), ("soft_label", 1.0), ("weight", 1.0)];
+    let neutral = [("beta", 1.0), ("margin", 0.0), ("soft label", 1.0), ("weight", 1.0)];
     for (values, (input, neutral)) in given.zip(neutral) {
         let other = values.unwrap_or_default().iter().enumerate().find(|(_, got)| **got != neutral);
         if let Some((pair, &got)) = other {
