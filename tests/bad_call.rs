@@ -148,7 +148,9 @@ fn token_gradients() {
         );
         refused(
             run(&single, Some(&single), &labels),
-            "entropy gradient: expected a forward call with entropy, got one without",
+            "log-probs: expected those of RowOptions { temperature: 1.0, entropy: true, \
+             log_sum_squares: false, argmax: false }, got those of RowOptions { temperature: 1.0, \
+             entropy: false, log_sum_squares: false, argmax: false }",
         );
         refused(
             run(&single, None, &Labels::new(&[0, 1, 2, 3][..])),

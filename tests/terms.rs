@@ -311,7 +311,7 @@ fn log_probs_before_the_loss() {
             assert_eq!(grads(&apart), grads(&whole));
         }
         let mut others = ids.clone();
-        others[3] = (others[3].max(0) + 1) % VOCAB as i64;
+        others[2] = (others[2] + 1) % VOCAB as i64;
         let others = compute(&Labels::new(&others[..]), None);
         refused(
             loss.evaluate(backend, others),
