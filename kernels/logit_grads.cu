@@ -14,8 +14,7 @@
 //            f32   16-bit   with entropy
 //   block    6.8   7.4      9.9  10.4
 //   rows     9.3   8.7     12.3  11.7
-#include "tokens.cuh"
-#include "vector.cuh"
+#include "gradient.cuh"
 
 namespace prefuse {
 namespace {
@@ -44,31 +43,6 @@ constexpr int BLOCK_THREADS = 256;
 
 // Vectors that a thread has in flight.
 constexpr int UNROLL = 4;
-
-struct RowGradient {
-  float maximum, log_sum, entropy, a, c, inverse_temperature, scale;
-  float offset, bits, c_bits;  // -log_sum and the entropy in bits, and c for each bit
-
-  // 1/T comes last: folded into a it could overflow where the product with p does not.
-  template <bool ENTROPY> __device__ __forceinline__ float at(float x) const {
-    const float log2_p = fmaf(x - maximum, scale, offset);
-    const float p = ex2(log2_p);
-    if (!ENTROPY) return p * a * inverse_temperature;
-    // 0 * -inf would be NaN.
-    return p * fmaf(c_bits, fmaxf(log2_p, -150.0f) + bits, a) * inverse_temperature;
-  }
-
-  // p - 1 by expm1: as a difference it would cancel where p is near 1.
-  template <bool ENTROPY> __device__ float at_label(float x) const {
-    const float log_p = fmaf(x - maximum, inverse_temperature, -log_sum);
-    float sum = a * expm1f(log_p);
-    if (ENTROPY) {
-      const float p = expf(log_p);
-      if (p != 0.0f) sum += c * p * (log_p + entropy);
-    }
-    return sum * inverse_temperature;
-  }
-};
 
 // What thread `thread` of THREADS has of part `part` of a row. Vectors lie on the boundaries of the
 // gradient, so that stores are whole, and come in tiles of UNROLL for each thread; elements before the
@@ -138,32 +112,6 @@ template <class E, int THREADS> struct Span {
   }
 
   template <bool ENTROPY>
-  __device__ __forceinline__ static uint4 vector(const RowGradient &row, uint4 raw) {
-    float values[E::COUNT];
-    E::unpack(raw, values);
-#pragma unroll
-    for (int j = 0; j < E::COUNT; ++j) values[j] = row.at<ENTROPY>(values[j]);
-    return E::pack(values);
-  }
-
-  // The same where the label's column may be among these, at `label`.
-  template <bool ENTROPY>
-  __device__ __forceinline__ static uint4 vector_with(const RowGradient &row, uint4 raw,
-                                                      int64_t label) {
-    float values[E::COUNT];
-    E::unpack(raw, values);
-    float at_label = values[0];
-#pragma unroll
-    for (int j = 1; j < E::COUNT; ++j) at_label = j == label ? values[j] : at_label;
-    if (label >= 0 && label < E::COUNT) at_label = row.at_label<ENTROPY>(at_label);
-#pragma unroll
-    for (int j = 0; j < E::COUNT; ++j) {
-      values[j] = j == label ? at_label : row.at<ENTROPY>(values[j]);
-    }
-    return E::pack(values);
-  }
-
-  template <bool ENTROPY>
   __device__ __forceinline__ void grads(const RowGradient &row, int64_t label) const {
     const int shift = misalignment(x + head);
     // The tile with the label's column, for the thread that has its vector.
@@ -176,12 +124,12 @@ template <class E, int THREADS> struct Span {
 #pragma unroll
           for (int u = 0; u < UNROLL; ++u) raw[u] = ld16_stream(from + u * STEP);
 #pragma unroll
-          for (int u = 0; u < UNROLL; ++u) st16_stream(to + u * STEP, vector<ENTROPY>(row, raw[u]));
+          for (int u = 0; u < UNROLL; ++u) st16_stream(to + u * STEP, grad_vector<E, ENTROPY>(row, raw[u]));
         },
         [&](int64_t k) {
           const int64_t c = k * E::COUNT;
           const uint4 raw = load_vector<E>(x, vocab, head + c, shift);
-          st16_stream(dx + head + c, vector_with<ENTROPY>(row, raw, label - head - c));
+          st16_stream(dx + head + c, grad_vector_with<E, ENTROPY>(row, raw, label - head - c));
         });
     edges([&](int64_t v) {
       const float value = E::load(x[v]);
@@ -199,18 +147,10 @@ __device__ __forceinline__ void row_grads(const LogitGradsArguments &a, int64_t 
   const float by_log_prob = which.counts ? a.by_log_prob[token] : 0.0f;
   const float by_entropy = ENTROPY && which.counts ? a.by_entropy[token] : 0.0f;
   if (by_log_prob == 0.0f && by_entropy == 0.0f) return span.zero();
-  const float log_sum = a.log_sum[token];
-  RowGradient row;
-  row.maximum = a.maximum[token];
-  row.log_sum = log_sum;
-  row.entropy = ENTROPY ? a.entropy[token] : 0.0f;
-  row.a = -by_log_prob;
-  row.c = -by_entropy;
-  row.inverse_temperature = a.inverse_temperature;
-  row.scale = a.scale;
-  row.offset = -log_sum * LOG2_E;
-  row.bits = row.entropy * LOG2_E;
-  row.c_bits = row.c * LN_2;
+  const RowResults results = {0.0f, a.maximum[token], a.log_sum[token],
+                              ENTROPY ? a.entropy[token] : 0.0f};
+  const RowGradient row =
+      row_gradient(results, by_log_prob, by_entropy, a.inverse_temperature, a.scale);
   span.template grads<ENTROPY>(row, which.label);
 }
 

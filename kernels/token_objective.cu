@@ -8,17 +8,11 @@
 #include "block.cuh"
 #include "ptx.cuh"
 #include "scalar.cuh"
-#include "tokens.cuh"
+#include "token_terms.cuh"
 #include "units.cuh"
 
 namespace prefuse {
 namespace {
-
-// f32 or f64 numbers; may be null. Twin of `Floats` in src/cuda/token_objective.rs.
-struct Floats {
-  const void *values;
-  int64_t is_double;
-};
 
 // Twin of `Arguments` in src/cuda/token_objective.rs.
 struct TokenObjectiveArguments {
@@ -38,37 +32,11 @@ struct TokenObjectiveArguments {
   double *losses;        // by unit
   float *grads;          // by token; null where none are asked for
   float *entropy_grads;  // may be null
-  double divisor;        // 0 for counted tokens of all units, -1 for units times those of each
-  double scale;          // upstream, times the term's weight
-  const double *unit_upstream;  // by unit; null for `scale` over the divisor
+  UnitScale scale;
   const ErrorSlot *error;
 };
 
 constexpr int THREADS = 256;
-
-struct TokenObjectiveShared {
-  double warps[THREADS / 32];
-  double all;
-};
-
-__device__ double nothing() { return __longlong_as_double(0x7ff8000000000000ll); }
-
-// An objective that reads what it does not declare has to be heard.
-__device__ double at(Floats x, int64_t index) {
-  if (x.values == nullptr) return nothing();
-  return x.is_double ? static_cast<const double *>(x.values)[index]
-                     : double(static_cast<const float *>(x.values)[index]);
-}
-
-// The sum over the block, for all of its threads.
-__device__ double sum_for_all(double x, TokenObjectiveShared &shared) {
-  x = block_sum(x, shared.warps);
-  if (threadIdx.x == 0) shared.all = x;
-  __syncthreads();
-  x = shared.all;
-  __syncthreads();
-  return x;
-}
 
 __device__ double advantage(const TokenObjectiveArguments &a, int64_t token, int64_t sequence) {
   return at(a.advantages, a.by_token ? token : sequence);
@@ -92,25 +60,14 @@ __device__ RatioTerm log_ratio(const TokenObjectiveArguments &a, int64_t token, 
   return {ratio, true};
 }
 
-__device__ double unit_scale(const TokenObjectiveArguments &a, int64_t unit, double counted,
-                             double all) {
-  if (a.unit_upstream != nullptr) return a.unit_upstream[unit];
-  if (a.divisor == 0.0) return a.scale / max(all, 1.0);
-  if (a.divisor < 0.0) return a.scale / (double(a.units) * max(counted, 1.0));
-  return a.scale / a.divisor;
-}
-
 template <class Objective>
 __device__ __forceinline__ void token_objective(const TokenObjectiveArguments &a,
                                                 const Objective &objective) {
-  TokenObjectiveShared &shared = block_shared<TokenObjectiveShared>();
+  SumShared &shared = block_shared<SumShared>();
   if (a.error->code != 0) return;
-  double all = 0.0;
-  if (a.divisor == 0.0 && a.unit_upstream == nullptr && a.grads != nullptr) {
-    // Whole numbers: the order of their sum does not show.
-    for (int64_t i = threadIdx.x; i < a.units; i += THREADS) all += a.counts[a.members[i]];
-    all = sum_for_all(all, shared);
-  }
+  const double all = a.grads != nullptr && needs_all(a.scale)
+                         ? count_all(a.members, a.units, a.counts, shared)
+                         : 0.0;
   for (int64_t unit = blockIdx.x; unit < a.units; unit += gridDim.x) {
     const int64_t sequence = a.members[unit];
     const int64_t first = a.offsets[sequence] + threadIdx.x, end = a.offsets[sequence + 1];
@@ -122,7 +79,7 @@ __device__ __forceinline__ void token_objective(const TokenObjectiveArguments &a
     ratio = sum_for_all(ratio, shared);
     const double weight = a.weight == nullptr ? 1.0 : a.weight[unit];
     const bool wants = a.grads != nullptr;
-    const double scale = wants ? product(unit_scale(a, unit, counted_tokens, all), weight) : 0.0;
+    const double scale = wants ? product(unit_scale(a.scale, unit, a.units, counted_tokens, all), weight) : 0.0;
     double loss = 0.0, by_sequence = 0.0;
     for (int64_t token = first; token < end; token += THREADS) {
       const Counted which = counted(a.tokens, token);

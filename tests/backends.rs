@@ -81,6 +81,16 @@ pub fn many(_vocab: usize) -> usize {
     if small() { 300 } else { 4096 }
 }
 
+/// Rows and their columns: fewer than are taken whole, short ones, and such as a device holds on chip.
+pub fn visits() -> &'static [(usize, usize)] {
+    &[(6, 9001), (40, 31), (40, 4099), (40, 8192), (40, 33_001)]
+}
+
+/// Such rows as a backend takes in one visit.
+pub fn visit() -> (usize, usize) {
+    (40, 8200)
+}
+
 /// Calls `body` with so many zeros on the CPU and on a device. On the host they are pages that nobody has
 /// touched, so that more can be had than there is memory; where they cannot, that is said.
 pub fn with_zeros(len: usize, body: impl Fn(&dyn Backend, SliceMut<'_>)) {

@@ -12,7 +12,7 @@ use prefuse::{
     Backend, Element, Loss, MaskedRows, Reference, RowOptions, Sequences, Target, Term, Upstream,
 };
 
-use crate::backends::{backends, edge_vocabs, fast_backends, many};
+use crate::backends::{backends, fast_backends, visit, visits};
 use crate::common::{Placed, bits, forward, labels, logits, refused, spread, weights};
 use crate::each_dtype;
 
@@ -112,8 +112,7 @@ fn same_bits<T: Element>(got: &[T], expected: &[T], what: &str) {
     assert!(found.is_none(), "{what}: {found:?}");
 }
 
-/// Few rows and many, at every vocabulary that a shape begins or ends with; strides that keep rows on
-/// boundaries and one that does not.
+/// Few rows and many, rows short and long; strides that keep rows on boundaries and one that does not.
 #[test]
 fn one_visit_has_the_bits_of_the_stages() {
     fn body<T: Element>(backend: &dyn Backend, tokens: usize, vocab: usize) {
@@ -127,11 +126,8 @@ fn one_visit_has_the_bits_of_the_stages() {
         }
     }
     for backend in backends() {
-        for &vocab in edge_vocabs() {
-            each_dtype!(&*backend, body, 6, vocab);
-            if backend.name() != "reference" {
-                each_dtype!(&*backend, body, many(vocab).min(50), vocab);
-            }
+        for &(tokens, vocab) in visits() {
+            each_dtype!(&*backend, body, tokens, vocab);
         }
     }
 }
@@ -139,7 +135,7 @@ fn one_visit_has_the_bits_of_the_stages() {
 /// Each by itself, with an upstream gradient for each sequence.
 #[test]
 fn every_objective_on_single_tokens() {
-    let (tokens, vocab) = (40, 8200);
+    let (tokens, vocab) = visit();
     let data: Vec<f32> = logits(5, tokens, vocab);
     let ids = labels(5, &data, vocab);
     let objectives = singly();
@@ -147,7 +143,7 @@ fn every_objective_on_single_tokens() {
     for objective in objectives {
         let inputs = objective.inputs();
         let mut batch =
-            Batch::new(Labels::new(&ids[..]), Packing::new(&[0, 13, 40]).unwrap()).unwrap();
+            Batch::new(Labels::new(&ids[..]), Packing::new(&[0, 1, tokens]).unwrap()).unwrap();
         let near = |shift: f64| -> Vec<f64> {
             (0..tokens).map(|t| -12.0 + shift * (t as f64).sin()).collect()
         };
@@ -184,7 +180,7 @@ fn every_objective_on_single_tokens() {
 /// What else a row can be asked for comes from the same visit.
 #[test]
 fn with_every_row_option() {
-    let (tokens, vocab) = (40, 9000);
+    let (tokens, vocab) = visit();
     let data: Vec<f32> = logits(6, tokens, vocab);
     let ids = labels(6, &data, vocab);
     let options = RowOptions::default().with_temperature(0.7).with_entropy();
@@ -218,10 +214,10 @@ fn other_losses_take_two_visits() {
 
 #[test]
 fn a_refused_call_writes_nothing() {
-    let (tokens, vocab) = (40, 9000);
+    let (tokens, vocab) = visit();
     let data: Vec<f32> = logits(8, tokens, vocab);
     let mut ids = labels(8, &data, vocab);
-    ids[33] = vocab as i64;
+    ids[tokens - 1] = vocab as i64;
     for backend in backends() {
         let loss = Loss::new(sampled(&ids, None, false), several(false)).unwrap();
         let mut placed = Placed::new(&*backend, &data);

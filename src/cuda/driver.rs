@@ -117,6 +117,9 @@ pub struct Device {
     pub capability: (u32, u32),
     /// Streaming multiprocessors.
     pub processors: u32,
+    /// The most bytes of shared memory that a block may ask for; a multiprocessor has 1 KB more, and keeps
+    /// 1 KB for each block.
+    pub shared: u32,
     /// The most blocks of a cluster that it places of the cluster kernels; 1 for no clusters.
     pub cluster: u32,
 }

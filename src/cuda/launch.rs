@@ -23,6 +23,9 @@ const SHARED_STATES: usize = 48 * 1024 / STATE_BYTES;
 /// for its row's first loads or merges its states leaves three that keep memory busy.
 const WARPS: usize = 8;
 
+/// What comes before the states in the shared memory of kernels/token_loss.cu.
+const NEWS_BYTES: usize = 64;
+
 /// Blocks that fill a multiprocessor in stage 1: 256 threads of 64 registers, four times.
 const RESIDENT_BLOCKS: usize = 4;
 
@@ -123,6 +126,47 @@ pub(crate) fn logit_grads(
     LogitGradsShape::Block(shape(rows * parts, 256, 1, 0), parts)
 }
 
+/// Bytes of shared memory for a block where `blocks` of them are to fit a multiprocessor.
+fn share(device: &Device, blocks: usize) -> usize {
+    ((device.shared as usize + 1024) / blocks).saturating_sub(1024)
+}
+
+/// The most that a launch asks for beyond the 48 KB of every block.
+pub(crate) fn most_shared(device: &Device) -> usize {
+    share(device, 2).max(SHARED_STATES * STATE_BYTES)
+}
+
+/// The cluster that has a row on chip: the smallest of which three blocks fit a multiprocessor, else two; for
+/// few rows the largest that leaves each warp a segment. `None` where a block could not load while another
+/// one computes, where there is not a segment for each warp, or where so few rows leave half of the device
+/// idle, which stages that split rows would fill.
+pub(crate) fn token_loss(
+    device: &Device,
+    dtype: DType,
+    tokens: usize,
+    vocab: usize,
+) -> Option<LaunchShape> {
+    let segments = vocab.div_ceil(SEGMENT);
+    let most = (device.cluster as usize).min(segments / WARPS);
+    let room = |cluster: usize| {
+        let mine = segments.div_ceil(cluster * WARPS) * WARPS;
+        let row = mine.saturating_mul(SEGMENT * dtype.size());
+        row.saturating_add(segments * STATE_BYTES + NEWS_BYTES)
+    };
+    let clusters = || [1, 2, 4, 8].into_iter().filter(|&cluster| cluster <= most);
+    let fits = |blocks: usize| clusters().find(|&cluster| room(cluster) <= share(device, blocks));
+    let smallest = fits(3).or_else(|| fits(2))?;
+    let processors = device.processors as usize;
+    let fills =
+        |cluster: &usize| *cluster >= smallest && tokens.saturating_mul(*cluster) >= processors;
+    let cluster = clusters().find(fills).or_else(|| clusters().last())?;
+    if tokens.saturating_mul(2 * cluster) < processors {
+        return None;
+    }
+    let rows = tokens.min(MAX_GRID / cluster);
+    Some(shape(rows * cluster, 32 * WARPS, cluster, room(cluster)))
+}
+
 /// One block: the slot has to be written before the next kernel.
 pub(crate) fn check_tokens() -> LaunchShape {
     shape(1, 1024, 1, 32 * 8)
@@ -170,7 +214,8 @@ mod tests {
 
     fn device(capability: (u32, u32), processors: u32) -> Device {
         let cluster = if capability.0 >= 9 { 8 } else { 1 };
-        Device { ordinal: 0, name: String::new(), capability, processors, cluster }
+        let shared = if capability.0 >= 9 { 227 } else { 163 } << 10;
+        Device { ordinal: 0, name: String::new(), capability, processors, shared, cluster }
     }
 
     fn cluster(shape: LogProbsShape) -> u32 {
@@ -236,6 +281,39 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn rows_on_chip() {
+        let (hopper, ampere) = (device((9, 0), 132), device((8, 0), 108));
+        let cluster = |device: &Device, dtype, tokens, vocab| {
+            let shape = token_loss(device, dtype, tokens, vocab)?;
+            assert!(shape.grid.is_multiple_of(shape.cluster));
+            assert!(2 * (shape.shared + 1024) <= device.shared + 1024);
+            Some(shape.cluster)
+        };
+        use DType::{BF16, F32};
+        for (dtype, tokens, vocab, expected) in [
+            (BF16, 8192, 32_000, Some(1)),
+            (BF16, 8192, 128_256, Some(4)),
+            (BF16, 8192, 262_144, Some(8)),
+            (F32, 8192, 128_256, Some(8)),
+            (F32, 8192, 262_144, None),
+            (BF16, 8192, 8191, Some(1)),
+            (BF16, 8192, 7168, None),
+            (BF16, 16, 128_256, Some(8)),
+            (BF16, 8, 128_256, None),
+            (BF16, usize::MAX, 128_256, Some(4)),
+        ] {
+            assert_eq!(
+                cluster(&hopper, dtype, tokens, vocab),
+                expected,
+                "{dtype} {tokens} {vocab}"
+            );
+        }
+        assert_eq!(cluster(&ampere, BF16, 8192, 32_000), Some(1));
+        assert_eq!(cluster(&ampere, BF16, 8192, 50_257), None);
+        assert_eq!(token_loss(&hopper, BF16, 8192, usize::MAX), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use cudarc::driver::sys::{
 use super::call::{Current, call, checked, describe, find_library, with_config};
 use super::driver::{Device, LaunchShape};
 use super::fatbins::{Kernels, Module};
+use super::launch;
 use crate::error::{Error, Result};
 
 /// Oldest driver that has every function that this crate calls (`cuModuleEnumerateFunctions` came
@@ -73,16 +74,17 @@ impl Loaded {
             return Err(fit.too_old(OLDEST_DRIVER));
         }
         let primary = Primary::retain(handle)?;
+        let shared =
+            attribute(handle, Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
         let device = Device {
             ordinal,
             name: name(handle)?,
             capability,
             processors: attribute(handle, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            shared,
             cluster: 1,
         };
         let pools = attribute(handle, Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? != 0;
-        let shared =
-            attribute(handle, Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
         let mut loaded =
             Self { device, pools, functions: HashMap::new(), modules: Vec::new(), primary };
         // SAFETY: `loaded` holds the context, and outlives `current`.
@@ -96,8 +98,9 @@ impl Loaded {
             }
         }
         if capability.0 >= 9 {
+            let most = launch::most_shared(&loaded.device) as u32;
             let kernels = loaded.functions.iter().filter(|(name, _)| name.contains("_cluster_"));
-            let largest = kernels.map(|(_, function)| largest_cluster(*function));
+            let largest = kernels.map(|(_, function)| largest_cluster(*function, most));
             let largest = largest.collect::<Result<Vec<_>>>()?;
             loaded.device.cluster = largest.into_iter().min().unwrap_or(1);
         }
@@ -310,7 +313,7 @@ fn allow_shared(function: sys::CUfunction, shared: u32) -> Result<()> {
 
 /// Of the most threads that its launch bounds allow, and the most shared memory that launches ask for.
 /// The slice of a device that MIG makes may have room for fewer blocks than a whole one.
-fn largest_cluster(function: sys::CUfunction) -> Result<u32> {
+fn largest_cluster(function: sys::CUfunction, shared: u32) -> Result<u32> {
     // PTX for older devices has no clusters in it, whatever the device.
     let ptx = function_attribute(function, FunctionAttribute::CU_FUNC_ATTRIBUTE_PTX_VERSION)?;
     if ptx < 90 {
@@ -319,8 +322,7 @@ fn largest_cluster(function: sys::CUfunction) -> Result<u32> {
     let kind = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK;
     let threads = function_attribute(function, kind)?.unsigned_abs();
     let fits = |blocks: &u32| {
-        let shape =
-            LaunchShape { grid: *blocks, block: threads, cluster: *blocks, shared: 48 * 1024 };
+        let shape = LaunchShape { grid: *blocks, block: threads, cluster: *blocks, shared };
         let mut clusters: c_int = 0;
         // SAFETY: the function is of a loaded module; the driver writes one number.
         let code = with_config(shape, null_mut(), |config| unsafe {

@@ -4,13 +4,14 @@ use super::context::Context;
 use super::launch::{self, LogProbsShape};
 use super::tokens::{self, Tokens};
 use super::{address, kernel, scale, start};
+use crate::batch::Logits;
 use crate::error::Result;
-use crate::stages::LogProbs;
+use crate::stages::{self, LogProbs, TokenOutputs};
 
 /// Twin of `LogProbsArguments` in the kernel.
 #[repr(C)]
 #[derive(Debug)]
-struct Arguments {
+pub(super) struct Arguments {
     logits: u64,
     stride: i64,
     vocab: i64,
@@ -28,15 +29,15 @@ struct Arguments {
     error: u64,
 }
 
-pub(super) fn log_probs(context: &Context, stage: LogProbs<'_>) -> Result<()> {
-    let LogProbs { logits, tokens, temperature, outputs, scratch, .. } = stage;
-    let (shape, device) = (logits.shape(), context.driver().device());
-    let launch_shape = launch::log_probs(device, shape.tokens, shape.vocab);
-    let states = match launch_shape {
-        LogProbsShape::Part(..) => address(&scratch),
-        _ => 0,
-    };
-    let arguments = Arguments {
+/// What a visit of the rows is asked for; `states` is the address of its scratch, if it has any.
+pub(super) fn arguments(
+    context: &Context,
+    (logits, tokens): (Logits<'_>, stages::Tokens<'_>),
+    (temperature, outputs): (f64, &TokenOutputs<'_>),
+    states: u64,
+) -> Arguments {
+    let shape = logits.shape();
+    Arguments {
         logits: logits.data().address(),
         stride: shape.stride as i64,
         vocab: shape.vocab as i64,
@@ -52,7 +53,18 @@ pub(super) fn log_probs(context: &Context, stage: LogProbs<'_>) -> Result<()> {
         argmax: outputs.argmax.as_ref().map_or(0, address),
         states,
         error: context.slot()[0],
+    }
+}
+
+pub(super) fn log_probs(context: &Context, stage: LogProbs<'_>) -> Result<()> {
+    let LogProbs { logits, tokens, temperature, outputs, scratch, .. } = stage;
+    let (shape, device) = (logits.shape(), context.driver().device());
+    let launch_shape = launch::log_probs(device, shape.tokens, shape.vocab);
+    let states = match launch_shape {
+        LogProbsShape::Part(..) => address(&scratch),
+        _ => 0,
     };
+    let arguments = arguments(context, (logits, tokens), (temperature, &outputs), states);
     tokens::check(context, arguments.tokens, shape.vocab)?;
     // Both come from the same sums, so that one more kernel serves either.
     let moments = outputs.entropy.is_some() || outputs.log_sum_squares.is_some();

@@ -15,6 +15,7 @@ mod memory;
 mod objective;
 mod ranking;
 mod sequence_sums;
+mod token_loss;
 mod token_objective;
 mod tokens;
 
@@ -31,9 +32,10 @@ use crate::backend::{Backend, sealed};
 use crate::element::DType;
 use crate::error::Result;
 use crate::memory::{Buffer, Place, Slice, SliceMut};
+use crate::placed::PlacedTerm;
 use crate::stages::{
-    BackendId, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenObjective,
-    UnitScale,
+    BackendId, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenLoss,
+    TokenObjective, UnitScale,
 };
 use context::Context;
 #[doc(hidden)]
@@ -263,6 +265,16 @@ impl Backend for Cuda {
         let _turn = self.context.turn();
         logit_grads::logit_grads(&self.context, stage)
     }
+
+    fn token_loss_scratch(&self, tokens: usize, vocab: usize, terms: &[PlacedTerm]) -> usize {
+        let composed = TokenLoss::composed_scratch(self, [tokens, vocab], terms);
+        composed.max(token_loss::scratch(tokens, terms.len()))
+    }
+
+    fn token_loss(&self, stage: TokenLoss<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        token_loss::token_loss(self, stage)
+    }
 }
 
 /// Enqueues a kernel that takes one struct, and a number of parts where it has one.
@@ -293,11 +305,11 @@ fn address(buffer: &SliceMut<'_>) -> u64 {
 }
 
 /// The upstream gradient of all units and the address of each unit's own: one of them, or none.
-fn upstream<G>(grads: Option<&(G, UnitScale<'_>)>) -> (f64, u64) {
-    match grads {
+fn upstream(scale: Option<UnitScale<'_>>) -> (f64, u64) {
+    match scale {
         None => (0.0, 0),
-        Some((_, UnitScale::Reduced(upstream))) => (*upstream, 0),
-        Some((_, UnitScale::Given(upstream))) => (0.0, upstream.address()),
+        Some(UnitScale::Reduced(upstream)) => (upstream, 0),
+        Some(UnitScale::Given(upstream)) => (0.0, upstream.address()),
     }
 }
 

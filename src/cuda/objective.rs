@@ -114,6 +114,11 @@ impl Compiled {
         texts.contains(&text).then_some(Self { kernel, parameters })
     }
 
+    /// The parameters, in the order of the kernel's struct.
+    pub fn parameters(self) -> Vec<f64> {
+        self.parameters
+    }
+
     /// # Safety
     /// As for [`start`](super::start), the kernel being that of a unit of the arguments' kind.
     pub unsafe fn start<A>(
@@ -198,7 +203,7 @@ fn reduce(context: &Context, stage: &Objective<'_>, tables: &Tables) -> Result<(
     let (term, outputs) = (stage.term.term(), &stage.outputs);
     let units = term.units();
     let grads = outputs.grads.as_ref();
-    let (upstream, unit_upstream) = upstream(grads);
+    let (upstream, unit_upstream) = upstream(grads.map(|(_, scale)| *scale));
     let arguments = ReduceArguments {
         losses: address(&outputs.losses),
         unit_grads: address(&stage.scratch),

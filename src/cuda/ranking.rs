@@ -51,7 +51,7 @@ pub(super) fn ranking(context: &Context, stage: Ranking<'_>) -> Result<()> {
         part.map(Slice::address)
     };
     let grads = stage.outputs.grads.as_ref();
-    let (all, group_upstream) = upstream(grads);
+    let (all, group_upstream) = upstream(grads.map(|(_, scale)| *scale));
     let or_null = |values: Option<Slice<'_>>| values.map_or(0, Slice::address);
     let arguments = Arguments {
         members: tables.members.slice().address(),

@@ -10,22 +10,48 @@ use crate::error::Result;
 use crate::memory::Slice;
 use crate::objectives::Reduction;
 use crate::placed::Tables;
+use crate::resolved::Resolved;
 use crate::stages::{TokenAdvantages, TokenInputs, TokenObjective, TokenUnits, UnitScale};
 
-/// Twin of `Floats` in the kernel.
+/// Twin of `Floats` in kernels/include/token_terms.cuh.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-struct Floats {
+pub(super) struct Floats {
     values: u64,
     is_double: i64,
 }
 
 impl Floats {
-    fn of(values: Option<Slice<'_>>) -> Self {
+    pub fn of(values: Option<Slice<'_>>) -> Self {
         values.map_or(Self::default(), |values| Self {
             values: values.address(),
             is_double: i64::from(values.dtype() == DType::F64),
         })
+    }
+}
+
+/// Twin of `UnitScale` in kernels/include/token_terms.cuh.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scale {
+    divisor: f64,
+    scale: f64,
+    upstream: u64,
+}
+
+impl Scale {
+    /// Of a term over tokens; without a scale for no gradient.
+    pub fn of(term: &Resolved, scale: Option<UnitScale<'_>>) -> Self {
+        let (all, upstream) = upstream(scale);
+        Self {
+            divisor: match term.reduction() {
+                Reduction::Mean | Reduction::TokenMean => 0.0,
+                Reduction::SequenceMean => -1.0,
+                _ => term.divisor(0.0),
+            },
+            scale: all * term.weight(),
+            upstream,
+        }
     }
 }
 
@@ -49,9 +75,7 @@ struct Arguments {
     losses: u64,
     grads: u64,
     entropy_grads: u64,
-    divisor: f64,
-    scale: f64,
-    unit_upstream: u64,
+    scale: Scale,
     error: u64,
 }
 
@@ -84,7 +108,6 @@ fn run(
     };
     let used = term.inputs_used();
     let grads = stage.outputs.grads.as_ref();
-    let (all, unit_upstream) = upstream(grads);
     let arguments = Arguments {
         members: tables.members.slice().address(),
         units: term.units() as i64,
@@ -102,13 +125,7 @@ fn run(
         losses: address(&stage.outputs.losses),
         grads: grads.map_or(0, |(grads, _)| address(&grads.log_probs)),
         entropy_grads: grads.and_then(|(grads, _)| grads.entropy.as_ref()).map_or(0, address),
-        divisor: match term.reduction() {
-            Reduction::Mean | Reduction::TokenMean => 0.0,
-            Reduction::SequenceMean => -1.0,
-            _ => term.divisor(0.0),
-        },
-        scale: all * term.weight(),
-        unit_upstream,
+        scale: Scale::of(term, grads.map(|(_, scale)| *scale)),
         error: context.slot()[0],
     };
     let shape = launch::token_objective(term.units());

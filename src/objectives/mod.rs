@@ -120,7 +120,9 @@ list! {
 }
 
 /// CUDA C++ of every objective of the list, for `kernels/objective.cu` to compile: a struct and its
-/// `evaluate` each, then a line `OBJECTIVE(name, unit, per-response)`.
+/// `evaluate` each, then a line `OBJECTIVE(name, unit, per-response)`, or `TOKEN_OBJECTIVE(name)` for one
+/// on tokens; and a macro `TOKEN_OBJECTIVES` of all those, each with its place in
+/// [`cuda_token_objectives`].
 #[doc(hidden)]
 pub fn cuda_source() -> String {
     let mut types = std::collections::BTreeMap::new();
@@ -134,5 +136,19 @@ pub fn cuda_source() -> String {
             types.insert(name, format!("{body}\n{entry}\n"));
         }
     }
-    types.into_values().collect::<Vec<_>>().join("\n")
+    let names = cuda_token_objectives().into_iter().enumerate();
+    let places: String = names.map(|(place, name)| format!(" X({place}, {name})")).collect();
+    let types = types.into_values().collect::<Vec<_>>().join("\n");
+    format!("{types}\n#define TOKEN_OBJECTIVES(X){places}\n")
+}
+
+/// The names of the objectives on tokens that are compiled into one kernel.
+#[doc(hidden)]
+pub fn cuda_token_objectives() -> Vec<&'static str> {
+    let on_tokens = |objective: &AnyObjective| objective.responses().len() == 3;
+    let list = objectives().into_iter().filter(on_tokens);
+    let mut names: Vec<_> =
+        list.filter(|objective| objective.source().is_some()).map(|o| o.name()).collect();
+    names.dedup();
+    names
 }

@@ -14,7 +14,8 @@ pub const SHARED: u32 = 8192;
 pub fn device(major: u32, minor: u32) -> Device {
     let name = "emulated".to_owned();
     let cluster = if major >= 9 { 8 } else { 1 };
-    Device { ordinal: 0, name, capability: (major, minor), processors: 4, cluster }
+    let shared = 99 << 10;
+    Device { ordinal: 0, name, capability: (major, minor), processors: 4, shared, cluster }
 }
 
 pub fn emulator(schedule: Schedule) -> Arc<Emulator> {

@@ -26,7 +26,8 @@ pub fn emulators() -> Vec<Emulator> {
         [((9, 0), 132), ((8, 0), 108), ((9, 0), 1)].map(|(capability, processors)| {
             let name = format!("emulated sm_{}{}, {processors}", capability.0, capability.1);
             let cluster = if capability >= (9, 0) { 8 } else { 1 };
-            Device { ordinal: 0, name, capability, processors, cluster }
+            let shared = if capability >= (9, 0) { 227 } else { 163 } << 10;
+            Device { ordinal: 0, name, capability, processors, shared, cluster }
         });
     if mode() != Mode::Race {
         return [hopper, ampere, single].map(|d| Emulator::new(d).with_workers(2)).into();
@@ -80,6 +81,16 @@ pub fn many(vocab: usize) -> usize {
         (Mode::Fast, _) => 29,
         _ => 11,
     }
+}
+
+/// Rows and their columns. The device of one processor holds all but the first on chip, in one block or in
+/// clusters of 4; that of 132 the last, of which few rows fill half of it.
+pub fn visits() -> &'static [(usize, usize)] {
+    or(&[(3, 4099), (3, 8192), (3, 9001), (17, 33_000)], &[(2, 9001), (2, 33_000)])
+}
+
+pub fn visit() -> (usize, usize) {
+    (3, 8200)
 }
 
 /// Memory of the host is memory of the emulator, so these zeros are pages that nobody has touched. The
