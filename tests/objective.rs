@@ -35,9 +35,9 @@ fn has_posterior(objective: &AnyObjective) -> bool {
     objective.name().starts_with("Lcpo")
 }
 
-/// Whose ratio is a constant for the gradient: see `token_objective::cispo`.
+/// Whose ratio is a constant for the gradient: see `token_objective::constant_ratios`.
 fn has_constant_ratio(objective: &AnyObjective) -> bool {
-    objective.name() == "Cispo"
+    ["Cispo", "Vespo"].contains(&objective.name())
 }
 
 #[test]

@@ -113,6 +113,7 @@ list! {
     sppo: Sppo;
     sppo_hard: SppoHard;
     trust_region: TrustRegion;
+    vespo: Vespo;
 }
 
 /// CUDA C++ of every objective of the list, for `kernels/objective.cu` to compile: a struct and its
