@@ -112,8 +112,7 @@ pub enum Error {
         /// The backend that it was made for.
         got: &'static str,
     },
-    /// Another thread took an error of this backend while a forward call ran; it may have been this
-    /// call's.
+    /// Another thread took an error of this backend during a forward call; it may be this call's.
     #[error(
         "forward: expected a backend of this thread's own, got one whose error another thread took"
     )]
@@ -190,13 +189,15 @@ pub enum Error {
         /// The value that marks ignored tokens.
         ignore: i64,
     },
-    /// A token weight that is not a number to multiply with.
-    #[error("weight of token {token}: expected a finite number, got {got}")]
-    TokenWeight {
+    /// A number given for a token that is NaN or infinite.
+    #[error("{input} of token {token}: expected a finite number, got {got}")]
+    TokenInput {
+        /// `weight` or `entropy`.
+        input: &'static str,
         /// The first such token.
         token: usize,
-        /// Its weight.
-        got: f32,
+        /// The number found.
+        got: f64,
     },
     /// A pair that names a sequence beyond the pack.
     #[error("{role} of pair {pair}: expected a sequence below {sequences}, got {got}")]

@@ -1,6 +1,6 @@
 //! What the statistics refuse: an error that names both sides, and never a panic.
 
-use prefuse::batch::{Labels, Packing, Pairs, Weights};
+use prefuse::batch::{Advantages, Labels, Packing, Pairs, Weights};
 use prefuse::statistics::*;
 
 use crate::common::refused;
@@ -336,4 +336,47 @@ fn tokens() {
         NextQuill { high: 1e300, threshold: -1.0, ..quill }.weights(&three, &three, &labels, None),
         "weight of token 0: expected a finite number, got inf",
     );
+}
+
+#[test]
+fn masked_advantages() {
+    let (labels, packing) = (Labels::new(&[0, 0, -100]), Packing::new(&[0, 2, 3]).unwrap());
+    let shorter = Packing::new(&[0, 1, 2]).unwrap();
+    let advantages = Advantages::per_sequence(&[1.0, -1.0]).unwrap();
+    let entropy = |advantages: &Advantages<'_>, entropies: &[f64], share, packing| {
+        mask_low_entropy(advantages, entropies, share, &labels, None, packing)
+    };
+    refused(
+        entropy(&advantages, &[1.0; 3], 1.5, &packing),
+        "share: expected a number from 0 to 1, got 1.5",
+    );
+    refused(entropy(&advantages, &[1.0; 2], 0.2, &packing), "entropies: expected length 3, got 2");
+    refused(
+        entropy(&advantages, &[1.0, NAN, NAN], 0.2, &packing),
+        "entropy of token 1: expected a finite number, got NaN",
+    );
+    assert!(entropy(&advantages, &[1.0, 0.0, NAN], 0.2, &packing).is_ok());
+    refused(
+        entropy(&advantages, &[1.0; 3], 0.2, &shorter),
+        "cu_seqlens: expected to end at the number of tokens 3, got 2",
+    );
+    let three = Advantages::per_sequence(&[1.0; 3]).unwrap();
+    refused(entropy(&three, &[1.0; 3], 0.2, &packing), "advantages: expected length 2, got 3");
+    let two = Advantages::per_token(&[1.0; 2]);
+    refused(entropy(&two, &[1.0; 3], 0.2, &packing), "advantages: expected length 3, got 2");
+    let off_policy = |policy: &[f64], old: &[f64], threshold| {
+        mask_off_policy(&advantages, policy, old, threshold, &labels, None, &packing)
+    };
+    let values = [-1.0; 3];
+    refused(
+        off_policy(&values, &values, -0.5),
+        "threshold: expected a number from 0 to 1e30, got -0.5",
+    );
+    refused(off_policy(&values[..2], &values, 0.5), "policy log-probs: expected length 3, got 2");
+    refused(off_policy(&values, &values[..1], 0.5), "old log-probs: expected length 3, got 1");
+    refused(
+        off_policy(&values, &[-1.0, NAN, -1.0], 0.5),
+        "mean log-ratio of sequence 0: expected a number, got NaN",
+    );
+    assert!(off_policy(&values, &[-1.0, f64::INFINITY, NAN], 0.5).is_ok());
 }

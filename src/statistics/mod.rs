@@ -17,6 +17,7 @@
 //! | LD-DPO, TGDPO / SAIL, Nash-MD | [`ld_dpo_weights`], [`TgDpo`], [`nash_md_weights`] | [`Batch::with_weights`](crate::batch::Batch::with_weights) |
 //! | NextQuill | [`NextQuill`] | [`Batch::with_weights`](crate::batch::Batch::with_weights), [`Reduction::Divisor`](crate::objectives::Reduction::Divisor) |
 //! | CRM, MPO | [`keep_largest`], [`easy_pairs`] | [`Term::with_pairs`](crate::Term::with_pairs) |
+//! | policy gradients | [`mask_low_entropy`], [`mask_off_policy`] | [`Batch::with_advantages`](crate::batch::Batch::with_advantages) |
 //! | AlignXplore | [`probability_sums`], [`align_xplore_rewards`] | rewards of a policy gradient |
 //! | ORPO | [`log_odds`], [`log_odds_ratios`] | logs |
 //! | DPORM, MORE | [`accuracy`], [`expected_calibration_error`] | logs |
@@ -36,6 +37,7 @@ mod aot;
 mod bco;
 mod calibration;
 mod cream;
+mod entropy_quantile;
 mod infi_fpo;
 mod irepo;
 mod kto;
@@ -43,6 +45,7 @@ mod ld_dpo;
 mod mm_dpo;
 mod nash_md;
 mod next_quill;
+mod off_policy;
 mod orpo;
 mod re_po;
 mod selection;
@@ -57,6 +60,7 @@ pub use aot::{aot_reference, aot_unpaired};
 pub use bco::Moments;
 pub use calibration::{accuracy, expected_calibration_error};
 pub use cream::{consistency, kendall_tau};
+pub use entropy_quantile::mask_low_entropy;
 pub use infi_fpo::{Fusion, fuse_references};
 pub use irepo::{preference_log_odds, strength_log_odds};
 pub use kto::{EmptySequences, kto_baseline, kto_log_ratios};
@@ -64,6 +68,7 @@ pub use ld_dpo::ld_dpo_weights;
 pub use mm_dpo::mm_dpo_beta_factors;
 pub use nash_md::nash_md_weights;
 pub use next_quill::NextQuill;
+pub use off_policy::mask_off_policy;
 pub use orpo::{log_odds, log_odds_ratios};
 pub use re_po::{Reliability, posteriors};
 pub use selection::{easy_pairs, keep_largest};

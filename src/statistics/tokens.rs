@@ -52,6 +52,21 @@ impl<'a> Tokens<'a> {
         same_length(what, self.len(), log_probs.len())
     }
 
+    /// # Errors
+    /// Another length, or a number of a token that counts that is NaN or infinite.
+    pub fn check_finite<T: Element>(
+        &self,
+        [input, plural]: [&'static str; 2],
+        numbers: &[T],
+    ) -> Result<()> {
+        self.check(plural, numbers)?;
+        let number = |token: usize| numbers[token].to_f64();
+        match self.counted(0..self.len()).find(|&token| !number(token).is_finite()) {
+            None => Ok(()),
+            Some(token) => Err(Error::TokenInput { input, token, got: number(token) }),
+        }
+    }
+
     /// The token's weight, 1 where there are none; nothing for a token that does not count.
     fn weight(&self, token: usize) -> Option<f64> {
         let weight = self.weights.map_or(1.0, |weights| f64::from(weights[token]));
