@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 #[cfg(feature = "cuda")]
 use crate::objectives::AnyObjective;
 use crate::objectives::{
-    AnyEvaluation, Given, Inputs, MAX_RESPONSES, Ranking, Reduction, Response,
+    AnyEvaluation, Evaluation, Given, Inputs, MAX_RESPONSES, Ranking, Reduction, Response, Token,
 };
 use crate::term::{Compared, Layout, Term};
 
@@ -168,6 +168,13 @@ impl Resolved {
             Compared::Groups(_) => AnyEvaluation::default(),
         };
         (evaluation, weight)
+    }
+
+    /// What the objective says about tokens, into as many places.
+    pub(crate) fn evaluate_tokens(&self, tokens: &[Token], to: &mut [Evaluation<Token>]) {
+        if let Compared::Units(objective) = &self.term.objective {
+            objective.evaluate_tokens(tokens, to);
+        }
     }
 
     pub(crate) fn name(&self) -> &'static str {

@@ -1,14 +1,14 @@
 //! Objectives from outside of the crate, by macro and by hand, on every backend.
 
-use prefuse::batch::{Batch, Labels, Packing, Pairs, ReferenceLogProbs};
+use prefuse::batch::{Advantages, Batch, Labels, Packing, Pairs, ReferenceLogProbs};
 use prefuse::objectives::{
-    AnyObjective, Evaluation, Inputs, Objective, Pair, ParameterError, PerPair, PerSequence,
-    Sequence,
+    AnyObjective, Evaluation, Given, Importance, Inputs, KlPenalty, MAX_RESPONSES, Objective, Pair,
+    ParameterError, PerPair, PerSequence, PerToken, PpoClip, Response, Sequence, Token, Unit,
 };
 use prefuse::{Element, Loss, Reference, Sequences, Term, Upstream};
 
 use crate::backends::backends;
-use crate::common::{forward, gradient, logits};
+use crate::common::{exact, forward, gradient, labels, logits};
 use crate::each_dtype;
 use crate::objective::compare_stages;
 
@@ -130,4 +130,76 @@ fn in_a_loss() {
     for backend in backends() {
         each_dtype!(&*backend, body);
     }
+}
+
+/// A token under another name.
+#[derive(Clone, Copy, Debug)]
+struct OwnToken(Token);
+
+impl Unit for OwnToken {
+    type PerResponse = PerToken;
+    const NAMES: [&'static str; 2] = ["OwnToken", "PerToken"];
+    const RESPONSES: &'static [&'static str] = Token::RESPONSES;
+
+    fn new_unit(responses: &[Response; MAX_RESPONSES], given: Given) -> Self {
+        Self(Token::new_unit(responses, given))
+    }
+
+    fn spread(of: PerToken) -> [f64; MAX_RESPONSES] {
+        Token::spread(of)
+    }
+}
+
+#[derive(Debug)]
+struct OnOwnToken<O>(O);
+
+impl<O: Objective<Token>> Objective<OwnToken> for OnOwnToken<O> {
+    fn name(&self) -> &'static str {
+        "OnOwnToken"
+    }
+
+    fn parameters(&self) -> Vec<(&'static str, f64)> {
+        self.0.parameters()
+    }
+
+    fn check(&self) -> Result<(), ParameterError> {
+        self.0.check()
+    }
+
+    fn inputs(&self) -> Inputs {
+        self.0.inputs()
+    }
+
+    fn evaluate(&self, unit: &OwnToken) -> Evaluation<OwnToken> {
+        let Evaluation { loss, grad, reward } = self.0.evaluate(&unit.0);
+        Evaluation { loss, grad, reward }
+    }
+}
+
+/// Units of another type than the crate's go another way to the same numbers.
+#[test]
+fn units_of_ones_own_over_tokens() {
+    let (tokens, vocab) = (80, 5);
+    let data: Vec<f64> = exact(&logits::<f32>(3, tokens, vocab));
+    let ids = labels(3, &data, vocab);
+    let values = |shift: f64| (0..tokens).map(|t| -1.6 + shift * (t as f64).sin()).collect();
+    let (old, reference): (Vec<f64>, Vec<f64>) = (values(0.3), values(-0.5));
+    let run = |objective: AnyObjective| {
+        let batch = Batch::new(Labels::new(&ids[..]), Packing::new(&[0, 70, 80]).unwrap())
+            .and_then(|batch| batch.with_old(ReferenceLogProbs::per_token(&old)))
+            .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&reference)))
+            .unwrap();
+        let batch = match objective.inputs().advantage {
+            true => batch.with_advantages(Advantages::per_sequence(&[1.5, -0.5]).unwrap()),
+            false => Ok(batch),
+        };
+        let loss = Loss::new(batch.unwrap(), [Term::new(objective)]).unwrap();
+        let result = forward(&loss, &Reference::new(), &data);
+        let grads = gradient(&loss, &Reference::new(), &result, &data, Upstream::Loss(1.0));
+        (result.terms()[0].losses.clone(), grads)
+    };
+    let kl = KlPenalty::new().with_importance(Importance::Sequence);
+    assert_eq!(run(AnyObjective::new(OnOwnToken(kl))), run(AnyObjective::new(kl)));
+    let clip = PpoClip::new(0.2, 0.2);
+    assert_eq!(run(AnyObjective::new(OnOwnToken(clip))), run(AnyObjective::new(clip)));
 }

@@ -1,10 +1,11 @@
 //! An objective whose unit is known at run time.
 
+use std::any::Any;
 use std::sync::Arc;
 
-use super::objective::{Inputs, Objective, Source};
+use super::objective::{Evaluation, Inputs, Objective, Source};
 use super::parameter::{Description, ParameterError};
-use super::units::{Given, MAX_RESPONSES, Response, Unit};
+use super::units::{Given, MAX_RESPONSES, PerToken, Response, Token, Unit};
 
 /// Any [`Objective`], on whatever unit. Copies share it.
 #[derive(Clone, Debug)]
@@ -68,6 +69,11 @@ impl AnyObjective {
         self.0.evaluate(responses, given)
     }
 
+    /// Loss and gradient of each of these tokens, into as many places.
+    pub(crate) fn evaluate_tokens(&self, tokens: &[Token], to: &mut [Evaluation<Token>]) {
+        self.0.evaluate_tokens(tokens, to);
+    }
+
     /// Where an objective on tokens clips the terms of a sequence's log-ratio.
     pub fn log_ratio_bound(&self) -> f64 {
         self.0.log_ratio_bound()
@@ -97,6 +103,7 @@ trait OnResponses: std::fmt::Debug + Send + Sync {
     fn check(&self) -> Result<(), ParameterError>;
     fn inputs(&self) -> Inputs;
     fn evaluate(&self, responses: &[Response; MAX_RESPONSES], given: Given) -> AnyEvaluation;
+    fn evaluate_tokens(&self, tokens: &[Token], to: &mut [Evaluation<Token>]);
     fn log_ratio_bound(&self) -> f64;
     fn source(&self) -> Option<Source>;
     fn cuda(&self) -> Option<String>;
@@ -138,6 +145,21 @@ impl<U: Unit> OnResponses for On<U> {
             loss: evaluation.loss,
             grads: U::spread(evaluation.grad),
             rewards: U::spread(evaluation.reward),
+        }
+    }
+
+    fn evaluate_tokens(&self, tokens: &[Token], to: &mut [Evaluation<Token>]) {
+        let objective: &dyn Any = &self.0;
+        if let Some(objective) = objective.downcast_ref::<Arc<dyn Objective<Token>>>() {
+            return objective.evaluate_all(tokens, to);
+        }
+        // A unit type of the caller's, of three responses.
+        for (token, to) in tokens.iter().zip(to) {
+            let AnyEvaluation { loss, grads, .. } =
+                self.evaluate(&token.responses(), Given::NEUTRAL);
+            let [policy, sequence, entropy, _] = grads;
+            let grad = PerToken { policy, sequence, entropy };
+            *to = Evaluation { loss, grad, reward: PerToken::default() };
         }
     }
 

@@ -1,7 +1,7 @@
 //! What an objective is, and the macro that writes one for Rust and for CUDA at once.
 
 use super::parameter::{Description, ParameterError, ParameterKind};
-use super::units::Unit;
+use super::units::{PerToken, Token, Unit};
 
 /// A loss on one unit, with its derivative by the policy log-prob sum of each response.
 ///
@@ -27,6 +27,13 @@ pub trait Objective<U: Unit>: std::fmt::Debug + Send + Sync {
 
     /// Loss, gradient and rewards of one unit.
     fn evaluate(&self, unit: &U) -> Evaluation<U>;
+
+    /// The same of each of these units, into as many places: one call for the many tokens of a sequence.
+    fn evaluate_all(&self, units: &[U], evaluations: &mut [Evaluation<U>]) {
+        for (unit, evaluation) in units.iter().zip(evaluations) {
+            *evaluation = self.evaluate(unit);
+        }
+    }
 
     /// Of an objective on tokens: where the terms of
     /// [`sequence_log_ratio`](crate::objectives::Token::sequence_log_ratio) are clipped.
@@ -54,6 +61,14 @@ pub struct Evaluation<U: Unit> {
     pub grad: U::PerResponse,
     /// The implicit reward that trainers log, for each response.
     pub reward: U::PerResponse,
+}
+
+impl Evaluation<Token> {
+    /// No loss.
+    pub(crate) const ZERO: Self = {
+        let zero = PerToken { policy: 0.0, sequence: 0.0, entropy: 0.0 };
+        Self { loss: 0.0, grad: zero, reward: zero }
+    };
 }
 
 /// The optional inputs of a unit; true where an objective uses one.
