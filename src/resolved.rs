@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 #[cfg(feature = "cuda")]
 use crate::objectives::AnyObjective;
 use crate::objectives::{
-    AnyEvaluation, Evaluation, Given, Inputs, MAX_RESPONSES, Ranking, Reduction, Response, Token,
+    AnyEvaluation, Clipped, Evaluation, Given, Inputs, MAX_RESPONSES, Ranking, Reduction, Response,
+    Token,
 };
 use crate::term::{Compared, Layout, Term};
 
@@ -174,6 +175,14 @@ impl Resolved {
     pub(crate) fn evaluate_tokens(&self, tokens: &[Token], to: &mut [Evaluation<Token>]) {
         if let Compared::Units(objective) = &self.term.objective {
             objective.evaluate_tokens(tokens, to);
+        }
+    }
+
+    /// Which sides of its clip hold at a token, of an objective that has one.
+    pub(crate) fn clipped(&self, token: &Token) -> Option<Clipped> {
+        match &self.term.objective {
+            Compared::Units(objective) => objective.clipped(&token.responses()),
+            Compared::Groups(_) => None,
         }
     }
 

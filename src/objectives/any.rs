@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::objective::{Evaluation, Inputs, Objective, Source};
+use super::objective::{Clipped, Evaluation, Inputs, Objective, Source};
 use super::parameter::{Description, ParameterError};
 use super::units::{Given, MAX_RESPONSES, PerToken, Response, Token, Unit};
 
@@ -74,6 +74,11 @@ impl AnyObjective {
         self.0.evaluate_tokens(tokens, to);
     }
 
+    /// Which sides of its clip hold at a unit of these responses, if it has one.
+    pub(crate) fn clipped(&self, responses: &[Response; MAX_RESPONSES]) -> Option<Clipped> {
+        self.0.clipped(responses)
+    }
+
     /// Where an objective on tokens clips the terms of a sequence's log-ratio.
     pub fn log_ratio_bound(&self) -> f64 {
         self.0.log_ratio_bound()
@@ -104,6 +109,7 @@ trait OnResponses: std::fmt::Debug + Send + Sync {
     fn inputs(&self) -> Inputs;
     fn evaluate(&self, responses: &[Response; MAX_RESPONSES], given: Given) -> AnyEvaluation;
     fn evaluate_tokens(&self, tokens: &[Token], to: &mut [Evaluation<Token>]);
+    fn clipped(&self, responses: &[Response; MAX_RESPONSES]) -> Option<Clipped>;
     fn log_ratio_bound(&self) -> f64;
     fn source(&self) -> Option<Source>;
     fn cuda(&self) -> Option<String>;
@@ -161,6 +167,10 @@ impl<U: Unit> OnResponses for On<U> {
             let grad = PerToken { policy, sequence, entropy };
             *to = Evaluation { loss, grad, reward: PerToken::default() };
         }
+    }
+
+    fn clipped(&self, responses: &[Response; MAX_RESPONSES]) -> Option<Clipped> {
+        self.0.clipped(&U::new_unit(responses, Given::NEUTRAL))
     }
 
     fn log_ratio_bound(&self) -> f64 {

@@ -41,6 +41,11 @@ pub trait Objective<U: Unit>: std::fmt::Debug + Send + Sync {
         f64::INFINITY
     }
 
+    /// Of an objective on tokens that clips a ratio: which sides of the clip hold at this token.
+    fn clipped(&self, _unit: &U) -> Option<Clipped> {
+        None
+    }
+
     /// The text of [`evaluate`](Self::evaluate), if it is also CUDA C++.
     fn source(&self) -> Option<Source> {
         None
@@ -50,6 +55,17 @@ pub trait Objective<U: Unit>: std::fmt::Debug + Send + Sync {
     fn description(&self) -> Option<Description> {
         None
     }
+}
+
+/// Which sides of a clip hold at a token, as trainers count them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clipped {
+    /// The ratio is below its range, and the advantage negative.
+    pub low: bool,
+    /// The ratio is above its range, and the advantage positive.
+    pub high: bool,
+    /// The advantage is negative, and the dual clip is its loss.
+    pub dual: bool,
 }
 
 /// What an objective says about one unit.
@@ -160,7 +176,8 @@ impl Source {
 /// optional input that the body reads has to stand in `uses`, with ` if ` and a condition on the
 /// parameters where it is not always read: others are checked to be neutral, and an undeclared
 /// reference, score or sequence is NaN. An objective on tokens may say `clips log_ratio at parameter`
-/// (see [`Token`](crate::objectives::Token)). `examples` may be left out; the list of this crate's
+/// (see [`Token`](crate::objectives::Token)), and which sides of its clip hold, for logs, in a function
+/// `clipped` that is Rust alone. `examples` may be left out; the list of this crate's
 /// objectives takes them, and the tests iterate over that.
 ///
 /// ```
@@ -204,6 +221,9 @@ macro_rules! objective {
         fn evaluate($this:ident, $unit:ident: $Unit:ident) -> ($loss:ident, $grad:ident, $reward:ident) {
             $($body:tt)*
         }
+        $(fn clipped($clip:ident, $token:ident) -> ($low:ident, $high:ident, $dual:ident) {
+            $($clipped:tt)*
+        })?
     ) => {
         $(#[doc = $doc])*
         #[derive(Clone, Copy, Debug, PartialEq)]
@@ -312,6 +332,19 @@ macro_rules! objective {
                 $($body)*
                 $crate::objectives::Evaluation { loss: $loss, grad: $grad, reward: $reward }
             }
+
+            $(
+                #[allow(unused_parens, unused_imports, unused_assignments, unused_mut)]
+                fn clipped(
+                    &$clip,
+                    $token: &$crate::objectives::$Unit,
+                ) -> Option<$crate::objectives::Clipped> {
+                    use $crate::objectives::scalar::*;
+                    let [mut $low, mut $high, mut $dual] = [false; 3];
+                    $($clipped)*
+                    Some($crate::objectives::Clipped { low: $low, high: $high, dual: $dual })
+                }
+            )?
 
             fn source(&self) -> Option<$crate::objectives::Source> {
                 Some($crate::objectives::Source {
