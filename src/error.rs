@@ -105,8 +105,7 @@ pub enum Error {
         /// The backend that it was made for.
         got: &'static str,
     },
-    /// Another thread took an error of this backend while a forward call ran; it may have been this
-    /// call's.
+    /// Another thread took an error of this backend during a forward call; it may be this call's.
     #[error(
         "forward: expected a backend of this thread's own, got one whose error another thread took"
     )]
@@ -185,15 +184,13 @@ pub enum Error {
         /// The value that marks ignored tokens.
         ignore: i64,
     },
-    /// A number given for a token, outside its domain.
-    #[error("{input} of token {token}: expected {expected}, got {got}")]
+    /// A number given for a token that is NaN or infinite.
+    #[error("{input} of token {token}: expected a finite number, got {got}")]
     TokenInput {
-        /// Which number.
+        /// `weight` or `entropy`.
         input: &'static str,
         /// The first such token.
         token: usize,
-        /// The domain.
-        expected: &'static str,
         /// The number found.
         got: f64,
     },

@@ -10,9 +10,8 @@ use crate::error::{Error, Result};
 use crate::evaluated::{Evaluated, Scales, TokenSide, Upstream};
 use crate::forward::{Forward, TokenFacts};
 use crate::memory::{Buffer, Slice};
-use crate::objectives::FINITE;
 use crate::placed::{PlacedPacking, PlacedTerm};
-use crate::resolved::{Resolved, check_inputs};
+use crate::resolved::{Resolved, check_advantages, resolve};
 use crate::stages::{
     MaskedRows, SampledTokens, SequenceSums, Target, TokenAdvantages, TokenGrads, TokenInputs,
     TokenLoss, TokenLossOutputs, TokenObjectiveGrads, TokenUpstream, Tokens, TotalsMut, UnitScale,
@@ -20,6 +19,7 @@ use crate::stages::{
 };
 use crate::term::Term;
 use crate::token_log_probs::{RowOptions, TokenCopies, TokenLogProbs};
+use crate::token_metrics::TokenMetrics;
 
 /// A loss of weighted terms over one batch, from logits to the gradient by the logits.
 ///
@@ -343,6 +343,40 @@ impl<'a> Loss<'a> {
         forward.tokens.run_logit_grads(backend, target, tokens, upstream, masked)
     }
 
+    /// What trainers of policy gradients log, if there are terms over tokens. The host computes it when
+    /// asked, from O(tokens) numbers; on a device it waits for them.
+    ///
+    /// ```
+    /// use prefuse::batch::{Advantages, Batch, Labels, Logits, Packing, ReferenceLogProbs};
+    /// use prefuse::objectives::PpoClip;
+    /// use prefuse::{Cpu, Loss, RowOptions, Sequences, Term};
+    ///
+    /// let batch = Batch::new(Labels::new(&[1, 0, 2]), Packing::new(&[0, 2, 3])?)?
+    ///     .with_old(ReferenceLogProbs::per_token(&[-1.5, -1.0, -2.0]))?
+    ///     .with_advantages(Advantages::per_sequence(&[1.0, -1.0])?)?;
+    /// let loss = Loss::new(batch, [Term::tokens(PpoClip::new(0.2, 0.28), Sequences::All)])?
+    ///     .with_rows(RowOptions::default().with_entropy());
+    /// let logits = [0.1_f32, 0.7, 0.2, 0.9, 0.3, 0.0, 0.5, 0.1, 0.8]; // log-probs -0.8, -0.7, -0.8
+    /// let forward = loss.forward(&Cpu::new(), Logits::new(&logits, 3, 3)?)?;
+    /// let metrics = loss.token_metrics(&forward)?.unwrap();
+    /// let clip = metrics.clip.unwrap();
+    /// // The ratios of sequence 0 are above 1.28; sequence 1 is not clipped, its advantage is negative.
+    /// assert_eq!((clip.high.token_mean, clip.low.token_mean), (2.0 / 3.0, 0.0));
+    /// assert_eq!((clip.high.sequence_min, clip.high.sequence_max), (0.0, 1.0));
+    /// assert!(metrics.kl_old < 0.0 && metrics.entropy.unwrap() > 1.0);
+    /// # Ok::<(), prefuse::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A result of another loss, or the device's own.
+    pub fn token_metrics(&self, forward: &Forward) -> Result<Option<TokenMetrics>> {
+        if forward.loss_id != self.id {
+            return Err(Error::OtherLoss);
+        }
+        let tokens = &forward.tokens;
+        TokenMetrics::new(&self.batch, &self.terms, tokens.log_probs(), tokens.entropy())
+    }
+
     /// The gradients by each token's log-prob and entropy: stage 3 for all terms, stage 2 backwards.
     fn token_grads(
         &self,
@@ -414,39 +448,6 @@ fn untaken<T>(backend: &dyn Backend, run: impl FnOnce() -> Result<T>) -> Result<
     let errors_taken = backend.errors_taken();
     let result = run()?;
     if backend.errors_taken() == errors_taken { Ok(result) } else { Err(Error::ErrorTaken) }
-}
-
-/// Terms over one batch, checked together.
-///
-/// # Errors
-/// No terms, or one that does not fit the batch.
-pub(crate) fn resolve(
-    batch: &Batch<'_>,
-    terms: impl IntoIterator<Item = Term>,
-) -> Result<Vec<Resolved>> {
-    let terms = terms.into_iter().map(|term| term.resolve(batch)).collect::<Result<Vec<_>>>()?;
-    if terms.is_empty() {
-        return Err(Error::TooFew { what: "terms", expected: 1, got: 0 });
-    }
-    check_inputs(&terms, batch)?;
-    Ok(terms)
-}
-
-/// Where they are in host memory; on a device advantages are data, like log-probs.
-fn check_advantages(batch: &Batch<'_>) -> Result<()> {
-    let by_token = batch.advantages().filter(|advantages| advantages.is_per_token());
-    let Some(Ok(numbers)) = by_token.map(|advantages| advantages.slice().host::<f64>()) else {
-        return Ok(());
-    };
-    let Ok(tokens) = Tokens::of(batch).host() else { return Ok(()) };
-    let bad = |&token: &usize| tokens.counted_label(token).is_some() && !numbers[token].is_finite();
-    match (0..numbers.len()).find(bad) {
-        None => Ok(()),
-        Some(token) => {
-            let (input, expected) = ("advantage", FINITE.expected);
-            Err(Error::TokenInput { input, token, expected, got: numbers[token] })
-        }
-    }
 }
 
 pub(crate) fn sequence_sums(

@@ -8,9 +8,8 @@ use crate::evaluated::{Evaluated, TermValue, Upstream};
 use crate::memory::Slice;
 use crate::metrics::{PairMetrics, SequenceMetrics};
 use crate::objectives::Domain;
-use crate::pipeline::resolve;
 use crate::placed::numbers;
-use crate::resolved::Resolved;
+use crate::resolved::{Resolved, resolve};
 use crate::stages::check_floats;
 use crate::term::Term;
 

@@ -41,5 +41,6 @@ mod statistics_bad_input;
 mod terms;
 mod threads;
 mod token_loss;
+mod token_metrics;
 mod token_objective;
 mod units;

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use super::values::Values;
 use crate::error::{Error, Result};
 use crate::memory::Slice;
-use crate::objectives::FINITE;
 
 /// `[tokens]` factors of the log-probs in every sequence sum, and so of their gradients.
 ///
@@ -26,8 +25,7 @@ impl<'a> Weights<'a> {
     }
 
     pub(crate) fn not_finite(token: usize, got: f32) -> Error {
-        let (input, expected) = ("weight", FINITE.expected);
-        Error::TokenInput { input, token, expected, got: f64::from(got) }
+        Error::TokenInput { input: "weight", token, got: f64::from(got) }
     }
 
     /// Weights, f32, in host memory or in that of the backend that will read them. On a device a

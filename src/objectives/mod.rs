@@ -13,7 +13,7 @@ pub mod scalar;
 mod units;
 
 pub use any::{AnyEvaluation, AnyObjective};
-pub use objective::{Evaluation, Inputs, Objective, Source};
+pub use objective::{Clipped, Evaluation, Inputs, Objective, Source};
 pub use parameter::{
     BELOW_HALF, CHOICE, Description, Domain, FINITE, INSIDE_UNIT, NOT_NEGATIVE, Named, NamedError,
     POSITIVE, PROBABILITY, Parameter, ParameterDescription, ParameterError, ParameterKind, SWITCH,

@@ -382,6 +382,30 @@ pub struct Token {
     pub tokens: f64,
 }
 
+impl Token {
+    /// A token of which nothing is known.
+    pub(crate) const UNKNOWN: Self = Self {
+        policy: f64::NAN,
+        old: f64::NAN,
+        reference: f64::NAN,
+        advantage: f64::NAN,
+        entropy: f64::NAN,
+        sequence_log_ratio: f64::NAN,
+        tokens: f64::NAN,
+    };
+
+    /// What [`new_unit`](Unit::new_unit) makes this token of.
+    pub(crate) fn responses(&self) -> [Response; MAX_RESPONSES] {
+        let token = Response::new(self.policy, 1.0).with_reference(self.reference);
+        [
+            token.with_score(self.advantage).with_old(self.old),
+            Response::new(self.sequence_log_ratio, self.tokens),
+            Response::new(self.entropy, 1.0),
+            Response::default(),
+        ]
+    }
+}
+
 /// Derivatives by what an objective knows of a token.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -19,7 +19,7 @@ crate::objective! {
             lambda_negative: f64 = 2.0, in POSITIVE, set by with_lambda_negative;
         }
     }
-    uses(old, advantage)
+    uses(old, advantage, sequence)
     examples [
         Self::new(),
         Self::new()

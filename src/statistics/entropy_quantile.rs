@@ -5,7 +5,7 @@ use super::tokens::Tokens;
 use crate::batch::{Advantages, Labels, Packing, Weights};
 use crate::element::Element;
 use crate::error::Result;
-use crate::objectives::{FINITE, PROBABILITY};
+use crate::objectives::PROBABILITY;
 
 /// Advantages that are 0 but at a share of the tokens, those of the highest entropies: `[tokens]`, for
 /// objectives on tokens, whose loss and gradient at the others are then 0.
@@ -52,7 +52,7 @@ pub fn mask_low_entropy<T: Element>(
 ) -> Result<Advantages<'static>> {
     check_option("share", share, PROBABILITY)?;
     let tokens = Tokens::packed(labels, weights, packing)?;
-    tokens.check_numbers(["entropy", "entropies"], entropies, FINITE)?;
+    tokens.check_finite(["entropy", "entropies"], entropies)?;
     let mut advantages = advantages.by_token(packing)?;
     let entropy = |token: usize| entropies[token].to_f64();
     let mut counted: Vec<f64> = tokens.counted(0..tokens.len()).map(entropy).collect();

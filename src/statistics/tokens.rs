@@ -5,7 +5,6 @@ use std::ops::Range;
 use crate::batch::{Labels, Packing, Weights, same_length};
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::objectives::Domain;
 
 /// Labels and weights in host memory.
 pub(super) struct Tokens<'a> {
@@ -54,19 +53,17 @@ impl<'a> Tokens<'a> {
     }
 
     /// # Errors
-    /// Another length, or a number of a token that counts outside its domain.
-    pub fn check_numbers<T: Element>(
+    /// Another length, or a number of a token that counts that is NaN or infinite.
+    pub fn check_finite<T: Element>(
         &self,
         [input, plural]: [&'static str; 2],
         numbers: &[T],
-        Domain { expected, contains }: Domain,
     ) -> Result<()> {
         self.check(plural, numbers)?;
-        match self.counted(0..self.len()).find(|&token| !contains(numbers[token].to_f64())) {
+        let number = |token: usize| numbers[token].to_f64();
+        match self.counted(0..self.len()).find(|&token| !number(token).is_finite()) {
             None => Ok(()),
-            Some(token) => {
-                Err(Error::TokenInput { input, token, expected, got: numbers[token].to_f64() })
-            }
+            Some(token) => Err(Error::TokenInput { input, token, got: number(token) }),
         }
     }
 

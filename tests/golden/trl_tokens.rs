@@ -1,15 +1,18 @@
 //! Losses on tokens of TRL 1.16: the GRPO family, RLOO and GMPO, through stage 3 and the terms.
 
+use std::collections::BTreeMap;
+
 use prefuse::batch::{Advantages, Batch, Labels, Packing, ReferenceLogProbs};
 use prefuse::objectives::{
-    Cispo, EntropyBonus, Gmpo, Gspo, Importance, KlPenalty, PpoClip, Reduction, Rloo, Sapo, Vespo,
+    AnyObjective, Cispo, EntropyBonus, Given, Gmpo, Gspo, Importance, KlPenalty, PpoClip,
+    Reduction, Response, Rloo, Sapo, Vespo,
 };
 use prefuse::stages::{
     TokenAdvantages, TokenInputs, TokenObjective, TokenObjectiveGrads, TokenObjectiveOutputs,
     Tokens, UnitScale,
 };
 use prefuse::statistics::{mask_low_entropy, mask_off_policy};
-use prefuse::{Backend, Reference, Sequences, Slice, SliceMut, Term};
+use prefuse::{Backend, ClipFraction, Reference, Sequences, Slice, SliceMut, Term, TokenMetrics};
 use serde_json::Value;
 
 use super::{TIGHT, close, load, number, numbers, shape};
@@ -83,14 +86,76 @@ impl Rows {
         }
     }
 
+    fn batch<'a>(&self, old: bool, advantages: Advantages<'a>) -> Batch<'a> {
+        Batch::new(self.labels(), self.packing())
+            .and_then(|batch| match old {
+                true => batch.with_old(ReferenceLogProbs::per_token(&self.old)),
+                false => Ok(batch),
+            })
+            .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&self.reference)))
+            .and_then(|batch| batch.with_advantages(advantages))
+            .unwrap()
+    }
+
+    /// What TRL logs under these names; it counts clipped tokens before its masks.
+    fn logged(&self, params: &Value) -> Vec<(&'static str, f64)> {
+        let old = params["use_old_logps"].as_bool().unwrap();
+        let batch = self.batch(old, Advantages::per_sequence(&self.advantages[..]).unwrap());
+        let terms = terms(self, params);
+        let resolved: Vec<_> = terms.iter().map(|term| term.resolve(&batch).unwrap()).collect();
+        let (log_probs, entropy) = (Slice::new(&self.log_probs), Slice::new(&self.entropy));
+        let metrics =
+            TokenMetrics::new(&batch, &resolved, log_probs, Some(entropy)).unwrap().unwrap();
+        let mut logged = vec![("entropy", metrics.entropy.unwrap())];
+        if params.get("beta").is_some() {
+            logged.push(("kl", metrics.kl_reference.unwrap()));
+        }
+        let kind = params["loss_type"].as_str().unwrap();
+        let mean = |fraction: ClipFraction| match params.get("level") {
+            Some(_) => fraction.sequence_mean,
+            None => fraction.token_mean,
+        };
+        match (kind, metrics.clip) {
+            ("cispo", Some(clip)) => logged.push(("cispo_clip_ratio", mean(clip.high))),
+            ("vespo", None) => logged.push(("vespo/phi_seq_mean", self.mean_weight(old))),
+            ("sapo", None) => {}
+            (_, clip) => {
+                let clip = clip.unwrap();
+                logged.push(("clip_ratio/low_mean", mean(clip.low)));
+                logged.push(("clip_ratio/high_mean", mean(clip.high)));
+                logged.push(("clip_ratio/region_mean", mean(clip.region)));
+                logged.push(("clip_ratio/low_min", clip.low.sequence_min));
+                logged.push(("clip_ratio/high_max", clip.high.sequence_max));
+                assert_eq!(clip.dual, ClipFraction::default());
+            }
+        }
+        if let Some(coefficient) = params.get("ent_coef") {
+            let advantages = Advantages::per_sequence(&self.advantages[..]).unwrap();
+            logged.push(("policy_loss", self.run(&terms[..2], old, advantages).0));
+            logged.push(("entropy_coef", number(coefficient)));
+        }
+        logged
+    }
+
+    /// VESPO's weight, in the mean over the sequences.
+    fn mean_weight(&self, old: bool) -> f64 {
+        let objective = AnyObjective::new(Vespo::new());
+        let weight = |sequence: usize| {
+            let tokens = sequence * self.length..(sequence + 1) * self.length;
+            let log_ratio = |t: usize| self.mask[t] * (self.log_probs[t] - self.old[t]);
+            let sum = if old { tokens.map(log_ratio).sum() } else { 0.0 };
+            let sign = if self.advantages[sequence] < 0.0 { -1.0 } else { 1.0 };
+            let token = Response::new(-1.0, 1.0).with_score(sign);
+            let responses = [token, Response::new(sum, 1.0), token, token];
+            -sign * objective.evaluate(&responses, Given::NEUTRAL).grads[0]
+        };
+        (0..self.count).map(weight).sum::<f64>() / self.count as f64
+    }
+
     /// The value of the terms, and the gradients by log-prob.
     fn run(&self, terms: &[Term], old: bool, advantages: Advantages<'_>) -> (f64, Vec<f64>) {
         let reference = Reference::new();
-        let batch = Batch::new(self.labels(), self.packing())
-            .and_then(|batch| batch.with_old(ReferenceLogProbs::per_token(&self.old)))
-            .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&self.reference)))
-            .and_then(|batch| batch.with_advantages(advantages.clone()))
-            .unwrap();
+        let batch = self.batch(true, advantages.clone());
         let placed = batch.packing().place(&reference).unwrap();
         let counts = self.counts();
         let inputs = TokenInputs {
@@ -185,6 +250,7 @@ fn terms(rows: &Rows, params: &Value) -> Vec<Term> {
 fn grpo_family_of_trl() {
     let file = load("grpo_trl1.16_f64");
     let cases = file["cases"].as_array().unwrap();
+    let mut compared = BTreeMap::new();
     for case in cases {
         let (id, params, expected) =
             (case["id"].as_str().unwrap(), &case["params"], &case["expected"]);
@@ -195,8 +261,34 @@ fn grpo_family_of_trl() {
         let (value, grads) = rows.run(&terms(&rows, params), old, advantages);
         close(&[value], &[number(&expected["loss"])], TIGHT, id);
         close(&grads, &numbers(&expected["grad_token_logps"]), TIGHT, id);
+        let (logged, expected) = (rows.logged(params), expected["metrics"].as_object().unwrap());
+        assert_eq!(logged.len(), expected.len(), "{id}");
+        for (key, got) in logged {
+            // Shares are quotients of whole numbers that TRL rounds to f32.
+            let share = key.contains("clip_ratio");
+            let tolerance = if share { (2f64.powi(-24), 0.0) } else { TIGHT };
+            close(&[got], &[number(&expected[key])], tolerance, &format!("{id} {key}"));
+            *compared.entry(key).or_insert(0) += 1;
+        }
     }
     assert_eq!(cases.len(), 240);
+    let compared: Vec<_> = compared.into_iter().collect();
+    assert_eq!(
+        compared,
+        [
+            ("cispo_clip_ratio", 20),
+            ("clip_ratio/high_max", 180),
+            ("clip_ratio/high_mean", 180),
+            ("clip_ratio/low_mean", 180),
+            ("clip_ratio/low_min", 180),
+            ("clip_ratio/region_mean", 180),
+            ("entropy", 240),
+            ("entropy_coef", 5),
+            ("kl", 145),
+            ("policy_loss", 5),
+            ("vespo/phi_seq_mean", 20),
+        ]
+    );
 }
 
 #[test]

@@ -37,6 +37,8 @@ mod sequence_sums;
 mod terms;
 #[path = "../../../token_loss.rs"]
 mod token_loss;
+#[path = "../../../token_metrics.rs"]
+mod token_metrics;
 #[path = "../../../token_objective.rs"]
 mod token_objective;
 #[path = "../../../units.rs"]
