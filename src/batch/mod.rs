@@ -33,13 +33,18 @@ use crate::objectives::{Domain, FINITE, PROBABILITY};
 ///
 /// # Errors
 /// A length from the caller that no memory holds.
-fn with_capacity<T>(what: &'static str, len: usize) -> Result<Vec<T>> {
+pub(crate) fn with_capacity<T>(what: &'static str, len: usize) -> Result<Vec<T>> {
     let mut list = Vec::new();
     list.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { what, got: len })?;
     Ok(list)
 }
 
 /// Everything about a batch but its logits: labels, sequences, and what is known about them.
+///
+/// Pairs and reference log-probs may be there for no term, since losses share a batch. Everything else
+/// that is given (scores, soft labels, weights, margins, old log-probs, advantages, groups, verdicts) has
+/// to be looked at by some term, and what is given for pairs by every term over them: a number that
+/// changes nothing would be lost in silence.
 #[derive(Clone, Debug)]
 pub struct Batch<'a> {
     labels: Labels<'a>,

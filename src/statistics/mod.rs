@@ -27,7 +27,8 @@
 //!
 //! Where statistic and loss need the same log-probs, one visit of the logits is enough:
 //! [`token_log_probs`](crate::token_log_probs), then the statistic, then
-//! [`Loss::evaluate`](crate::Loss::evaluate).
+//! [`Loss::evaluate`](crate::Loss::evaluate). What KTO, BCO, AOT and MM-DPO take by sequence is
+//! [`TokenLogProbs::sums`](crate::TokenLogProbs::sums).
 //!
 //! Arithmetic is f64, on slices in host memory. A token counts if its label is not ignored and its
 //! weight is not 0; values at other tokens are not read. Log-probs of tokens are data: one that is NaN
