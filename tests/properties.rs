@@ -155,15 +155,17 @@ fn permutations() {
 #[test]
 fn the_whole_loss_on_every_backend() {
     fn body<T: Element>(backend: &dyn Backend) {
-        let (tokens, vocab) = (24, 4099);
-        let data = logits::<T>(9, tokens, vocab);
-        let ids = labels(9, &data, vocab);
-        let exact = exact(&data);
-        for objective in objectives() {
+        let tokens = 24;
+        for (index, objective) in objectives().into_iter().enumerate() {
             // Rewards are not of logits.
             if objective.unit()[0] == "Token" || objective.unit()[0].starts_with("Reward") {
                 continue;
             }
+            // Rows do not know the loss: long ones for one of the objectives are enough.
+            let vocab = if index == 0 { 4099 } else { 67 };
+            let data = logits::<T>(9, tokens, vocab);
+            let ids = labels(9, &data, vocab);
+            let exact = exact(&data);
             let packing = Packing::new(&[0_i32, 5, 5, 13, 24]).unwrap();
             let indices = vec![(0, 1), (2, 3), (0, 3)];
             let labels = Labels::new(&ids[..]);
