@@ -252,8 +252,8 @@ impl Ranking {
         let left = first..group.len();
         let (largest, rest) = softmax(left.clone().map(scaled), 1.0);
         let of_largest = |j: usize| exp(scaled(j) - largest);
-        for j in first + 1..group.len() {
-            grads[j] += product(self.gap(group, first, j), of_largest(j) / (1.0 + rest));
+        for (j, grad) in grads.iter_mut().enumerate().skip(first + 1) {
+            *grad += product(self.gap(group, first, j), of_largest(j) / (1.0 + rest));
         }
         // Those of the others, since 1 less its own loses what is small.
         let others = if scaled(first) == largest { rest } else { 1.0 + rest - of_largest(first) };
