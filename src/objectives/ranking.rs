@@ -27,7 +27,7 @@ pub struct Ranking {
     pub of: RankingValue,
     /// The factor of the values.
     pub scale: f64,
-    /// What divides the scores; of a cross-entropy alone.
+    /// What divides the scores, where they make targets: of a cross-entropy and of NCA.
     pub temperature: f64,
 }
 
@@ -40,6 +40,8 @@ pub enum RankingKind {
     RewardGaps,
     /// `-sum over i of q[i] * log softmax(z)[i]`, `q = softmax(r / temperature)`.
     CrossEntropy,
+    /// `sum over i of q[i] * softplus(-z[i]) + softplus(z[i]) / K`, `q = softmax(r / temperature)`.
+    Nca,
     /// `sum over i < K of mu[i] * (softplus(-z[i]) + sum over j > i of softplus(z[j])) / (K - 1)`, best
     /// response first, `mu[i] = (z[i] - min z) / (max z - min z)`, 0 where all values are equal.
     KnowPat(Constants),
@@ -90,10 +92,19 @@ impl Ranking {
     }
 
     /// InfoNCA (Chen et al., 2024): cross-entropy of `softmax(beta * log-ratio)` from
-    /// `softmax(score / temperature)`. The paper's alpha is the temperature's inverse.
+    /// `softmax(score / temperature)`. The paper's alpha is the temperature's inverse; the released code
+    /// adds 0.01 to the first score of each group.
     pub fn info_nca(beta: f64, temperature: f64) -> Self {
         let (kind, of) = (RankingKind::CrossEntropy, RankingValue::LogRatio);
         Self { kind, of, scale: beta, temperature }
+    }
+
+    /// NCA (Chen et al., 2024) of a list: each response against noise, as often as
+    /// `softmax(score / temperature)` says, and against the policy that sampled them all, `z = beta *
+    /// log-ratio`. Of two, whose one target is certain, it is [`NcaPair`](super::NcaPair). The rest is as
+    /// for [`info_nca`](Self::info_nca).
+    pub fn nca(beta: f64, temperature: f64) -> Self {
+        Self { kind: RankingKind::Nca, ..Self::info_nca(beta, temperature) }
     }
 
     /// SteerLM 2.0 (HelpSteer2; Wang et al., 2024): the same with beta 1, the proposal's log-prob as
@@ -155,6 +166,7 @@ impl Ranking {
             RankingKind::PlackettLuce => "PlackettLuce",
             RankingKind::RewardGaps => "Pro",
             RankingKind::CrossEntropy => "ListCrossEntropy",
+            RankingKind::Nca => "Nca",
             RankingKind::KnowPat(_) => "KnowPat",
             RankingKind::LipoLambda(_) => "LipoLambda",
         }
@@ -176,7 +188,8 @@ impl Ranking {
 
     /// Whether the responses have to stand best first.
     pub fn is_ordered(&self) -> bool {
-        !matches!(self.kind, RankingKind::CrossEntropy | RankingKind::LipoLambda(_))
+        let any = [RankingKind::CrossEntropy, RankingKind::Nca].contains(&self.kind);
+        !any && !matches!(self.kind, RankingKind::LipoLambda(_))
     }
 
     /// What each score has to be.
@@ -212,6 +225,7 @@ impl Ranking {
         grads.fill(0.0);
         let loss = match self.kind {
             RankingKind::CrossEntropy => self.cross_entropy(group, &values, grads),
+            RankingKind::Nca => self.noise_contrast(group, &values, grads),
             RankingKind::KnowPat(constants) => adaptive(constants, &values, grads),
             RankingKind::LipoLambda(constants) => lambda_pairs(constants, group, &values, grads),
             RankingKind::PlackettLuce | RankingKind::RewardGaps => {
@@ -250,24 +264,39 @@ impl Ranking {
         largest - scaled(first) + log(sum)
     }
 
+    /// The softmax of the scores.
+    fn targets(&self, group: &[Response]) -> Vec<f64> {
+        let scores: Vec<f64> =
+            group.iter().map(|response| response.score / self.temperature).collect();
+        let (largest, sum) = softmax_parts(&scores);
+        scores.iter().map(|score| exp(score - largest) / sum).collect()
+    }
+
     fn cross_entropy(&self, group: &[Response], z: &[f64], grads: &mut [f64]) -> f64 {
-        let softmax = |values: &mut dyn Iterator<Item = f64>| {
-            let values: Vec<f64> = values.collect();
-            let largest = values.iter().copied().fold(f64::NEG_INFINITY, max);
-            let sum: f64 = values.iter().map(|value| exp(value - largest)).sum();
-            (values, largest, sum)
-        };
-        let scores = &mut group.iter().map(|response| response.score / self.temperature);
-        let (scores, most, total) = softmax(scores);
-        let (_, largest, sum) = softmax(&mut z.iter().copied());
+        let (largest, sum) = softmax_parts(z);
         let mut loss = 0.0;
-        for i in 0..group.len() {
-            let target = exp(scores[i] - most) / total;
+        for (i, target) in self.targets(group).into_iter().enumerate() {
             loss += product(target, largest - z[i] + log(sum));
             grads[i] = exp(z[i] - largest) / sum - target;
         }
         loss
     }
+
+    fn noise_contrast(&self, group: &[Response], z: &[f64], grads: &mut [f64]) -> f64 {
+        let count = group.len() as f64;
+        let mut loss = 0.0;
+        for (i, target) in self.targets(group).into_iter().enumerate() {
+            loss += product(target, softplus(-z[i])) + softplus(z[i]) / count;
+            grads[i] = sigmoid(z[i]) / count - target * sigmoid(-z[i]);
+        }
+        loss
+    }
+}
+
+/// The largest of some values, and the sum of the exponentials of what the others are below it.
+fn softmax_parts(values: &[f64]) -> (f64, f64) {
+    let largest = values.iter().copied().fold(f64::NEG_INFINITY, max);
+    (largest, values.iter().map(|value| exp(value - largest)).sum())
 }
 
 /// KnowPAT. Each value counts with its own weight for being large, and with the weights of the better ones,
