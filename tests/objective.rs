@@ -1,7 +1,7 @@
 //! Stage 3: every objective of the list, and the loop that runs it.
 
 use prefuse::objectives::{
-    AnyObjective, Given, LogProbClip, MAX_RESPONSES, P3o, Response, objectives,
+    AnyObjective, Given, Importance, LogProbClip, MAX_RESPONSES, P3o, Response, objectives,
 };
 use prefuse::stages::{Objective as Stage, ObjectiveOutputs, Totals, UnitScale};
 use prefuse::{Backend, Reference, Term};
@@ -39,7 +39,9 @@ fn has_posterior(objective: &AnyObjective) -> bool {
 
 /// Whose ratio is a constant for the gradient: see `token_objective::constant_ratios`.
 fn has_constant_ratio(objective: &AnyObjective) -> bool {
-    ["Cispo", "Vespo"].contains(&objective.name())
+    let parameters = objective.parameters();
+    let fixed = ("importance", f64::from(Importance::FixedToken as u8));
+    ["Cispo", "Vespo"].contains(&objective.name()) || parameters.contains(&fixed)
 }
 
 #[test]
