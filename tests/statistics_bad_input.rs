@@ -16,7 +16,7 @@ fn numbers_outside_their_domain() {
     refused(Moments::from_parts(1, NAN, 0.0), "mean: expected a finite number, got NaN");
     refused(
         Moments::from_parts(1, 0.0, -1.0),
-        "sum of squared deviations: expected a number from 0 to 1e30, got -1",
+        "sum of squared deviations: expected a number from 0 to 1e30, got -1.0",
     );
     refused(
         mm_dpo_beta_factors(&[1.0, NAN], 0.5, 0.5),
@@ -28,7 +28,7 @@ fn numbers_outside_their_domain() {
     );
     refused(
         mm_dpo_beta_factors(&[1.0], 0.5, 0.0),
-        "k: expected a number from 1e-30 to 1e30, got 0",
+        "k: expected a number from 1e-30 to 1e30, got 0.0",
     );
     refused(posteriors(&[NAN], &[0.5]), "log-odds of pair 0: expected a number, got NaN");
     refused(
@@ -71,11 +71,11 @@ fn numbers_outside_their_domain() {
     );
     refused(
         preference_log_odds(&[1.0]),
-        "probability of pair 0: expected a number above 0 and below 1, got 1",
+        "probability of pair 0: expected a number above 0 and below 1, got 1.0",
     );
     refused(
         strength_log_odds(&[1.0], &[0.0]),
-        "rejected strength of pair 0: expected a finite number above 0, got 0",
+        "rejected strength of pair 0: expected a finite number above 0, got 0.0",
     );
 }
 
@@ -118,7 +118,7 @@ fn lists_that_do_not_fit() {
     );
     refused(
         align_xplore_rewards(&halves(), &[1.0, -1.0], &[1.0; 2], 1.03),
-        "sum with the preference of sequence 1: expected a finite number from 0, got -1",
+        "sum with the preference of sequence 1: expected a finite number from 0, got -1.0",
     );
     refused(
         align_xplore_rewards(&halves(), &[1.0; 2], &[NAN, 1.0], 1.03),
@@ -126,7 +126,7 @@ fn lists_that_do_not_fit() {
     );
     refused(
         align_xplore_rewards(&halves(), &[1.0; 2], &[1.0; 2], -1.0),
-        "threshold: expected a number from 0 to 1e30, got -1",
+        "threshold: expected a number from 0 to 1e30, got -1.0",
     );
 }
 
@@ -171,7 +171,7 @@ fn confidence_threshold() {
     for (window, quantile) in [(2, 0.5), (50, 0.98), (50, 1.0), (10, -0.1), (10, NAN)] {
         refused(
             ConfidenceThreshold::new(window, quantile),
-            &format!("quantile: {expected}, got {quantile}"),
+            &format!("quantile: {expected}, got {quantile:?}"),
         );
     }
     assert!(ConfidenceThreshold::new(50, 0.97).is_ok());
@@ -200,7 +200,7 @@ fn fused_references() {
     );
     refused(
         fuse(&[&source], &pairs, Fusion::Confidence { epsilon: 0.0 }),
-        "epsilon: expected a number from 1e-30 to 1e30, got 0",
+        "epsilon: expected a number from 1e-30 to 1e30, got 0.0",
     );
     refused(
         fuse_references(&[&source], &[f64::NEG_INFINITY, 0.0], &pairs, Fusion::Mean),
@@ -301,7 +301,7 @@ fn tokens() {
     );
     refused(
         TgDpo { alpha: 0.5, beta: 0.0 }.weights(&three, &three, &labels, None, &packing, &halves()),
-        "beta: expected a number from 1e-30 to 1e30, got 0",
+        "beta: expected a number from 1e-30 to 1e30, got 0.0",
     );
     refused(
         tgdpo(&[-1.0, f32::NAN, -1.0], &three, 0.5, &halves()),
@@ -316,7 +316,7 @@ fn tokens() {
     refused(nash(&[0.5], 0.1), "win probabilities: expected length 2, got 1");
     refused(
         nash(&[0.5, 2.0], 0.1),
-        "win probability of sequence 1: expected a number from 0 to 1, got 2",
+        "win probability of sequence 1: expected a number from 0 to 1, got 2.0",
     );
     refused(nash(&[0.5; 2], NAN), "beta: expected a finite number, got NaN");
     let quill = NextQuill::default();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::objective::{Inputs, Objective, Source};
-use super::parameter::{Description, ParameterError};
+use super::parameter::{Description, Domain, ParameterError};
 use super::units::{Given, MAX_RESPONSES, Response, Unit};
 
 /// Any [`Objective`], on whatever unit. Copies share it.
@@ -63,6 +63,16 @@ impl AnyObjective {
         self.0.inputs()
     }
 
+    /// Which of them have to be given for pairs.
+    pub fn required(&self) -> Inputs {
+        self.0.required()
+    }
+
+    /// What scores it takes.
+    pub fn score_domain(&self) -> Domain {
+        self.0.score_domain()
+    }
+
     /// Loss, gradient and rewards of the unit of these responses.
     pub fn evaluate(&self, responses: &[Response; MAX_RESPONSES], given: Given) -> AnyEvaluation {
         self.0.evaluate(responses, given)
@@ -96,6 +106,8 @@ trait OnResponses: std::fmt::Debug + Send + Sync {
     fn parameters(&self) -> Vec<(&'static str, f64)>;
     fn check(&self) -> Result<(), ParameterError>;
     fn inputs(&self) -> Inputs;
+    fn required(&self) -> Inputs;
+    fn score_domain(&self) -> Domain;
     fn evaluate(&self, responses: &[Response; MAX_RESPONSES], given: Given) -> AnyEvaluation;
     fn log_ratio_bound(&self) -> f64;
     fn source(&self) -> Option<Source>;
@@ -130,6 +142,14 @@ impl<U: Unit> OnResponses for On<U> {
 
     fn inputs(&self) -> Inputs {
         self.0.inputs()
+    }
+
+    fn required(&self) -> Inputs {
+        self.0.required()
+    }
+
+    fn score_domain(&self) -> Domain {
+        self.0.score_domain()
     }
 
     fn evaluate(&self, responses: &[Response; MAX_RESPONSES], given: Given) -> AnyEvaluation {

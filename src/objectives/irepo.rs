@@ -18,6 +18,7 @@ crate::objective! {
         }
     }
     uses(reference, beta, margin)
+    requires(margin)
     examples [Self::new(0.1), Self::new(0.1).with_of_probabilities(true)]
     fn evaluate(self, pair: Pair) -> (loss, grad, reward) {
         let beta = self.beta * pair.beta;
@@ -25,7 +26,7 @@ crate::objective! {
         reward.rejected = beta * (pair.rejected.policy - pair.rejected.reference);
         let u = reward.chosen - reward.rejected;
         if (self.of_probabilities) {
-            let residual = logistic_slope(u, sigmoid(pair.margin));
+            let residual = soft_slope(u, sigmoid(pair.margin), sigmoid(-pair.margin));
             loss = residual * residual;
             grad.chosen = 2.0 * beta * residual * sigmoid(u) * sigmoid(-u);
         } else {

@@ -42,8 +42,7 @@ pub enum Reduction {
     /// losses that are sums over tokens.
     TokenMean,
     /// Mean over the sequences of each one's mean over its counted tokens (at least 1): GRPO's, for
-    /// objectives on tokens. For others the mean over the units, of losses that are divided by length
-    /// themselves.
+    /// objectives on tokens only. For [`Nll`](super::Nll) that is `with_length_normalized` and the mean.
     SequenceMean,
     /// Sum over the units, divided by a number from outside, such as the count of the whole
     /// accumulation window or of all ranks.

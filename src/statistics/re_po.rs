@@ -3,7 +3,8 @@
 use super::{NUMBER, at_least, check_option};
 use crate::batch::{check_pairs, same_length};
 use crate::error::{Error, Result};
-use crate::objectives::{PROBABILITY, scalar};
+use crate::objectives::PROBABILITY;
+use crate::objectives::scalar::{posterior_log_odds, sigmoid};
 
 /// The probability that each pair's label is right, by what the policy says and how reliable its
 /// annotator is: `sigmoid(log_odds + logit(reliability))`, `[pairs]` each.
@@ -21,7 +22,8 @@ pub fn posteriors(log_odds: &[f64], reliability: &[f64]) -> Result<Vec<f64>> {
     same_length("reliability", log_odds.len(), reliability.len())?;
     check_pairs("log-odds", log_odds, NUMBER)?;
     check_pairs("reliability", reliability, PROBABILITY)?;
-    Ok(log_odds.iter().zip(reliability).map(|(&h, &eta)| scalar::posterior(h, eta)).collect())
+    let posterior = |(&h, &eta): (&f64, &f64)| sigmoid(posterior_log_odds(h, eta));
+    Ok(log_odds.iter().zip(reliability).map(posterior).collect())
 }
 
 /// The reliability `eta` of each annotator: how likely a label of theirs is right.

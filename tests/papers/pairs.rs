@@ -304,7 +304,7 @@ fn curry_dpo(Given { batch, .. }: Given) -> Result<Loss<'static>> {
 fn scir(Given { batch, pairs, .. }: Given) -> Result<Loss<'static>> {
     let pairs = pairs.with_verdicts(vec![(4, 6), (5, 7)])?; // "the chosen one", "the rejected one"
     let agreed = Term::pairs(Dpo::new(0.1)).with_pairs([0]);
-    let consistency = Term::judged_pairs(Scir::new(0.1).with_entropy_weight(0.1));
+    let consistency = Term::judged_pairs(Scir::new(0.1, 0.1));
     Loss::new(batch.with_pairs(pairs)?, [agreed, consistency])
 }
 
