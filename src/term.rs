@@ -36,7 +36,8 @@ pub enum Sequences {
     #[default]
     All,
     /// The chosen sequence of each pair, in pair order; one that stands in two pairs counts twice.
-    /// The weights of the pairs are for terms over pairs and do not enter.
+    /// The weights of the pairs are for terms over pairs and do not enter, nor does another term's selection
+    /// of pairs: [`Indices`](Self::Indices) names their chosen sequences.
     Chosen,
     /// These, in this order.
     Indices(Vec<usize>),

@@ -272,7 +272,7 @@ fn upstream_gradients() {
     }
 }
 
-/// A pair of weight 0 is out of the batch: neither its loss nor its gradient is seen.
+/// A pair of weight 0 is out of the sum: neither its loss nor its gradient is seen. The mean counts it.
 #[test]
 fn pairs_of_weight_zero() {
     for backend in backends() {
@@ -284,7 +284,9 @@ fn pairs_of_weight_zero() {
         let packing = Packing::padded(4, 2).unwrap();
         let loss = loss_of(&ids, packing, pairs, &reference, vec![Term::pairs(Ipo::new(0.1))]);
         let forward = forward(&loss, &*backend, &data);
-        assert_eq!(forward.terms()[0].losses[0], 0.0);
+        let losses = &forward.terms()[0].losses;
+        assert_eq!(losses[0], 0.0);
+        assert_eq!(forward.loss(), losses[1] / 2.0);
         assert!(forward.loss().is_finite());
     }
 }

@@ -30,6 +30,13 @@ fn numbers_outside_their_domain() {
         mm_dpo_beta_factors(&[1.0], 0.5, 0.0),
         "k: expected a number from 1e-30 to 1e30, got 0.0",
     );
+    let batch = |margins: &[f64], draws: &[f64]| mm_dpo_batch_beta(margins, draws, 0.1, 0.1);
+    refused(batch(&[1.0], &[0.5]), "margins: expected at least 2, got 1");
+    refused(batch(&[1.0; 2], &[0.5]), "draws: expected length 2, got 1");
+    refused(
+        batch(&[1.0; 2], &[0.5, 1.0]),
+        "draw of pair 1: expected a number above 0 and below 1, got 1.0",
+    );
     refused(posteriors(&[NAN], &[0.5]), "log-odds of pair 0: expected a number, got NaN");
     refused(
         posteriors(&[0.0, 0.0], &[0.5, 1.1]),
@@ -144,8 +151,8 @@ fn reliability() {
     );
     let mut reliability = Reliability::new(2).unwrap();
     refused(
-        reliability.clone().with_initial(1.5),
-        "reliability: expected a number from 0 to 1, got 1.5",
+        reliability.clone().with_initial(0.4),
+        "initial reliability: expected a number from 0.5 to 1, got 0.4",
     );
     refused(
         reliability.clone().with_momentum(-0.1),

@@ -39,7 +39,7 @@ pub enum Reduction {
     /// Sum over the units.
     Sum,
     /// Sum over the units, divided by their counted tokens (at least 1): the token mean, for
-    /// losses that are sums over tokens.
+    /// losses that are sums over tokens; one with `length_normalized` would be divided twice.
     TokenMean,
     /// Mean over the sequences of each one's mean over its counted tokens (at least 1): GRPO's, for
     /// objectives on tokens only. For [`Nll`](super::Nll) that is `with_length_normalized` and the mean.

@@ -7,8 +7,8 @@ crate::objective! {
     pub struct RewardTie {
         required {}
         optional {
-            /// Holds the rewards of a pair around 0; the released code has 0.01 over all pairs, ties or
-            /// not.
+            /// Holds the rewards of a pair around 0. The released code has 0.01 in a mean over all pairs, ties or
+            /// not: in the mean of either term it is that times the term's share of the pairs.
             centering: f64 = 0.0, in NOT_NEGATIVE, set by with_centering;
         }
     }

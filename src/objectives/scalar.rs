@@ -10,8 +10,9 @@ crate::choice! {
         ForwardKl,
         /// `log 2 + log sigmoid(d)`.
         JensenShannon,
-        /// `(exp((alpha - 1) d) - 1) / (alpha - 1)`, as TRL 1.16 has it: `d` at 1, forward KL at 0.
-        /// TRL up to 0.28 has `1 - alpha` in alpha's place.
+        /// `(exp((alpha - 1) d) - 1) / (alpha - 1)`, as TRL 1.16 has it: `d` at 1, forward KL at 0. The
+        /// paper's alpha, and that of TRL up to 0.28, is `1 - alpha` of it: `f'(u) = (1 - u^-a) / a` at
+        /// `u = exp(d)`, `a` from 0 (reverse KL) to 1 (forward KL).
         Alpha,
     }
 }

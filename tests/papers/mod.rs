@@ -30,9 +30,10 @@ pub struct Paper {
 }
 
 /// How certain a formula is.
-const KNOWN: [&str; 6] = [
+const KNOWN: [&str; 7] = [
     "authors' code and paper read",
     "authors' code read",
+    "authors' README read",
     "paper read",
     "abstract read",
     "third-party notes",
@@ -103,8 +104,11 @@ constants for the gradient. A call ends in a `Result` of a `Loss`, a `ScalarLoss
 | `groups` | the responses to each prompt, best first |
 | `policy`, `reference`, `other` | by token: log-probs under the policy, the reference, and another model |
 | `scores`, `averages`, `advantages`, `desirable` | by sequence: of a judge or reward model; average log-probs of other models; of sampled responses; 1 or 0 |
-| `gaps`, `margins`, `annotators` | by pair: of rewards; of implicit rewards, as `Forward::metrics` has them; who labelled it |
+| `gaps`, `margins`, `annotators` | by pair: of rewards; of implicit rewards, chosen less rejected in `forward.terms()[0].rewards`; who labelled it |
 | `sentences` | which tokens are a sentence, and whether it is true |
+
+The calls need `use prefuse::{Loss, ScalarLoss, Sequences, Term}`; objectives, `Ranking` and `Reduction` are in
+`prefuse::objectives`, what a batch is made of in `prefuse::batch`, all else in `prefuse::statistics`.
 
 The last column says where the formula was read. *To come* marks what the crate does not have yet.
 
