@@ -3,8 +3,8 @@ crate::objective! {
     /// implicit reward difference on the logit of an empirical preference,
     /// `(beta * (log-ratio chosen - log-ratio rejected) - margin)^2`.
     ///
-    /// The margin of a pair is `log(p / (1 - p))`, `p` the share of annotators who prefer the chosen
-    /// response, or the difference of the logarithms of fitted strengths. Any factor 1/2 is unknown:
+    /// The margin of a pair has to be given: `log(p / (1 - p))`, `p` the share of annotators who prefer the
+    /// chosen response, or the difference of the logarithms of fitted strengths. Any factor 1/2 is unknown:
     /// use the term's weight. Rewards: `beta * log-ratio`.
     pub struct Irepo {
         required {
