@@ -3,6 +3,7 @@
 
 use prefuse::Element;
 use prefuse::batch::Labels;
+use prefuse::objectives::AnyObjective;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -26,4 +27,11 @@ pub fn ids(tokens: usize, vocab: usize, half_masked: bool) -> Vec<i64> {
 /// The same as labels.
 pub fn labels(tokens: usize, vocab: usize, half_masked: bool) -> Labels<'static> {
     Labels::new(ids(tokens, vocab, half_masked))
+}
+
+/// An objective's name and parameters.
+pub fn name(objective: &AnyObjective) -> String {
+    let parameters = objective.parameters().into_iter();
+    parameters
+        .fold(objective.name().to_owned(), |name, (key, value)| format!("{name} {key} {value}"))
 }

@@ -1,6 +1,8 @@
 //! Stage 3: units that each objective evaluates in a second.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod common;
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use prefuse::objectives::{Given, Response, objectives};
 
@@ -15,13 +17,7 @@ fn benches(criterion: &mut Criterion) {
         let evaluate = |unit| objective.evaluate(unit, Given::NEUTRAL).loss;
         let run = || units.iter().map(evaluate).sum::<f64>();
         assert!(run().is_finite());
-        let name = objective
-            .parameters()
-            .iter()
-            .fold(objective.name().to_owned(), |name, (key, value)| {
-                format!("{name} {key} {value}")
-            });
-        group.bench_function(name, |bencher| bencher.iter(run));
+        group.bench_function(common::name(&objective), |bencher| bencher.iter(run));
     }
     group.finish();
 }

@@ -16,7 +16,13 @@ fn benches(criterion: &mut Criterion) {
             .collect();
         let mut grads = vec![0.0; members.len()];
         group.throughput(Throughput::Elements(members.len() as u64));
-        for ranking in [Ranking::plackett_luce(0.1), Ranking::pro(), Ranking::info_nca(0.1, 1.0)] {
+        for ranking in [
+            Ranking::plackett_luce(0.1),
+            Ranking::pro(),
+            Ranking::info_nca(0.1, 1.0),
+            Ranking::know_pat(),
+            Ranking::lipo_lambda(0.1),
+        ] {
             let mut run = || ranking.evaluate(&members, &mut grads);
             assert!(run() > 0.0);
             let name = format!("{} of {size}", ranking.name());

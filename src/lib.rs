@@ -62,6 +62,7 @@ pub mod stages;
 pub mod statistics;
 mod term;
 mod token_log_probs;
+mod token_metrics;
 
 pub use backend::{Backend, DefaultBackend, default_backend};
 pub use cpu::{Cpu, SimdLevel};
@@ -80,7 +81,8 @@ pub use resolved::Resolved;
 pub use scalar_loss::{ScalarForward, ScalarLoss};
 pub use stages::{MaskedRows, Target};
 pub use term::{Sequences, Term};
-pub use token_log_probs::{RowOptions, TokenLogProbs, token_log_probs};
+pub use token_log_probs::{RowOptions, SequenceTotals, TokenLogProbs, token_log_probs};
+pub use token_metrics::{ClipFraction, ClipMetrics, TokenMetrics};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

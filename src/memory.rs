@@ -226,6 +226,18 @@ impl<'a> Slice<'a> {
         }
     }
 
+    /// As many elements of such memory as there are places.
+    pub(crate) fn get_all(self, first: usize, to: &mut [f64]) {
+        fn convert<T: Element>(data: &[T], to: &mut [f64]) {
+            to.iter_mut().zip(data).for_each(|(to, &value)| *to = value.to_f64());
+        }
+        match self.0 {
+            Data::Host(data) => each_dtype!(HostSlice, data, data => convert(&data[first..], to)),
+            #[cfg(feature = "cuda")]
+            Data::Device(_) => unreachable!("host backends refuse device memory"),
+        }
+    }
+
     fn host_data(self) -> Result<HostSlice<'a>> {
         match self.0 {
             Data::Host(data) => Ok(data),

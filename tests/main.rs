@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod adding_a_loss;
+mod advantages;
 mod alignment;
 mod backends;
 mod bad_call;
@@ -42,5 +43,6 @@ mod statistics_bad_input;
 mod terms;
 mod threads;
 mod token_loss;
+mod token_metrics;
 mod token_objective;
 mod units;

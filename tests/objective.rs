@@ -2,7 +2,8 @@
 
 use prefuse::objectives::scalar::{posterior_log_odds, sigmoid};
 use prefuse::objectives::{
-    AnyObjective, DiscoPop, Divergence, Given, MAX_RESPONSES, Response, objectives,
+    AnyObjective, DiscoPop, Divergence, Given, LogProbClip, MAX_RESPONSES, P3o, Response,
+    objectives,
 };
 use prefuse::stages::{Objective as Stage, ObjectiveOutputs, Totals, UnitScale};
 use prefuse::{Backend, Reference, Term};
@@ -38,9 +39,9 @@ fn has_posterior(objective: &AnyObjective) -> bool {
     objective.name().starts_with("Lcpo")
 }
 
-/// Whose ratio is a constant for the gradient: see `token_objective::cispo`.
+/// Whose ratio is a constant for the gradient: see `token_objective::constant_ratios`.
 fn has_constant_ratio(objective: &AnyObjective) -> bool {
-    objective.name() == "Cispo"
+    ["Cispo", "Vespo"].contains(&objective.name())
 }
 
 /// Whether a response is a constant for the gradient.
@@ -85,7 +86,8 @@ fn gradients_are_finite_differences() {
         // Odds are infinite at a log-prob of 0, and a step may not resolve what is beside that.
         let may = match objective.name() {
             "Hinge" | "Slic" => 50,
-            "PpoClip" | "Gspo" | "Rloo" => 50,
+            "PpoClip" | "Gspo" | "Rloo" | "LogProbClip" => 50,
+            "P3o" => 5,
             "Orpo" => 5,
             _ => 0,
         };
@@ -209,6 +211,34 @@ fn hinges_at_their_kinks() {
         let got = objective.evaluate(&responses, Given::NEUTRAL);
         assert_eq!((got.loss, got.grads), (0.0, [0.0; 4]), "{objective:?}");
     }
+}
+
+/// At the edges of P3O's clips the gradient is the full one, as torch's clamp has it, and beyond the far
+/// edge there is none.
+#[test]
+fn clips_at_their_edges() {
+    let pair = |u: f64| {
+        let responses =
+            [u, 0.0, 0.0, 0.0].map(|policy| Response::new(policy, 1.0).with_reference(0.0));
+        let given = Given { margin: 1.0, ..Given::NEUTRAL };
+        AnyObjective::new(P3o::new(0.5)).evaluate(&responses, given)
+    };
+    for (u, loss, slope) in
+        [(-1.0, 0.5, -0.5), (0.5, -0.25, -0.5), (1.5, -0.75, -0.5), (1.75, -0.75, 0.0)]
+    {
+        let got = pair(u);
+        assert_eq!((got.loss, got.grads[0], got.grads[1]), (loss, slope, -slope), "{u}");
+    }
+    let token = |policy: f64, advantage: f64| {
+        let token = Response::new(policy, 1.0).with_old(-2.0).with_score(advantage);
+        let responses = [token, Response::new(0.0, 1.0), Response::new(0.0, 1.0), token];
+        let got = AnyObjective::new(LogProbClip::new(0.5)).evaluate(&responses, Given::NEUTRAL);
+        (got.loss, got.grads[0])
+    };
+    assert_eq!([token(-3.0, 2.0), token(-1.5, 2.0)], [(6.0, -2.0), (3.0, -2.0)]);
+    assert_eq!([token(-1.0, 2.0), token(-1.0, -2.0)], [(3.0, 0.0), (-2.0, 2.0)]);
+    assert_eq!([token(-2.5, -2.0), token(-3.0, -2.0)], [(-5.0, 2.0), (-5.0, 0.0)]);
+    assert_eq!(token(f64::NEG_INFINITY, -2.0), (-5.0, 0.0));
 }
 
 /// A side of the consistency loss that is detached has no gradient, and the other keeps its own.

@@ -1,9 +1,12 @@
 //! Objectives from outside of the crate, by macro and by hand, on every backend.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use prefuse::batch::{Batch, Labels, Packing, Pairs, ReferenceLogProbs};
 use prefuse::objectives::{
-    AnyObjective, Evaluation, Inputs, Objective, Pair, ParameterError, PerPair, PerSequence,
-    Sequence,
+    self, AnyObjective, Evaluation, Inputs, Objective, Pair, ParameterError, PerPair, PerSequence,
+    Sequence, Source,
 };
 use prefuse::{Element, Loss, Reference, Sequences, Term, Upstream};
 
@@ -129,5 +132,52 @@ fn in_a_loss() {
     }
     for backend in backends() {
         each_dtype!(&*backend, body);
+    }
+}
+
+/// An objective's parameters may be others the next time, so that they are asked for once: what a kernel
+/// is chosen by is what it gets.
+#[test]
+fn parameters_are_asked_for_once() {
+    #[derive(Debug, Default)]
+    struct Shifting(Arc<AtomicUsize>);
+
+    impl Objective<Pair> for Shifting {
+        fn name(&self) -> &'static str {
+            "Dpo"
+        }
+
+        fn parameters(&self) -> Vec<(&'static str, f64)> {
+            match self.0.fetch_add(1, Ordering::Relaxed) {
+                0 => Objective::parameters(&objectives::Dpo::new(0.1)),
+                _ => vec![],
+            }
+        }
+
+        fn check(&self) -> Result<(), ParameterError> {
+            Ok(())
+        }
+
+        fn inputs(&self) -> Inputs {
+            Inputs::NONE
+        }
+
+        fn evaluate(&self, pair: &Pair) -> Evaluation<Pair> {
+            Dpo.evaluate(pair)
+        }
+
+        fn source(&self) -> Option<Source> {
+            Objective::source(&objectives::Dpo::new(0.1))
+        }
+    }
+
+    for backend in backends() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let batch = Batch::new(Labels::new(&[1, 0]), Packing::padded(2, 1).unwrap())
+            .and_then(|batch| batch.with_pairs(Pairs::halves(1)?))
+            .unwrap();
+        let loss = Loss::new(batch, [Term::pairs(Shifting(asked.clone()))]).unwrap();
+        forward(&loss, &*backend, &[0.5_f32, 0.25, 1.0, 0.0]);
+        assert!(asked.load(Ordering::Relaxed) <= 1, "{}", backend.name());
     }
 }

@@ -1,8 +1,9 @@
-//! Stage 3 over groups: softmaxes over ranked responses, and pairs within groups.
+//! Stage 3 over groups: losses of ranked responses, and pairs within groups.
 
 use prefuse::batch::{Batch, Groups, Labels, Packing, ReferenceLogProbs};
 use prefuse::objectives::{
-    AnyObjective, BradleyTerry, Dpo, Given, Ranking, RankingValue, Reduction, Response,
+    AnyObjective, BradleyTerry, Constants, Dpo, Given, Ranking, RankingKind, RankingValue,
+    Reduction, Response,
 };
 use prefuse::stages::{Ranking as Stage, RankingOutputs, Totals, UnitScale};
 use prefuse::{Backend, Loss, Reference, ScalarLoss, Slice, Term, Upstream};
@@ -12,7 +13,7 @@ use crate::backends::backends;
 use crate::common::{Placed, forward, gradient, labels, logits, refused, rng};
 use crate::units::single_tokens;
 
-fn rankings() -> [Ranking; 6] {
+fn rankings() -> [Ranking; 10] {
     [
         Ranking::plackett_luce(0.1),
         Ranking::plackett_luce(1.0).with_value(RankingValue::Sum),
@@ -20,7 +21,64 @@ fn rankings() -> [Ranking; 6] {
         Ranking::pro().with_value(RankingValue::Sum).with_scale(0.5),
         Ranking::info_nca(0.1, 0.5),
         Ranking::steer_lm().with_value(RankingValue::Average),
+        Ranking::know_pat(),
+        Ranking::know_pat_released().with_value(RankingValue::Sum).with_scale(0.1),
+        Ranking::lipo_lambda(0.1),
+        Ranking::lipo_lambda_rax(2.0).with_value(RankingValue::Average),
     ]
+}
+
+/// Best first, where the ranking wants that.
+fn group_for(ranking: &Ranking, seed: u64, count: usize) -> Vec<Response> {
+    let mut group = group(seed, count);
+    if !ranking.is_ordered() {
+        group.rotate_left(seed as usize % count);
+    }
+    group
+}
+
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+/// The loss of a group that has moved, as its formula is written, with the weights of where it was.
+fn with_weights_of(was: &[Response], ranking: &Ranking, moved: &[Response]) -> f64 {
+    let count = was.len();
+    let values =
+        |group: &[Response]| -> Vec<f64> { group.iter().map(|r| ranking.value(r)).collect() };
+    let (at, z) = (values(was), values(moved));
+    match ranking.kind {
+        RankingKind::KnowPat(constants) => {
+            let (min, max) =
+                at.iter().fold((f64::MAX, f64::MIN), |(min, max), &x| (min.min(x), max.max(x)));
+            let term = |i: usize| {
+                let worse: f64 = z[i + 1..].iter().map(|&z| softplus(z)).sum();
+                let shares = if constants == Constants::Code { count - i - 1 } else { 1 };
+                (at[i] - min) / (max - min) * (softplus(-z[i]) + worse / shares as f64)
+            };
+            let divisor = if constants == Constants::Code { 3 } else { count - 1 };
+            (0..count - 1).map(term).sum::<f64>() / divisor as f64
+        }
+        RankingKind::LipoLambda(constants) => {
+            let discount = |i: usize| {
+                let rank = 1.0 + at.iter().filter(|&&other| other > at[i]).count() as f64;
+                match constants {
+                    Constants::Paper => 1.0 / (1.0 + rank).ln(),
+                    Constants::Code => count as f64 / (1.0 + rank).log2(),
+                }
+            };
+            let gain = |i: usize| 2.0_f64.powf(was[i].score);
+            let pairs = (0..count).flat_map(|i| (0..count).map(move |j| (i, j)));
+            pairs
+                .filter(|&(i, j)| was[i].score > was[j].score)
+                .map(|(i, j)| {
+                    let weight = (gain(i) - gain(j)).abs() * (discount(i) - discount(j)).abs();
+                    weight * softplus(z[j] - z[i])
+                })
+                .sum()
+        }
+        _ => ranking.evaluate(moved, &mut vec![]),
+    }
 }
 
 fn group(seed: u64, count: usize) -> Vec<Response> {
@@ -41,15 +99,17 @@ fn group(seed: u64, count: usize) -> Vec<Response> {
 fn gradients_are_finite_differences() {
     for ranking in rankings() {
         for seed in 0..200 {
-            let group = group(seed, 2 + seed as usize % 7);
-            let mut grads = vec![f64::NAN; group.len()];
+            let group = group_for(&ranking, seed, 2 + seed as usize % 7);
+            let mut grads = vec![];
             let loss = ranking.evaluate(&group, &mut grads);
             assert!(loss >= -1e-12, "{ranking:?}");
+            let written = with_weights_of(&group, &ranking, &group);
+            approx::assert_relative_eq!(loss, written, max_relative = 1e-12, epsilon = 1e-12);
             for (index, &got) in grads.iter().enumerate() {
                 let at = |shift: f64| {
-                    let mut group = group.clone();
-                    group[index].policy += shift;
-                    ranking.evaluate(&group, &mut vec![0.0; group.len()])
+                    let mut moved = group.clone();
+                    moved[index].policy += shift;
+                    with_weights_of(&group, &ranking, &moved)
                 };
                 let central = |h: f64| (at(h) - at(-h)) / (2.0 * h);
                 let (coarse, fine) = (central(1e-3), central(5e-4));
@@ -61,14 +121,16 @@ fn gradients_are_finite_differences() {
     }
 }
 
-/// Of two responses Plackett-Luce is DPO, PRO logistic in the gap, and InfoNCA with a certain target DPO.
+/// Of two responses Plackett-Luce is DPO, PRO logistic in the gap, InfoNCA with a certain target DPO,
+/// LiPO-lambda DPO with a weight, and KnowPAT two losses of one response each if the policy ranks them
+/// right, and nothing if it does not.
 #[test]
 fn two_responses() {
     for seed in 0..50 {
         let pair = group(seed, 2);
         let responses = [pair[0], pair[1], Response::default(), Response::default()];
         let dpo = AnyObjective::new(Dpo::new(0.3)).evaluate(&responses, Given::NEUTRAL);
-        let mut grads = [0.0; 2];
+        let mut grads = vec![];
         let close = |a: f64, b: f64| approx::assert_relative_eq!(a, b, max_relative = 1e-12);
         close(Ranking::plackett_luce(0.3).evaluate(&pair, &mut grads), dpo.loss);
         close(grads[0], dpo.grads[0]);
@@ -78,7 +140,44 @@ fn two_responses() {
         let gap = pair[0].score - pair[1].score;
         let u = gap * (average(&pair[0]) - average(&pair[1]));
         close(Ranking::pro().evaluate(&pair, &mut grads), (-u).exp().ln_1p());
+        let gain = pair[0].score.exp2() - pair[1].score.exp2();
+        let weight = gain * (1.0 / 2.0_f64.ln() - 1.0 / 3.0_f64.ln());
+        close(Ranking::lipo_lambda(0.3).evaluate(&pair, &mut grads), weight * dpo.loss);
+        close(grads[0], weight * dpo.grads[0]);
+        let right = average(&pair[0]) > average(&pair[1]);
+        let both = softplus(-average(&pair[0])) + softplus(average(&pair[1]));
+        let expected = if right { both } else { 0.0 };
+        close(Ranking::know_pat().evaluate(&pair, &mut grads), expected);
+        close(Ranking::know_pat_released().evaluate(&pair, &mut grads), expected / 3.0);
     }
+}
+
+/// What is stated of groups in which nothing differs, and of an impossible response: it takes the least
+/// weight, and all others the same.
+#[test]
+fn stated_weights() {
+    let with = |values: [f64; 3], scores: [f64; 3]| {
+        [0, 1, 2].map(|i| Response::new(values[i], 1.0).with_score(scores[i]))
+    };
+    let mut grads = vec![];
+    let ranked = [2.0, 1.0, 0.0];
+    for ranking in [Ranking::know_pat(), Ranking::know_pat_released()] {
+        let loss = ranking.evaluate(&with([-0.1; 3], ranked), &mut grads);
+        assert_eq!((loss, &grads[..]), (0.0, &[0.0; 3][..]), "{ranking:?}");
+    }
+    let impossible = with([-0.5, f64::NEG_INFINITY, -0.25], ranked);
+    let loss = Ranking::know_pat().evaluate(&impossible, &mut grads);
+    approx::assert_relative_eq!(loss, (softplus(0.5) + softplus(-0.25)) / 2.0);
+    assert!(grads[1] == 0.0 && grads.iter().all(|grad| grad.is_finite()));
+    for ranking in [Ranking::lipo_lambda(0.5), Ranking::lipo_lambda_rax(0.5)] {
+        let loss = ranking.evaluate(&with([-0.5, -1.0, -0.25], [1.5; 3]), &mut grads);
+        assert_eq!((loss, &grads[..]), (0.0, &[0.0; 3][..]), "{ranking:?}");
+    }
+    // Equal values have ranks 1, 2, 3 as they stand.
+    let loss = Ranking::lipo_lambda(0.5).evaluate(&with([-1.0; 3], [0.0, 2.0, 0.0]), &mut grads);
+    let discount = |rank: f64| 1.0 / (1.0 + rank).ln();
+    let differences = discount(1.0) - discount(2.0) + discount(2.0) - discount(3.0);
+    approx::assert_relative_eq!(loss, 3.0 * differences * 2.0_f64.ln(), max_relative = 1e-15);
 }
 
 /// Values of +-1000, scores of +-1000, ties, responses without tokens.
@@ -93,7 +192,7 @@ fn extremes_are_finite() {
                         .zip(scores)
                         .map(|(&policy, score)| Response::new(policy, tokens).with_score(score))
                         .collect();
-                    let mut grads = [f64::NAN; 3];
+                    let mut grads = vec![];
                     let loss = ranking.evaluate(&group, &mut grads);
                     let all = grads.iter().chain([&loss]);
                     assert!(all.clone().all(|x| x.is_finite()), "{ranking:?} {group:?} {grads:?}");
@@ -103,8 +202,33 @@ fn extremes_are_finite() {
     }
 }
 
-/// The kernel's groups of 2 to 1024: on the CPU the reference's bits, on a device its numbers. The long
-/// ones, whose choices are half a million, once for each kind.
+/// Scores of any size that has a softmax, and the tail of a response that is all but certain.
+#[test]
+fn nothing_is_lost_far_out() {
+    let mut grads = vec![];
+    let pair = |values: [f64; 2], scores: [f64; 2]| {
+        [0, 1].map(|i| Response::new(values[i], 1.0).with_score(scores[i]))
+    };
+    let info_nca = Ranking::info_nca(1.0, 1e-30);
+    let loss = info_nca.evaluate(&pair([-1.0, -2.0], [1e300, 0.0]), &mut grads);
+    approx::assert_relative_eq!(loss, softplus(-1.0), max_relative = 1e-15);
+    let loss = info_nca.evaluate(&pair([-1.0, -2.0], [f64::MAX, f64::MIN]), &mut grads);
+    approx::assert_relative_eq!(loss, softplus(-1.0), max_relative = 1e-15);
+    assert!(!(Ranking::pro().scores().contains)(1.7e308));
+    for (values, slope) in [([0.0, -40.0], 1.0), ([-40.0, 0.0], -1.0)] {
+        let loss = Ranking::plackett_luce(1.0).evaluate(&pair(values, [0.0; 2]), &mut grads);
+        let expected = softplus(values[1] - values[0]);
+        approx::assert_relative_eq!(loss, expected, max_relative = 1e-15);
+        let share = 1.0 / (1.0 + f64::exp(40.0 * slope));
+        approx::assert_relative_eq!(grads[0], -share, max_relative = 1e-15);
+        approx::assert_relative_eq!(grads[1], share, max_relative = 1e-15);
+        assert!(loss > 4e-18);
+    }
+}
+
+/// The kernel's groups of 2 to 1024, and one more: on the CPU the reference's bits, on a device its numbers.
+/// The long ones, whose choices or pairs are half a million, once for each kind; those beyond 1024 for choices,
+/// softmaxes and pairs.
 #[test]
 fn the_stage_on_every_backend() {
     for (index, ranking) in rankings().into_iter().enumerate() {
@@ -112,7 +236,10 @@ fn the_stage_on_every_backend() {
             compare(ranking, reduction, &[2, 3, 33, 70, 2, 5]);
         }
         if index % 2 == 0 {
-            compare(ranking, Reduction::Mean, &[2, 1024, 3]);
+            compare(ranking, Reduction::Mean, &[257, 1024]);
+        }
+        if index % 4 == 0 {
+            compare(ranking, Reduction::Mean, &[1025]);
         }
     }
 }
@@ -150,7 +277,7 @@ fn run(
 ) -> [Vec<f64>; 2] {
     let sequences: usize = sizes.iter().sum::<usize>() + 1;
     let responses: Vec<Response> =
-        sizes.iter().enumerate().flat_map(|(seed, &size)| group(seed as u64, size)).collect();
+        sizes.iter().zip(0..).flat_map(|(&size, seed)| group_for(&ranking, seed, size)).collect();
     // The first sequence is in no group, the others stand backwards.
     let members: Vec<usize> = (1..sequences).rev().collect();
     let mut by_sequence = vec![Response::new(-1.0, 1.0); sequences];
@@ -200,6 +327,8 @@ fn in_a_loss() {
     let terms = [
         Term::groups(Ranking::pro()),
         Term::groups(Ranking::plackett_luce(0.1)).with_weight(0.5),
+        Term::groups(Ranking::know_pat()),
+        Term::groups(Ranking::lipo_lambda(0.1)).with_weight(0.1),
         Term::pairs(Dpo::new(0.1)).with_weight(0.1),
     ];
     let loss = Loss::new(batch, terms).unwrap();
@@ -211,7 +340,8 @@ fn in_a_loss() {
         let got = forward(&loss, &**backend, &data);
         // Average log-probs are right to 2e-6, times gaps of 3.
         approx::assert_relative_eq!(got.loss(), truth.loss(), epsilon = 1e-4);
-        let upstream = [&[1.0, -1.0][..], &[0.5, 0.0], &[0.0, 0.0, 1.0, 2.0]];
+        let upstream =
+            [&[1.0, -1.0][..], &[0.5, 0.0], &[-1.0, 0.0], &[0.0, 2.0], &[0.0, 0.0, 1.0, 2.0]];
         gradient(&loss, &**backend, &got, &data, Upstream::Units(&upstream));
         let grads = gradient(&loss, &**backend, &got, &data, Upstream::Loss(1.0));
         for (got, expected) in grads.iter().zip(&expected) {
@@ -286,6 +416,26 @@ fn bad_groups() {
     refused(
         ScalarLoss::new(scored(&[1.0; 4]), [pro().with_pairs([0])]),
         "Pro: expected all groups, got a selection",
+    );
+    let know_pat = || Term::groups(Ranking::know_pat());
+    // Scores are of those terms alone that look at them.
+    let info_nca = Term::groups(Ranking::info_nca(1.0, 1.0).with_value(RankingValue::Sum));
+    let plackett_luce = Ranking::plackett_luce(1.0).with_value(RankingValue::Sum);
+    let terms = [know_pat(), Term::groups(plackett_luce), info_nca];
+    assert!(ScalarLoss::new(scored(&[0.0, 1.0, 0.5, 0.75]), terms).is_ok());
+    refused(
+        ScalarLoss::new(batch(4), [know_pat()]),
+        "KnowPat: expected a batch with groups, got none",
+    );
+    let lipo = || Term::groups(Ranking::lipo_lambda(0.1).with_value(RankingValue::Sum));
+    refused(
+        ScalarLoss::new(with(), [lipo()]),
+        "LipoLambda: expected a batch with scores, got none",
+    );
+    assert!(ScalarLoss::new(scored(&[0.0, 1.0, 500.0, -1e300]), [lipo()]).is_ok());
+    refused(
+        ScalarLoss::new(scored(&[0.0, 1.0, 0.0, 501.0]), [lipo()]),
+        "score of sequence 3: expected a number up to 500, got 501",
     );
     let listed = Term::groups(Ranking::info_nca(0.1, 0.0));
     refused(

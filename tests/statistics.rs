@@ -1,6 +1,8 @@
 //! Statistics by hand-computed values and by what has to hold for any input.
 
-use prefuse::batch::{Batch, Labels, Logits, Packing, Pairs, ReferenceLogProbs, Weights};
+use prefuse::batch::{
+    Advantages, Batch, Labels, Logits, Packing, Pairs, ReferenceLogProbs, Weights,
+};
 use prefuse::objectives::{Dpo, Nll, Reduction};
 use prefuse::statistics::*;
 use prefuse::{
@@ -10,12 +12,12 @@ use rand::RngExt;
 
 use crate::common::{Placed, exact, labels, logits, normal, rng};
 
-fn random(seed: u64, count: usize) -> Vec<f64> {
+pub fn random(seed: u64, count: usize) -> Vec<f64> {
     let mut rng = rng(seed);
     (0..count).map(|_| 3.0 * normal(&mut rng)).collect()
 }
 
-fn close(got: f64, expected: f64) {
+pub fn close(got: f64, expected: f64) {
     approx::assert_relative_eq!(got, expected, max_relative = 1e-12, epsilon = 1e-14);
 }
 
@@ -284,6 +286,9 @@ fn wpo_by_hand() {
     assert_eq!(clamped[0], 1.0);
     close(clamped[1], 0.3);
     assert_eq!(wpo_pair_weights(&pairs, &[2.0, 3.0, 0.5], WpoClamp::None).unwrap(), [6.0, 1.5]);
+    let own = pairs.clone().with_weight(&[0.5, -2.0]).unwrap();
+    assert_eq!(wpo_pair_weights(&own, &[2.0, 3.0, 0.5], WpoClamp::None).unwrap(), [3.0, -3.0]);
+    assert_eq!(wpo_pair_weights(&own, &[2.0, 3.0, 0.5], WpoClamp::AtOne).unwrap(), [0.5, -2.0]);
 }
 
 fn tokens() -> (Labels<'static>, Weights<'static>, Packing) {
@@ -331,6 +336,54 @@ fn token_weights_multiply_those_given() {
     let (got, sum) = settings.weights(&aligned, &without, &labels, Some(&weights)).unwrap();
     assert_eq!(got.host().unwrap(), [2.0, 0.0, 0.5, 0.0, -0.5, 1.0, 0.5, 0.5]);
     assert_eq!(sum, 4.0);
+}
+
+/// The counted tokens are 0, 2, 4, 5, 6 and 7, of entropies 1, 3, 2, 2, 0 and 4.
+#[test]
+fn entropy_quantiles_by_hand() {
+    let (labels, weights, packing) = tokens();
+    let entropies = [1.0_f32, f32::NAN, 3.0, f32::NAN, 2.0, 2.0, 0.0, 4.0];
+    let by_sequence = Advantages::per_sequence(&[1.0, -2.0, 3.0]).unwrap();
+    let kept = |advantages: &Advantages<'_>, share| {
+        mask_low_entropy(advantages, &entropies, share, &labels, Some(&weights), &packing)
+            .and_then(|masked| masked.slice().to_vec())
+            .map(|masked| [0, 2, 4, 5, 6, 7].map(|token| masked[token]))
+            .unwrap()
+    };
+    assert_eq!(kept(&by_sequence, 0.0), [0.0, 0.0, 0.0, 0.0, 0.0, 3.0]);
+    // Up to number 0.19 * 5 and 0.2 * 5 from the top, counted from 0.
+    assert_eq!(kept(&by_sequence, 0.19), [0.0, 0.0, 0.0, 0.0, 0.0, 3.0]);
+    assert_eq!(kept(&by_sequence, 0.2), [0.0, 1.0, 0.0, 0.0, 0.0, 3.0]);
+    // Both of the equal entropies.
+    assert_eq!(kept(&by_sequence, 0.5), [0.0, 1.0, 1.0, -2.0, 0.0, 3.0]);
+    assert_eq!(kept(&by_sequence, 1.0), [1.0, 1.0, 1.0, -2.0, 3.0, 3.0]);
+    let by_token = Advantages::per_token(&[1.0, f64::NAN, 2.0, f64::NAN, 3.0, 4.0, 5.0, 6.0]);
+    assert_eq!(kept(&by_token, 0.5), [0.0, 2.0, 3.0, 4.0, 0.0, 6.0]);
+    let none = Labels::new(vec![-100; 8]);
+    assert!(mask_low_entropy(&by_token, &entropies, 0.5, &none, None, &packing).is_ok());
+}
+
+/// Means of old less policy over the counted tokens: (2 + 0 + 1) / 3, 1.5, and 0 without tokens.
+#[test]
+fn off_policy_by_hand() {
+    let (labels, weights, _) = tokens();
+    let packing = Packing::new(&[0, 5, 8, 8]).unwrap();
+    let old = [2.0_f32, f32::NAN, 0.0, f32::NAN, 1.0, 3.0, 1.0, 0.5];
+    let masked = |advantages: &Advantages<'_>, threshold| {
+        let policy = [0.0; 8];
+        mask_off_policy(advantages, &policy, &old, threshold, &labels, Some(&weights), &packing)
+            .and_then(|masked| masked.slice().to_vec())
+            .unwrap()
+    };
+    let negative = Advantages::per_sequence(&[-1.0, -2.0, -3.0]).unwrap();
+    assert_eq!(masked(&negative, 0.9), [0.0; 8]);
+    let second = [-1.0, -1.0, -1.0, -1.0, -1.0, 0.0, 0.0, 0.0];
+    assert_eq!(masked(&negative, 1.0), second);
+    assert_eq!(masked(&negative, 1.5)[5..], [-2.0; 3]);
+    let positive = Advantages::per_sequence(&[1.0, 0.0, 2.0]).unwrap();
+    assert_eq!(masked(&positive, 0.0)[..6], [1.0, 1.0, 1.0, 1.0, 1.0, 0.0]);
+    let by_token = Advantages::per_token(&[-1.0, 1.0, 2.0, 3.0, 4.0, -5.0, 6.0, -7.0]);
+    assert_eq!(masked(&by_token, 1.2), [-1.0, 1.0, 2.0, 3.0, 4.0, 0.0, 6.0, 0.0]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the statistics refuse: an error that names both sides, and never a panic.
 
-use prefuse::batch::{Labels, Packing, Pairs, Weights};
+use prefuse::batch::{Advantages, Labels, Packing, Pairs, Weights};
 use prefuse::statistics::*;
 
 use crate::common::refused;
@@ -15,8 +15,24 @@ fn halves() -> Pairs<'static> {
 fn numbers_outside_their_domain() {
     refused(Moments::from_parts(1, NAN, 0.0), "mean: expected a finite number, got NaN");
     refused(
+        Moments::from_parts(u64::MAX, 0.0, 0.0),
+        "count: expected a number up to 2^53, got 18446744073709552000",
+    );
+    let mut most = Moments::from_parts(1 << 53, 0.0, 0.0).unwrap();
+    most.add(1.0);
+    (0..2000).for_each(|_| most.merge(&most.clone()));
+    assert_eq!(most.count(), u64::MAX);
+    // What moments hold can be sent to another rank, and stays what it is.
+    let large: Moments = [1e16, -1e16].into_iter().collect();
+    let sent = Moments::from_parts(large.count(), large.mean(), large.deviations()).unwrap();
+    assert_eq!(sent, large);
+    let far = Moments::from_parts(3, f64::MAX, 0.5).unwrap();
+    let mut empty = Moments::new();
+    empty.merge(&far);
+    assert_eq!(empty, far);
+    refused(
         Moments::from_parts(1, 0.0, -1.0),
-        "sum of squared deviations: expected a number from 0 to 1e30, got -1.0",
+        "sum of squared deviations: expected a finite number of at least 0, got -1.0",
     );
     refused(
         mm_dpo_beta_factors(&[1.0, NAN], 0.5, 0.5),
@@ -262,6 +278,93 @@ fn aot() {
 }
 
 #[test]
+fn group_advantages() {
+    let settings = GroupAdvantages::default();
+    refused(settings.of(&[0.0; 2], &[0]), "prompts: expected length 2, got 1");
+    refused(
+        settings.of(&[0.0, NAN], &[0; 2]),
+        "reward of sequence 1: expected a finite number, got NaN",
+    );
+    for spread in [
+        Spread::Group { epsilon: -1.0 },
+        Spread::GroupPopulation { epsilon: NAN },
+        Spread::Batch { epsilon: f64::INFINITY },
+    ] {
+        assert!(GroupAdvantages { spread, ..settings }.of(&[0.0; 2], &[0; 2]).is_err());
+    }
+    refused(
+        GroupAdvantages { spread: Spread::Group { epsilon: -1.0 }, ..settings }.of(&[0.0], &[0]),
+        "epsilon: expected a number from 0 to 1e30, got -1",
+    );
+    refused(
+        settings.of(&[1e308, -1e308], &[0; 2]),
+        "advantage of sequence 0: expected a finite number, got NaN",
+    );
+    refused(prompt_scaled(&[1.0; 2], &[0], &[1.0]), "prompts: expected length 2, got 1");
+    refused(
+        prompt_scaled(&[1.0; 2], &[0, 1], &[1.0]),
+        "prompt of sequence 1: expected a number below 1, got 1",
+    );
+    refused(
+        prompt_scaled(&[1.0], &[0], &[1.0, NAN]),
+        "factor of a prompt: expected a finite number, got NaN",
+    );
+    refused(without_neutral(&[1.0], &[]), "neutral responses: expected length 1, got 0");
+    refused(ranks(&[0.0, NAN], Ties::Dense), "score of sequence 1: expected a number, got NaN");
+}
+
+#[test]
+fn p3o() {
+    let pairs = Pairs::halves(2).unwrap();
+    let (sums, nan) = ([-1.0, -2.0, -3.0, -4.0], [0.0, 0.0, NAN, 0.0]);
+    let settings = P3oAdvantages::default();
+    let all = |settings: P3oAdvantages, pairs: &Pairs<'_>, lists: [&[f64]; 4], expected: &str| {
+        let [policy, old, reference, rewards] = lists;
+        refused(settings.separate(pairs, policy, old, reference, rewards), expected);
+        refused(settings.joint(pairs, policy, old, reference, rewards), expected);
+        refused(settings.by_token(pairs, policy, old, reference, rewards), expected);
+    };
+    let good: [&[f64]; 4] = [&sums; 4];
+    let lists = ["policy", "old", "reference"];
+    for (position, list) in lists.iter().enumerate().skip(1) {
+        let mut short = good;
+        short[position] = &sums[1..];
+        all(settings, &pairs, short, &format!("{list} sums: expected length 4, got 3"));
+    }
+    all(settings, &pairs, [&sums, &sums, &sums, &[0.0]], "rewards: expected length 4, got 1");
+    for (position, what) in ["policy sum", "old sum", "reference sum", "reward"].iter().enumerate()
+    {
+        let mut bad = good;
+        bad[position] = &nan;
+        let expected = format!("{what} of sequence 2: expected a finite number, got NaN");
+        all(settings, &pairs, bad, &expected);
+    }
+    let beta = P3oAdvantages { beta: -0.1, ..settings };
+    all(beta, &pairs, good, "beta: expected a number from 0 to 1e30, got -0.1");
+    let truncation = P3oAdvantages { truncation: 0.5, ..settings };
+    all(truncation, &pairs, good, "truncation: expected a number from 1 to 1e30, got 0.5");
+    let beyond = Pairs::halves(3).unwrap();
+    all(settings, &beyond, good, "rejected of pair 1: expected a sequence below 4, got 4");
+    let weighted = pairs.clone().with_weight(&[1.0, 2.0][..]).unwrap();
+    all(
+        settings,
+        &weighted,
+        good,
+        "weight of pair 1: P3oAdvantages does not use it, expected the neutral 1, got 2",
+    );
+    let scaled = P3oAdvantages { scaled: true, ..settings };
+    all(scaled, &halves(), good, "pairs: expected at least 2, got 1");
+    let constant =
+        "standard deviation of the differences: expected a number from 1e-30 to 1e30, got 0";
+    all(scaled, &pairs, [&sums, &sums, &sums, &[1.0, 1.0, 0.0, 0.0]], constant);
+    let twice = Pairs::new(vec![(0, 1), (0, 2)]).unwrap();
+    let conflict = "sequence 0: expected one pair, got 0 and 1";
+    refused(settings.separate(&twice, &sums, &sums, &sums, &sums), conflict);
+    refused(settings.by_token(&twice, &sums, &sums, &sums, &sums), conflict);
+    assert!(settings.joint(&twice, &sums, &sums, &sums, &sums).is_ok());
+}
+
+#[test]
 fn tokens() {
     let (labels, packing) = (Labels::new(&[0, 0, 0]), Packing::new(&[0, 2, 3]).unwrap());
     let (three, two) = ([-1.0_f32; 3], [-1.0_f32; 2]);
@@ -343,4 +446,47 @@ fn tokens() {
         NextQuill { high: 1e300, threshold: -1.0, ..quill }.weights(&three, &three, &labels, None),
         "weight of token 0: expected a finite number, got inf",
     );
+}
+
+#[test]
+fn masked_advantages() {
+    let (labels, packing) = (Labels::new(&[0, 0, -100]), Packing::new(&[0, 2, 3]).unwrap());
+    let shorter = Packing::new(&[0, 1, 2]).unwrap();
+    let advantages = Advantages::per_sequence(&[1.0, -1.0]).unwrap();
+    let entropy = |advantages: &Advantages<'_>, entropies: &[f64], share, packing| {
+        mask_low_entropy(advantages, entropies, share, &labels, None, packing)
+    };
+    refused(
+        entropy(&advantages, &[1.0; 3], 1.5, &packing),
+        "share: expected a number from 0 to 1, got 1.5",
+    );
+    refused(entropy(&advantages, &[1.0; 2], 0.2, &packing), "entropies: expected length 3, got 2");
+    refused(
+        entropy(&advantages, &[1.0, NAN, NAN], 0.2, &packing),
+        "entropy of token 1: expected a finite number, got NaN",
+    );
+    assert!(entropy(&advantages, &[1.0, 0.0, NAN], 0.2, &packing).is_ok());
+    refused(
+        entropy(&advantages, &[1.0; 3], 0.2, &shorter),
+        "cu_seqlens: expected to end at the number of tokens 3, got 2",
+    );
+    let three = Advantages::per_sequence(&[1.0; 3]).unwrap();
+    refused(entropy(&three, &[1.0; 3], 0.2, &packing), "advantages: expected length 2, got 3");
+    let two = Advantages::per_token(&[1.0; 2]);
+    refused(entropy(&two, &[1.0; 3], 0.2, &packing), "advantages: expected length 3, got 2");
+    let off_policy = |policy: &[f64], old: &[f64], threshold| {
+        mask_off_policy(&advantages, policy, old, threshold, &labels, None, &packing)
+    };
+    let values = [-1.0; 3];
+    refused(
+        off_policy(&values, &values, -0.5),
+        "threshold: expected a number from 0 to 1e30, got -0.5",
+    );
+    refused(off_policy(&values[..2], &values, 0.5), "policy log-probs: expected length 3, got 2");
+    refused(off_policy(&values, &values[..1], 0.5), "old log-probs: expected length 3, got 1");
+    refused(
+        off_policy(&values, &[-1.0, NAN, -1.0], 0.5),
+        "mean log-ratio of sequence 0: expected a number, got NaN",
+    );
+    assert!(off_policy(&values, &[-1.0, f64::INFINITY, NAN], 0.5).is_ok());
 }

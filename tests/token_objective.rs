@@ -3,7 +3,7 @@
 use prefuse::batch::{Advantages, Batch, Labels, Packing, ReferenceLogProbs, Weights};
 use prefuse::objectives::{
     AnyObjective, Cispo, EntropyBonus, Given, Gmpo, Gspo, Importance, KlPenalty, PpoClip,
-    Reduction, Reinforce, Response, Rloo, objectives,
+    Reduction, Reinforce, Response, Rloo, Vespo, objectives,
 };
 use prefuse::stages::{
     TokenAdvantages, TokenInputs, TokenObjective, TokenObjectiveGrads, TokenObjectiveOutputs,
@@ -144,18 +144,50 @@ fn every_backend_has_the_numbers_of_the_reference() {
     }
 }
 
-/// The ratio is a constant for CISPO's gradient.
+/// CISPO and VESPO are REINFORCE whose advantage has a factor of the ratio, a constant for the gradient.
 #[test]
-fn cispo_is_reinforce_with_a_constant_ratio() {
-    let objective = AnyObjective::new(Cispo::new(1.2).with_floor(0.9));
+fn constant_ratios() {
+    let cispo = Cispo::new(1.2).with_floor(0.9);
+    let vespo = Vespo::new().with_k_negative(1.5).with_lambda_negative(0.5);
     for seed in 0..100 {
-        let (responses, given) = random_unit(seed, &objective);
-        let got = objective.evaluate(&responses, given);
-        let Response { policy, old, score, .. } = responses[0];
-        let slope = -(policy - old).exp().clamp(0.9, 1.2) * score;
-        approx::assert_relative_eq!(got.grads[0], slope, max_relative = 1e-12);
-        approx::assert_relative_eq!(got.loss, slope * policy, max_relative = 1e-12);
+        let check = |objective: AnyObjective, factor: &dyn Fn(&[Response]) -> f64| {
+            let (responses, given) = random_unit(seed, &objective);
+            let got = objective.evaluate(&responses, given);
+            let slope = -factor(&responses) * responses[0].score;
+            approx::assert_relative_eq!(got.grads[0], slope, max_relative = 1e-12);
+            approx::assert_relative_eq!(
+                got.loss,
+                slope * responses[0].policy,
+                max_relative = 1e-12
+            );
+            assert_eq!(got.grads[1..], [0.0; 3]);
+        };
+        check(AnyObjective::new(cispo), &|responses| {
+            (responses[0].policy - responses[0].old).exp().clamp(0.9, 1.2)
+        });
+        check(AnyObjective::new(vespo), &|responses| {
+            let ratio = responses[1].policy.exp();
+            let (k, lambda) = if responses[0].score < 0.0 { (1.5, 0.5) } else { (2.0, 3.0) };
+            ratio.powf(k) * (lambda * (1.0 - ratio)).exp()
+        });
     }
+}
+
+/// TRL's bounds of the ratio, and an advantage of 0 counts as positive.
+#[test]
+fn vespo_at_its_bounds() {
+    let weight = |log_ratio: f64, advantage: f64| {
+        let token = Response::new(-1.0, 1.0).with_old(-1.0).with_score(advantage);
+        let responses = [token, Response::new(log_ratio, 3.0), token, token];
+        let objective = AnyObjective::new(Vespo::new());
+        -objective.evaluate(&responses, Given::NEUTRAL).grads[0] / advantage
+    };
+    assert_eq!(weight(0.0, 2.0), 1.0);
+    assert_eq!(weight(0.0, -2.0), 1.0);
+    assert_eq!(weight(f64::INFINITY, 1.0), 0.0);
+    let least = weight(f64::NEG_INFINITY, 1.0);
+    approx::assert_relative_eq!(least, 1e-16 * 3.0_f64.exp(), max_relative = 1e-7);
+    assert_eq!(weight(-19.0, 1.0), least);
 }
 
 /// Log-ratios of +-1000 saturate where the loss is clipped, and are never NaN.
@@ -287,7 +319,7 @@ fn bad_calls() {
     let sums = ready().with_reference(ReferenceLogProbs::per_sequence(&[-1.0; 2])).unwrap();
     refused(
         one(sums, Term::tokens(KlPenalty::new(), Sequences::All)),
-        "KlPenalty: expected a batch with reference log-probs per token, got none",
+        "KlPenalty: expected reference log-probs per token, got sums per sequence",
     );
     let old = with().with_old(ReferenceLogProbs::per_token(&[-1.0; 4])).unwrap();
     refused(

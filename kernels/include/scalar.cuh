@@ -1,6 +1,6 @@
 // The functions that an objective's body may call, on f64; twin of src/objectives/scalar.rs.
 //
-// exp, expm1, log and log1p are the compiler's own. max is ours: fmax drops NaN where Rust's twin keeps it.
+// exp, exp2, expm1, log and log1p are the compiler's own. max is ours: fmax drops NaN where Rust's twin keeps it.
 #pragma once
 
 namespace prefuse {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::values::check_sequences;
+use super::{Packing, same_length};
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
 use crate::memory::{Place, Slice};
@@ -31,7 +32,8 @@ impl<'a> Advantages<'a> {
         Ok(Self(Kind::Sequences(advantages)))
     }
 
-    /// `[tokens]` advantages, of any element type; those at tokens that do not count are not read.
+    /// `[tokens]` advantages, of any element type; those at tokens that do not count are not read, others
+    /// have to be finite, which a loss checks in host memory. On a device they are data, like log-probs.
     pub fn per_token<T: Element>(advantages: &[T]) -> Self {
         Self(Kind::Tokens(advantages.iter().map(|&advantage| advantage.to_f64()).collect()))
     }
@@ -52,8 +54,8 @@ impl<'a> Advantages<'a> {
         }))
     }
 
-    /// `[sequences]` or `[tokens]`.
-    pub(crate) fn slice(&self) -> Slice<'_> {
+    /// `[sequences]` or `[tokens]` advantages.
+    pub fn slice(&self) -> Slice<'_> {
         match &self.0 {
             Kind::Sequences(values) => Slice::new(values),
             Kind::Tokens(values) => Slice::new(values),
@@ -63,6 +65,21 @@ impl<'a> Advantages<'a> {
 
     pub(crate) fn is_per_token(&self) -> bool {
         !matches!(self.0, Kind::Sequences(_))
+    }
+
+    /// `[tokens]` numbers: those of a sequence at each of its tokens.
+    ///
+    /// # Errors
+    /// Another length than the packing's, or numbers in device memory.
+    pub(crate) fn by_token(&self, packing: &Packing) -> Result<Vec<f64>> {
+        let numbers = self.slice().host::<f64>()?;
+        if self.is_per_token() {
+            same_length("advantages", packing.tokens(), numbers.len())?;
+            return Ok(numbers.to_vec());
+        }
+        same_length("advantages", packing.sequences(), numbers.len())?;
+        let sequences = packing.ranges().zip(numbers);
+        Ok(sequences.flat_map(|(range, &number)| range.map(move |_| number)).collect())
     }
 
     /// A copy that owns its data, in host memory.

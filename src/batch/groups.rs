@@ -142,7 +142,7 @@ impl<'a> Groups<'a> {
     }
 
     /// All pairs within the groups whose scores differ, the higher the chosen one: for losses that are
-    /// sums or means over pairs of ranked responses (RRHF, LiPO, TRPA, MORE, all-pairs Bradley-Terry).
+    /// sums or means over pairs of ranked responses (RRHF, TRPA, MORE, all-pairs Bradley-Terry).
     /// `scores` are by sequence. Each member is compared with those after it, in order.
     ///
     /// # Errors

@@ -20,8 +20,12 @@ impl<'a> Weights<'a> {
         let weights = weights.into();
         match weights.iter().position(|weight| !weight.is_finite()) {
             None => Ok(Self(Values::Host(weights))),
-            Some(token) => Err(Error::TokenWeight { token, got: weights[token] }),
+            Some(token) => Err(Self::not_finite(token, weights[token])),
         }
+    }
+
+    pub(crate) fn not_finite(token: usize, got: f32) -> Error {
+        Error::TokenInput { input: "weight", token, got: f64::from(got) }
     }
 
     /// Weights, f32, in host memory or in that of the backend that will read them. On a device a

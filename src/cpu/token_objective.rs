@@ -12,7 +12,7 @@ pub(super) fn token_objective(mut stage: TokenObjective<'_>) -> Result<()> {
     match (&mut stage.outputs.grads, units.inputs.log_probs.dtype()) {
         (None, _) => {
             let losses = losses.par_iter_mut().enumerate();
-            losses.for_each(|(unit, loss)| *loss = units.evaluate(unit, 0.0, &mut |_, _, _| ()));
+            losses.for_each(|(unit, loss)| *loss = units.evaluate(unit, 0.0, |_, _, _| ()));
             Ok(())
         }
         (Some((grads, scale)), DType::F64) => run::<f64>(units, losses, grads, *scale),
@@ -38,7 +38,7 @@ fn run<T: Element>(
             let start = units.packing.packing().range(units.term.member(unit, 0)).start;
             let scale = units.scale(scale, unit, tokens);
             let add = |to: &mut T, by: f64| *to = T::from_f64(to.to_f64() + by);
-            *loss = units.evaluate(unit, scale, &mut |token, by_log_prob, by_entropy| {
+            *loss = units.evaluate(unit, scale, |token, by_log_prob, by_entropy| {
                 add(&mut log_probs[token - start], by_log_prob);
                 if let Some(to) = entropy.get_mut(token - start) {
                     add(to, by_entropy);

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytemuck::{Pod, Zeroable};
 
 use super::driver::{Driver, Mapped};
+use crate::batch::Weights;
 use crate::error::{Error, Result};
 use crate::memory::Place;
 
@@ -54,7 +55,7 @@ impl Record {
                 Some(Error::Label { token, label, vocab, ignore })
             }
             WEIGHT_NOT_FINITE => {
-                Some(Error::TokenWeight { token, got: f32::from_bits(self.value as u32) })
+                Some(Weights::not_finite(token, f32::from_bits(self.value as u32)))
             }
             code => Some(Error::Driver {
                 call: "error slot",

@@ -109,7 +109,7 @@ pub(crate) enum LogitGradsShape {
 }
 
 /// A warp a row up to 4096 columns; beyond, one block or as many as there are tiles of 4 vectors for
-/// each thread, until each multiprocessor has 64.
+/// each thread, until each multiprocessor has 48.
 pub(crate) fn logit_grads(
     device: &Device,
     dtype: DType,

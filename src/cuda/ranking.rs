@@ -4,7 +4,7 @@ use super::context::Context;
 use super::{address, launch, start, upstream};
 use crate::error::Result;
 use crate::memory::Slice;
-use crate::objectives::{RankingKind, RankingValue, Reduction};
+use crate::objectives::{Constants, RankingKind, RankingValue, Reduction};
 use crate::stages::Ranking;
 
 /// Twin of `RankingArguments` in the kernel.
@@ -34,9 +34,9 @@ struct Arguments {
     error: u64,
 }
 
-/// f64 numbers: the value of each member, and of each choice its largest value and its sum.
+/// f64 numbers: the value of each member, and two more that the kind of ranking keeps of each.
 pub(super) fn scratch(members: usize) -> usize {
-    3 * members
+    members.saturating_mul(3)
 }
 
 pub(super) fn ranking(context: &Context, stage: Ranking<'_>) -> Result<()> {
@@ -61,6 +61,10 @@ pub(super) fn ranking(context: &Context, stage: Ranking<'_>) -> Result<()> {
             RankingKind::PlackettLuce => 0,
             RankingKind::RewardGaps => 1,
             RankingKind::CrossEntropy => 2,
+            RankingKind::KnowPat(Constants::Paper) => 3,
+            RankingKind::KnowPat(Constants::Code) => 4,
+            RankingKind::LipoLambda(Constants::Paper) => 5,
+            RankingKind::LipoLambda(Constants::Code) => 6,
         },
         of: match ranking.of {
             RankingValue::Sum => 0,

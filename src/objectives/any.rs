@@ -1,10 +1,11 @@
 //! An objective whose unit is known at run time.
 
+use std::any::Any;
 use std::sync::Arc;
 
-use super::objective::{Inputs, Objective, Source};
+use super::objective::{Clipped, Evaluation, Inputs, Objective, Source};
 use super::parameter::{Description, Domain, ParameterError};
-use super::units::{Given, MAX_RESPONSES, Response, Unit};
+use super::units::{Given, Layout, MAX_RESPONSES, Response, Token, Unit};
 
 /// Any [`Objective`], on whatever unit. Copies share it.
 #[derive(Clone, Debug)]
@@ -47,6 +48,11 @@ impl AnyObjective {
         self.0.responses()
     }
 
+    /// What its unit is.
+    pub(crate) fn layout(&self) -> Layout {
+        self.0.layout()
+    }
+
     /// Parameter names and values, in the order of declaration.
     pub fn parameters(&self) -> Vec<(&'static str, f64)> {
         self.0.parameters()
@@ -78,6 +84,16 @@ impl AnyObjective {
         self.0.evaluate(responses, given)
     }
 
+    /// Loss and gradient of each of these tokens, into as many places.
+    pub(crate) fn evaluate_tokens(&self, tokens: &[Token], to: &mut [Evaluation<Token>]) {
+        self.0.evaluate_tokens(tokens, to);
+    }
+
+    /// Which sides of its clip hold at a unit of these responses, if it has one.
+    pub(crate) fn clipped(&self, responses: &[Response; MAX_RESPONSES]) -> Option<Clipped> {
+        self.0.clipped(responses)
+    }
+
     /// Where an objective on tokens clips the terms of a sequence's log-ratio.
     pub fn log_ratio_bound(&self) -> f64 {
         self.0.log_ratio_bound()
@@ -103,12 +119,15 @@ trait OnResponses: std::fmt::Debug + Send + Sync {
     fn name(&self) -> &'static str;
     fn unit(&self) -> [&'static str; 2];
     fn responses(&self) -> &'static [&'static str];
+    fn layout(&self) -> Layout;
     fn parameters(&self) -> Vec<(&'static str, f64)>;
     fn check(&self) -> Result<(), ParameterError>;
     fn inputs(&self) -> Inputs;
     fn required(&self) -> Inputs;
     fn score_domain(&self) -> Domain;
     fn evaluate(&self, responses: &[Response; MAX_RESPONSES], given: Given) -> AnyEvaluation;
+    fn evaluate_tokens(&self, tokens: &[Token], to: &mut [Evaluation<Token>]);
+    fn clipped(&self, responses: &[Response; MAX_RESPONSES]) -> Option<Clipped>;
     fn log_ratio_bound(&self) -> f64;
     fn source(&self) -> Option<Source>;
     fn cuda(&self) -> Option<String>;
@@ -130,6 +149,10 @@ impl<U: Unit> OnResponses for On<U> {
 
     fn responses(&self) -> &'static [&'static str] {
         U::RESPONSES
+    }
+
+    fn layout(&self) -> Layout {
+        U::LAYOUT
     }
 
     fn parameters(&self) -> Vec<(&'static str, f64)> {
@@ -159,6 +182,18 @@ impl<U: Unit> OnResponses for On<U> {
             grads: U::spread(evaluation.grad),
             rewards: U::spread(evaluation.reward),
         }
+    }
+
+    fn evaluate_tokens(&self, tokens: &[Token], to: &mut [Evaluation<Token>]) {
+        let objective: &dyn Any = &self.0;
+        match objective.downcast_ref::<Arc<dyn Objective<Token>>>() {
+            Some(objective) => objective.evaluate_all(tokens, to),
+            None => unreachable!("a term over tokens has an objective on them"),
+        }
+    }
+
+    fn clipped(&self, responses: &[Response; MAX_RESPONSES]) -> Option<Clipped> {
+        self.0.clipped(&U::new_unit(responses, Given::NEUTRAL))
     }
 
     fn log_ratio_bound(&self) -> f64 {

@@ -19,4 +19,9 @@ crate::objective! {
         grad.policy = -ratio * token.advantage;
         loss = grad.policy * token.policy;
     }
+    fn clipped(self, token) -> (low, high, dual) {
+        let ratio = exp(token.policy - token.old);
+        low = ratio < self.floor && token.advantage < 0.0;
+        high = ratio > self.cap && token.advantage > 0.0;
+    }
 }

@@ -16,4 +16,9 @@ crate::objective! {
         loss = -product(exp(token.sequence_log_ratio / token.tokens), token.advantage);
         grad.sequence = loss / token.tokens;
     }
+    fn clipped(self, token) -> (low, high, dual) {
+        let log_ratio = token.policy - token.old;
+        low = log_ratio < -self.epsilon && token.advantage < 0.0;
+        high = log_ratio > self.epsilon && token.advantage > 0.0;
+    }
 }

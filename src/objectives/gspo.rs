@@ -26,4 +26,9 @@ crate::objective! {
             grad.sequence = free / token.tokens;
         }
     }
+    fn clipped(self, token) -> (low, high, dual) {
+        let ratio = exp(token.sequence_log_ratio / token.tokens);
+        low = ratio < 1.0 - self.epsilon_low && token.advantage < 0.0;
+        high = ratio > 1.0 + self.epsilon_high && token.advantage > 0.0;
+    }
 }

@@ -13,15 +13,16 @@ pub mod scalar;
 mod units;
 
 pub use any::{AnyEvaluation, AnyObjective};
-pub use objective::{Evaluation, Inputs, Objective, Source};
+pub use objective::{Clipped, Evaluation, Inputs, Objective, Source};
 pub use parameter::{
     AVERAGE, BELOW_HALF, BOUNDED, CHOICE, Description, Domain, FINITE, INSIDE_HALF, INSIDE_UNIT,
     NOT_NEGATIVE, Named, NamedError, ORDER, POSITIVE, PROBABILITY, Parameter, ParameterDescription,
     ParameterError, ParameterKind, SWITCH, UP_TO_HALF,
 };
-pub use ranking::{Ranking, RankingKind, RankingValue};
+pub use ranking::{Constants, Ranking, RankingKind, RankingValue};
 pub use reduction::{LossSum, Reduction};
 pub use scalar::{Divergence, KlEstimator};
+pub(crate) use units::Layout;
 pub use units::{
     Given, JudgedPair, MAX_RESPONSES, Pair, PerJudgedPair, PerPair, PerSequence, PerToken,
     Response, Reward, RewardPair, Sequence, Token, Unit,
@@ -93,10 +94,12 @@ list! {
     lcpo: Lcpo, LcpoBase;
     lcpo_cpo: LcpoCpo;
     lcpo_sim_po: LcpoSimPo;
+    log_prob_clip: LogProbClip;
     log_ratio: LogRatio;
     nca_pair: NcaPair;
     nll: Nll;
     orpo: Orpo;
+    p3o: P3o;
     poft: Poft;
     pointwise_logistic: PointwiseLogistic;
     ppo_clip: PpoClip;
@@ -114,6 +117,7 @@ list! {
     sppo: Sppo;
     sppo_hard: SppoHard;
     trust_region: TrustRegion;
+    vespo: Vespo;
 }
 
 /// CUDA C++ of every objective of the list, for `kernels/objective.cu` to compile: a struct and its
@@ -126,11 +130,9 @@ pub fn cuda_source() -> String {
     for objective in objectives() {
         if let Some(body) = objective.cuda() {
             let (name, [unit, per_response]) = (objective.name(), objective.unit());
-            let on_tokens = objective.responses().len() == 3;
-            let entry = if on_tokens {
-                format!("TOKEN_OBJECTIVE({name})")
-            } else {
-                format!("OBJECTIVE({name}, {unit}, {per_response})")
+            let entry = match objective.layout() {
+                Layout::Tokens => format!("TOKEN_OBJECTIVE({name})"),
+                _ => format!("OBJECTIVE({name}, {unit}, {per_response})"),
             };
             types.insert(name, format!("{body}\n{entry}\n"));
         }

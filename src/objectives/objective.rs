@@ -1,7 +1,7 @@
 //! What an objective is, and the macro that writes one for Rust and for CUDA at once.
 
 use super::parameter::{Description, Domain, FINITE, ParameterError, ParameterKind};
-use super::units::Unit;
+use super::units::{PerToken, Token, Unit};
 
 /// A loss on one unit, with its derivative by the policy log-prob sum of each response.
 ///
@@ -40,10 +40,22 @@ pub trait Objective<U: Unit>: std::fmt::Debug + Send + Sync {
     /// Loss, gradient and rewards of one unit.
     fn evaluate(&self, unit: &U) -> Evaluation<U>;
 
+    /// The same of each of these units, into as many places: one call for the many tokens of a sequence.
+    fn evaluate_all(&self, units: &[U], evaluations: &mut [Evaluation<U>]) {
+        for (unit, evaluation) in units.iter().zip(evaluations) {
+            *evaluation = self.evaluate(unit);
+        }
+    }
+
     /// Of an objective on tokens: where the terms of
     /// [`sequence_log_ratio`](crate::objectives::Token::sequence_log_ratio) are clipped.
     fn log_ratio_bound(&self) -> f64 {
         f64::INFINITY
+    }
+
+    /// Of an objective on tokens that clips a ratio: which sides of the clip hold at this token.
+    fn clipped(&self, _unit: &U) -> Option<Clipped> {
+        None
     }
 
     /// The text of [`evaluate`](Self::evaluate), if it is also CUDA C++.
@@ -57,6 +69,17 @@ pub trait Objective<U: Unit>: std::fmt::Debug + Send + Sync {
     }
 }
 
+/// Which sides of a clip hold at a token, as trainers count them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clipped {
+    /// The ratio is below its range, and the advantage negative.
+    pub low: bool,
+    /// The ratio is above its range, and the advantage positive.
+    pub high: bool,
+    /// The advantage is negative, and the dual clip is its loss.
+    pub dual: bool,
+}
+
 /// What an objective says about one unit.
 #[derive(Clone, Copy, Debug)]
 pub struct Evaluation<U: Unit> {
@@ -66,6 +89,14 @@ pub struct Evaluation<U: Unit> {
     pub grad: U::PerResponse,
     /// The implicit reward that trainers log, for each response.
     pub reward: U::PerResponse,
+}
+
+impl Evaluation<Token> {
+    /// No loss.
+    pub(crate) const ZERO: Self = {
+        let zero = PerToken { policy: 0.0, sequence: 0.0, entropy: 0.0 };
+        Self { loss: 0.0, grad: zero, reward: zero }
+    };
 }
 
 /// The optional inputs of a unit; true where an objective uses one.
@@ -159,7 +190,8 @@ impl Source {
 /// reference, score or sequence is NaN. Lines that may follow, in this order: `requires(margin)`, what has
 /// to be given for pairs, not only may be; `score in PROBABILITY`, the scores' domain; `ordered(floor <=
 /// cap)` of two parameters; `clips log_ratio at parameter`, for an objective on tokens (see
-/// [`Token`](crate::objectives::Token)). `examples` may be left out; the list of this crate's objectives
+/// [`Token`](crate::objectives::Token)), which may also say which sides of its clip hold, for logs, in a
+/// function `clipped` that is Rust alone. `examples` may be left out; the list of this crate's objectives
 /// takes them, and the tests iterate over that.
 ///
 /// The struct is `pub` and has doc comments, no other attributes; its body is `required {}` and `optional
@@ -209,6 +241,9 @@ macro_rules! objective {
         fn evaluate($this:ident, $unit:ident: $Unit:ident) -> ($loss:ident, $grad:ident, $reward:ident) {
             $($body:tt)*
         }
+        $(fn clipped($clip:ident, $token:ident) -> ($low:ident, $high:ident, $dual:ident) {
+            $($clipped:tt)*
+        })?
     ) => {
         $(#[doc = $doc])*
         #[derive(Clone, Copy, Debug, PartialEq)]
@@ -340,6 +375,19 @@ macro_rules! objective {
                 $($body)*
                 $crate::objectives::Evaluation { loss: $loss, grad: $grad, reward: $reward }
             }
+
+            $(
+                #[allow(unused_parens, unused_imports, unused_assignments, unused_mut)]
+                fn clipped(
+                    &$clip,
+                    $token: &$crate::objectives::$Unit,
+                ) -> Option<$crate::objectives::Clipped> {
+                    use $crate::objectives::scalar::*;
+                    let [mut $low, mut $high, mut $dual] = [false; 3];
+                    $($clipped)*
+                    Some($crate::objectives::Clipped { low: $low, high: $high, dual: $dual })
+                }
+            )?
 
             fn source(&self) -> Option<$crate::objectives::Source> {
                 Some($crate::objectives::Source {

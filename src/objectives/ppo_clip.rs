@@ -46,4 +46,13 @@ crate::objective! {
             grad.policy = 0.0;
         }
     }
+    fn clipped(self, token) -> (low, high, dual) {
+        let log_ratio = token.policy - token.old;
+        let ratio = exp(clip(log_ratio, -self.log_ratio_limit, self.log_ratio_limit));
+        let free = min(ratio, self.ratio_cap);
+        let clipped = clip(ratio, 1.0 - self.epsilon_low, 1.0 + self.epsilon_high);
+        low = free < 1.0 - self.epsilon_low && token.advantage < 0.0;
+        high = free > 1.0 + self.epsilon_high && token.advantage > 0.0;
+        dual = max(free, clipped) > self.dual_clip && token.advantage < 0.0;
+    }
 }

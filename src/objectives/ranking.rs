@@ -1,15 +1,28 @@
-//! Losses of several ranked responses to one prompt that are softmaxes over them. What is a sum over pairs
-//! of the responses is a term over pairs: see [`Groups::pairs`](crate::batch::Groups::pairs).
+//! Losses of several ranked responses to one prompt: softmaxes over them, and sums whose weights follow
+//! from all of them. What is a sum over pairs of responses by themselves is a term over pairs: see
+//! [`Groups::pairs`](crate::batch::Groups::pairs).
 //!
 //! Their loops read differently in Rust and in CUDA, so that the body is a twin: `evaluate` here and in
 //! `kernels/ranking.cu`, of the few numbers that a [`Ranking`] is.
 
+use std::f64::consts::LN_2;
+
 use super::objective::Inputs;
-use super::parameter::{Domain, POSITIVE, ParameterError};
-use super::scalar::{exp, length, log, max, product};
+use super::parameter::{Domain, FINITE, POSITIVE, ParameterError};
+use super::scalar::{abs, exp, exp2, length, log, log1p, max, min, product, sigmoid, softplus};
 use super::units::Response;
 
-/// A softmax over the responses of a group. Of response `i` it knows the value `z[i]`, `scale` times what
+/// Of a power of 2 whose sums over all pairs of a group are finite.
+const EXPONENT: Domain =
+    Domain { expected: "a number up to 500", contains: |value| value <= 500.0 };
+
+/// Whose gaps times a value are finite.
+const REWARD: Domain = Domain {
+    expected: "a number from -1e30 to 1e30",
+    contains: |value| (-1e30..=1e30).contains(&value),
+};
+
+/// A loss of the responses of a group. Of response `i` it knows the value `z[i]`, `scale` times what
 /// [`of`](Self::of) names, and the score `r[i]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -24,7 +37,7 @@ pub struct Ranking {
     pub temperature: f64,
 }
 
-/// The losses.
+/// The losses, of `K` responses. Weights are constants for the gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RankingKind {
     /// `sum over k of log(sum over j >= k of exp(z[j])) - z[k]`, best response first.
@@ -33,6 +46,23 @@ pub enum RankingKind {
     RewardGaps,
     /// `-sum over i of q[i] * log softmax(z)[i]`, `q = softmax(r / temperature)`.
     CrossEntropy,
+    /// `sum over i < K of mu[i] * (softplus(-z[i]) + sum over j > i of softplus(z[j])) / (K - 1)`, best
+    /// response first, `mu[i] = (z[i] - min z) / (max z - min z)`, 0 where all values are equal.
+    KnowPat(Constants),
+    /// `sum over r[i] > r[j] of w[i, j] * softplus(-(z[i] - z[j]))`, `w[i, j] = |2^r[i] - 2^r[j]| *
+    /// |1 / log(1 + t[i]) - 1 / log(1 + t[j])|`, `t` the rank by `z`, 1 the largest, equal ones by
+    /// position.
+    LipoLambda(Constants),
+}
+
+/// Whose constants a loss has, where published code differs from its paper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Constants {
+    /// The paper's.
+    Paper,
+    /// The code's: for KnowPAT the mean over worse responses and 3 in place of `K - 1`, for LiPO-lambda
+    /// rax's logarithm to base 2 and a factor `K`.
+    Code,
 }
 
 /// What of a response is compared.
@@ -48,7 +78,8 @@ pub enum RankingValue {
 
 impl Ranking {
     /// Plackett-Luce DPO (Rafailov et al., 2023, appendix A.3): the responses of a group stand best
-    /// first, `z = beta * log-ratio`. Of two it is DPO. Scores, where there are any, may not rise.
+    /// first, `z = beta * log-ratio`. Of two it is DPO. Scores
+    /// are not looked at.
     pub fn plackett_luce(beta: f64) -> Self {
         let (kind, of) = (RankingKind::PlackettLuce, RankingValue::LogRatio);
         Self { kind, of, scale: beta, temperature: 1.0 }
@@ -80,6 +111,39 @@ impl Ranking {
         Self::info_nca(1.0, 1.0)
     }
 
+    /// Knowledgeable Preference Alignment (KnowPAT; Zhang et al., 2024), its ranking term: the responses
+    /// of a group stand best first and `z` is the average log-prob. A group whose values are all equal
+    /// has no weights: its loss is 0, where the released code divides by 0. Scores
+    /// are not looked at.
+    ///
+    /// The paper's other term is [`Nll`](super::Nll) on the best response; the ranking's weight is its
+    /// lambda.
+    pub fn know_pat() -> Self {
+        let (kind, of) = (RankingKind::KnowPat(Constants::Paper), RankingValue::Average);
+        Self { kind, of, scale: 1.0, temperature: 1.0 }
+    }
+
+    /// KnowPAT as the released code has it: the mean over worse responses in place of the sum, and 3 in
+    /// place of the number of responses less 1, whatever that is. That code divides all sums by the padded
+    /// length: [`RankingValue::Sum`], and its inverse as the scale.
+    pub fn know_pat_released() -> Self {
+        Self { kind: RankingKind::KnowPat(Constants::Code), ..Self::know_pat() }
+    }
+
+    /// LiPO-lambda (Liu et al., 2024): DPO of every pair whose scores differ, weighted by how much the
+    /// pair's order changes the DCG of the policy's own ranking. Scores are the gains' exponents, up to
+    /// 500; the responses stand in any order.
+    pub fn lipo_lambda(beta: f64) -> Self {
+        let (kind, of) = (RankingKind::LipoLambda(Constants::Paper), RankingValue::LogRatio);
+        Self { kind, of, scale: beta, temperature: 1.0 }
+    }
+
+    /// LiPO-lambda as rax 0.4 has its DCG lambda weights: the logarithm to base 2, and times the number of
+    /// responses.
+    pub fn lipo_lambda_rax(beta: f64) -> Self {
+        Self { kind: RankingKind::LipoLambda(Constants::Code), ..Self::lipo_lambda(beta) }
+    }
+
     /// Compares other values, such as rewards.
     #[must_use]
     pub fn with_value(self, of: RankingValue) -> Self {
@@ -98,25 +162,37 @@ impl Ranking {
             RankingKind::PlackettLuce => "PlackettLuce",
             RankingKind::RewardGaps => "Pro",
             RankingKind::CrossEntropy => "ListCrossEntropy",
+            RankingKind::KnowPat(_) => "KnowPat",
+            RankingKind::LipoLambda(_) => "LipoLambda",
         }
     }
 
     /// # Errors
     /// A scale or temperature outside its domain.
     pub fn check(&self) -> Result<(), ParameterError> {
-        Domain::check(POSITIVE, "scale", self.scale)?;
+        Domain::check(POSITIVE, "scale (beta)", self.scale)?;
         Domain::check(POSITIVE, "temperature", self.temperature)
     }
 
     /// What it looks at.
     pub fn inputs(&self) -> Inputs {
         let reference = self.of == RankingValue::LogRatio;
-        Inputs { reference, score: self.kind != RankingKind::PlackettLuce, ..Inputs::NONE }
+        let score = !matches!(self.kind, RankingKind::PlackettLuce | RankingKind::KnowPat(_));
+        Inputs { reference, score, ..Inputs::NONE }
     }
 
-    /// Whether the responses have to stand best first.
+    /// Whether the responses have to stand best first; where scores are looked at, they may not rise.
     pub fn is_ordered(&self) -> bool {
-        self.kind != RankingKind::CrossEntropy
+        !matches!(self.kind, RankingKind::CrossEntropy | RankingKind::LipoLambda(_))
+    }
+
+    /// What each score has to be.
+    pub fn scores(&self) -> Domain {
+        match self.kind {
+            RankingKind::LipoLambda(_) => EXPONENT,
+            RankingKind::RewardGaps => REWARD,
+            _ => FINITE,
+        }
     }
 
     /// The value of a response.
@@ -137,16 +213,22 @@ impl Ranking {
         }
     }
 
-    /// The loss of a group, and its derivative by the policy's sum of each response. Every softmax is
-    /// taken from its own maximum, so that values of any size are right.
-    pub fn evaluate(&self, group: &[Response], grads: &mut [f64]) -> f64 {
+    /// The loss of a group; `grads` gets its derivative by the policy's sum of each response. Every softmax
+    /// is taken from its own maximum, so that values of any size are right, and a response that is all but
+    /// certain has the loss of the others' shares.
+    pub fn evaluate(&self, group: &[Response], grads: &mut Vec<f64>) -> f64 {
         let values: Vec<f64> = group.iter().map(|response| self.value(response)).collect();
-        grads.fill(0.0);
+        grads.clear();
+        grads.resize(group.len(), 0.0);
         let loss = match self.kind {
             RankingKind::CrossEntropy => self.cross_entropy(group, &values, grads),
-            _ => (0..group.len().saturating_sub(1))
-                .map(|first| self.choice(group, &values, first, grads))
-                .sum(),
+            RankingKind::KnowPat(constants) => adaptive(constants, &values, grads),
+            RankingKind::LipoLambda(constants) => lambda_pairs(constants, group, &values, grads),
+            RankingKind::PlackettLuce | RankingKind::RewardGaps => {
+                (0..group.len().saturating_sub(1))
+                    .map(|first| self.choice(group, &values, first, grads))
+                    .sum()
+            }
         };
         for (grad, response) in grads.iter_mut().zip(group) {
             *grad = product(*grad, self.slope(response));
@@ -168,32 +250,90 @@ impl Ranking {
     fn choice(&self, group: &[Response], z: &[f64], first: usize, grads: &mut [f64]) -> f64 {
         let scaled = |j: usize| product(self.gap(group, first, j), z[j]);
         let left = first..group.len();
-        let largest = left.clone().map(scaled).fold(f64::NEG_INFINITY, max);
-        let sum: f64 = left.clone().map(|j| exp(scaled(j) - largest)).sum();
-        for j in left {
-            let chosen = if j == first { 1.0 } else { 0.0 };
-            let share = exp(scaled(j) - largest) / sum;
-            grads[j] += product(self.gap(group, first, j), share - chosen);
+        let (largest, rest) = softmax(left.clone().map(scaled), 1.0);
+        let of_largest = |j: usize| exp(scaled(j) - largest);
+        for j in first + 1..group.len() {
+            grads[j] += product(self.gap(group, first, j), of_largest(j) / (1.0 + rest));
         }
-        largest - scaled(first) + log(sum)
+        // Those of the others, since 1 less its own loses what is small.
+        let others = if scaled(first) == largest { rest } else { 1.0 + rest - of_largest(first) };
+        grads[first] -= product(self.gap(group, first, first), others / (1.0 + rest));
+        largest - scaled(first) + log1p(rest)
     }
 
     fn cross_entropy(&self, group: &[Response], z: &[f64], grads: &mut [f64]) -> f64 {
-        let softmax = |values: &mut dyn Iterator<Item = f64>| {
-            let values: Vec<f64> = values.collect();
-            let largest = values.iter().copied().fold(f64::NEG_INFINITY, max);
-            let sum: f64 = values.iter().map(|value| exp(value - largest)).sum();
-            (values, largest, sum)
-        };
-        let scores = &mut group.iter().map(|response| response.score / self.temperature);
-        let (scores, most, total) = softmax(scores);
-        let (_, largest, sum) = softmax(&mut z.iter().copied());
+        let (most, others) = softmax(group.iter().map(|response| response.score), self.temperature);
+        let (largest, rest) = softmax(z.iter().copied(), 1.0);
         let mut loss = 0.0;
-        for i in 0..group.len() {
-            let target = exp(scores[i] - most) / total;
-            loss += product(target, largest - z[i] + log(sum));
-            grads[i] = exp(z[i] - largest) / sum - target;
+        for (i, response) in group.iter().enumerate() {
+            let target = exp((response.score - most) / self.temperature) / (1.0 + others);
+            loss += product(target, largest - z[i] + log1p(rest));
+            grads[i] = exp(z[i] - largest) / (1.0 + rest) - target;
         }
         loss
     }
+}
+
+/// The largest value, and the sum of `exp((value - largest) / temperature)` over the others. The difference
+/// comes first: two quotients beyond f64 would have none.
+fn softmax(values: impl Iterator<Item = f64> + Clone, temperature: f64) -> (f64, f64) {
+    let largest = values.clone().fold(f64::NEG_INFINITY, max);
+    let top = values.clone().position(|value| value == largest);
+    let others = values.enumerate().filter(|&(index, _)| Some(index) != top);
+    (largest, others.map(|(_, value)| exp((value - largest) / temperature)).sum())
+}
+
+/// KnowPAT. Each value counts with its own weight for being large, and with the weights of the better ones,
+/// of each its share in the inner mean, for being small.
+fn adaptive(constants: Constants, z: &[f64], grads: &mut [f64]) -> f64 {
+    let last = z.len().saturating_sub(1);
+    let largest = z.iter().copied().fold(f64::NEG_INFINITY, max);
+    let smallest = z.iter().copied().fold(f64::INFINITY, min);
+    let outer = match constants {
+        Constants::Paper => length(last as f64),
+        Constants::Code => 3.0,
+    };
+    let (mut loss, mut of_better) = (0.0, 0.0);
+    for (i, &value) in z.iter().enumerate() {
+        // By the distance from the largest, so that a value of -inf leaves the others a weight of 1.
+        let weight = match i < last && value != smallest {
+            true => 1.0 - (largest - value) / (largest - smallest),
+            false => 0.0,
+        };
+        loss += product(weight, softplus(-value)) + product(of_better, softplus(value));
+        grads[i] = (of_better * sigmoid(value) - weight * sigmoid(-value)) / outer;
+        of_better += match constants {
+            Constants::Paper => weight,
+            Constants::Code => weight / length(last as f64 - i as f64),
+        };
+    }
+    loss / outer
+}
+
+/// LiPO-lambda. A response's gain is 2 to its score; where two gains are equal the pair has no weight.
+fn lambda_pairs(constants: Constants, group: &[Response], z: &[f64], grads: &mut [f64]) -> f64 {
+    let gains: Vec<f64> = group.iter().map(|response| exp2(response.score)).collect();
+    let discount = |(i, value): (usize, &f64)| {
+        let before = |&(j, other): &(usize, &f64)| other > value || other == value && j < i;
+        1.0 / log(2.0 + z.iter().enumerate().filter(before).count() as f64)
+    };
+    let discounts: Vec<f64> = z.iter().enumerate().map(discount).collect();
+    let outer = match constants {
+        Constants::Paper => 1.0,
+        Constants::Code => LN_2 * group.len() as f64,
+    };
+    let mut loss = 0.0;
+    for i in 0..group.len() {
+        for j in i + 1..group.len() {
+            let (better, worse) = if gains[i] > gains[j] { (i, j) } else { (j, i) };
+            let weight =
+                outer * (gains[better] - gains[worse]) * abs(discounts[better] - discounts[worse]);
+            let margin = z[better] - z[worse];
+            loss += product(weight, softplus(-margin));
+            let slope = product(weight, sigmoid(-margin));
+            grads[better] -= slope;
+            grads[worse] += slope;
+        }
+    }
+    loss
 }

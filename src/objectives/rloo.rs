@@ -23,4 +23,9 @@ crate::objective! {
             grad.sequence = free;
         }
     }
+    fn clipped(self, token) -> (low, high, dual) {
+        let ratio = exp(token.sequence_log_ratio);
+        low = ratio < 1.0 - self.epsilon && token.advantage < 0.0;
+        high = ratio > 1.0 + self.epsilon && token.advantage > 0.0;
+    }
 }

@@ -165,6 +165,11 @@ pub fn exp(x: f64) -> f64 {
     x.exp()
 }
 
+/// 2 to the power of `x`.
+pub fn exp2(x: f64) -> f64 {
+    x.exp2()
+}
+
 /// `log(1 + x)`.
 pub fn log1p(x: f64) -> f64 {
     x.ln_1p()

@@ -9,10 +9,10 @@ pub(super) fn token_objective(stage: TokenObjective<'_>) -> Result<()> {
     let tokens = units.count();
     for unit in 0..units.term.units() {
         let loss = match &mut outputs.grads {
-            None => units.evaluate(unit, 0.0, &mut |_, _, _| ()),
+            None => units.evaluate(unit, 0.0, |_, _, _| ()),
             Some((grads, scale)) => {
                 let scale = units.scale(*scale, unit, tokens);
-                units.evaluate(unit, scale, &mut |token, by_log_prob, by_entropy| {
+                units.evaluate(unit, scale, |token, by_log_prob, by_entropy| {
                     let log_probs = &mut grads.log_probs;
                     log_probs.set(token, log_probs.get(token) + by_log_prob);
                     if let Some(entropy) = &mut grads.entropy {

@@ -91,7 +91,7 @@ impl<'a> TokenLoss<'a> {
                 return Err(Error::Selection { objective, expected, got });
             }
             same_length("packed sequences", placed.sequences(), sequences)?;
-            sampled.with(&outputs.rows).check(place, placed, tokens.count())?;
+            sampled.with(&outputs.rows).check(backend, placed, tokens.count())?;
             outputs.grads.check(place, placed, logits.dtype().per_token(), tokens.count())?;
             scale.check(place, term.units())?;
         }
@@ -184,29 +184,28 @@ impl<'a> SampledTokens<'a> {
 /// losses.
 pub(crate) struct TokenTerm<'a> {
     units: TokenUnits<'a>,
-    /// By sequence: the unit that it is, and the factor of its tokens' gradients.
-    sequences: Vec<Option<(usize, f64)>>,
+    /// By sequence: the factor of its tokens' gradients, if it is a unit.
+    scales: Vec<Option<f64>>,
 }
 
 impl<'a> TokenTerm<'a> {
     pub fn new(units: TokenUnits<'a>, scale: UnitScale<'_>, sequences: usize) -> Self {
         let (term, tokens) = (units.term, units.count());
-        let mut of_sequence = vec![None; sequences];
+        let mut scales = vec![None; sequences];
         for unit in 0..term.units() {
             let scale = product(units.scale(scale, unit, tokens), term.unit_weight(unit));
-            of_sequence[term.member(unit, 0)] = Some((unit, scale));
+            scales[term.member(unit, 0)] = Some(scale);
         }
-        Self { units, sequences: of_sequence }
+        Self { units, scales }
     }
 
     /// Adds the gradients by the log-prob and the entropy of a token of a sequence, as stage 3 does:
     /// rounded to f32.
     pub fn add_grads(&self, [token, sequence]: [usize; 2], policy: [f64; 2], grads: &mut [f32; 2]) {
-        let Some((unit, scale)) = self.sequences[sequence] else { return };
-        let evaluation = self.units.evaluate_token(unit, token, policy, f64::NAN);
-        let [by_policy, _, by_entropy, _] = evaluation.grads;
+        let Some(scale) = self.scales[sequence] else { return };
+        let by = self.units.evaluate_token(token, sequence, policy).grad;
         let scale = scale * self.units.tokens.weight(token);
-        for (to, by) in grads.iter_mut().zip([by_policy, by_entropy]) {
+        for (to, by) in grads.iter_mut().zip([by.policy, by.entropy]) {
             *to = (f64::from(*to) + product(scale, by)) as f32;
         }
     }

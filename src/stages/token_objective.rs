@@ -1,11 +1,11 @@
-use super::{BackendId, HostTokens, Tokens, UnitScale, same_values};
+use super::{BackendId, HostTokens, Tokens, UnitScale, check_floats, check_per_token, same_values};
 use crate::backend::Backend;
 use crate::batch::same_length;
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Place, Slice, SliceMut};
-use crate::objectives::scalar::product;
-use crate::objectives::{AnyEvaluation, LossSum, Reduction, Response};
+use crate::objectives::scalar::{length, product};
+use crate::objectives::{Evaluation, LossSum, Reduction, Token};
 use crate::placed::{PlacedPacking, PlacedTerm};
 use crate::resolved::{Over, Resolved};
 
@@ -24,7 +24,8 @@ pub struct TokenObjective<'a> {
 /// What is known about the tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenInputs<'a> {
-    /// `[tokens]` log-probs under the policy, f32, or f64 where the logits are.
+    /// `[tokens]` log-probs under the policy, of the type that stage 1 of the backend writes: f32, or f64
+    /// where the logits are.
     pub log_probs: Slice<'a>,
     /// `[tokens]` f32 or f64 log-probs under the policy that sampled them; where there are none it is
     /// the policy itself.
@@ -113,7 +114,7 @@ impl<'a> TokenObjective<'a> {
         same_length("packed tokens", tokens.count(), packing.packing().tokens())?;
         same_length("packed sequences", placed.sequences(), packing.packing().sequences())?;
         place.check("cu_seqlens", packing.offsets().place())?;
-        inputs.check(place, placed, tokens.count())?;
+        inputs.check(backend, placed, tokens.count())?;
         same_values(place, "counted tokens", counts, DType::F64, placed.sequences())?;
         let dtype = inputs.log_probs.dtype();
         same_values(place, "losses", outputs.losses.as_slice(), DType::F64, term.units())?;
@@ -135,12 +136,18 @@ impl<'a> TokenObjective<'a> {
 }
 
 impl TokenInputs<'_> {
-    pub(super) fn check(&self, place: Place, placed: &PlacedTerm, tokens: usize) -> Result<()> {
-        let (term, sequences) = (placed.term(), placed.sequences());
-        let floats = |what, values: Slice<'_>, len| match values.dtype() {
-            dtype @ (DType::F32 | DType::F64) => same_values(place, what, values, dtype, len),
-            got => Err(Error::DataType { what, expected: "f32 or f64", got }),
+    pub(super) fn check(
+        &self,
+        backend: &dyn Backend,
+        placed: &PlacedTerm,
+        tokens: usize,
+    ) -> Result<()> {
+        let (place, term, sequences) = (backend.place(), placed.term(), placed.sequences());
+        let floats = |what, values: Slice<'_>, len| {
+            check_floats(what, values.dtype())?;
+            same_values(place, what, values, values.dtype(), len)
         };
+        check_per_token(backend, "log_probs", self.log_probs.dtype())?;
         floats("log_probs", self.log_probs, tokens)?;
         if let Some(old) = self.old {
             floats("old log-probs", old, tokens)?;
@@ -180,96 +187,140 @@ pub(crate) struct TokenUnits<'a> {
     pub inputs: TokenInputs<'a>,
 }
 
+/// Tokens that an objective is asked about at once; their numbers stay in the first-level cache.
+pub(crate) const CHUNK: usize = 64;
+
 impl TokenUnits<'_> {
     /// The sum of a unit's losses, each times its token's weight and all times the unit's. `grad` gets
     /// the gradients by log-prob and entropy of each counted token, in order, times `scale`; where the
     /// objective looks at the sequence's ratio, a second time for what comes by that.
-    pub fn evaluate(&self, unit: usize, scale: f64, grad: &mut dyn FnMut(usize, f64, f64)) -> f64 {
+    pub fn evaluate(&self, unit: usize, scale: f64, mut grad: impl FnMut(usize, f64, f64)) -> f64 {
         let sequence = self.term.member(unit, 0);
-        let range = self.packing.packing().range(sequence);
-        let counted = || range.clone().filter(|&token| self.tokens.counted_label(token).is_some());
-        let log_ratio = counted().map(|token| self.log_ratio(token, sequence).0).sum();
+        let of_sequence = self.of_sequence(sequence);
         let weight = self.term.unit_weight(unit);
         let scale = product(scale, weight);
         let (mut loss, mut by_sequence) = (0.0, 0.0);
-        for token in counted() {
-            let weight = self.tokens.weight(token);
-            let evaluation = self.evaluate_token(unit, token, self.policy(token), log_ratio);
-            let [by_policy, by_ratio, by_entropy, _] = evaluation.grads;
-            loss += weight * evaluation.loss;
-            by_sequence += weight * by_ratio;
-            let scale = scale * weight;
-            grad(token, product(scale, by_policy), product(scale, by_entropy));
-        }
-        if by_sequence != 0.0 {
-            for token in counted().filter(|&token| self.log_ratio(token, sequence).1) {
-                grad(token, product(scale, by_sequence), 0.0);
+        let mut evaluations = [Evaluation::ZERO; CHUNK];
+        self.visit(sequence, of_sequence, |which, tokens| {
+            let evaluations = &mut evaluations[..tokens.len()];
+            self.evaluate_tokens(tokens, evaluations);
+            for (&token, evaluation) in which.iter().zip(evaluations) {
+                let weight = self.tokens.weight(token);
+                let by = evaluation.grad;
+                loss += weight * evaluation.loss;
+                by_sequence += weight * by.sequence;
+                let scale = scale * weight;
+                grad(token, product(scale, by.policy), product(scale, by.entropy));
             }
+        });
+        if by_sequence != 0.0 {
+            let bound = self.term.log_ratio_bound();
+            self.visit(sequence, of_sequence, |which, tokens| {
+                let free = which.iter().zip(tokens).filter(|(_, token)| log_ratio(token, bound).1);
+                free.for_each(|(&token, _)| grad(token, product(scale, by_sequence), 0.0));
+            });
         }
         product(weight, loss)
     }
 
-    /// What a token adds to its sequence's log-ratio, and whether that has a gradient.
-    fn log_ratio(&self, token: usize, sequence: usize) -> (f64, bool) {
-        let log_ratio = self.inputs.log_probs.get(token) - self.old(token);
-        let bound = self.term.log_ratio_bound();
-        let advantage = self.advantage(token, sequence);
-        if advantage > 0.0 && log_ratio > bound {
-            (bound, false)
-        } else if advantage < 0.0 && log_ratio < -bound {
-            (-bound, false)
-        } else {
-            (log_ratio, true)
+    /// The log-ratio of a sequence and its counted tokens (at least 1), for an objective that declares
+    /// that it looks at them.
+    pub fn of_sequence(&self, sequence: usize) -> [f64; 2] {
+        if !self.term.inputs_used().sequence {
+            return [f64::NAN; 2];
         }
+        let (mut sum, bound) = (0.0, self.term.log_ratio_bound());
+        self.visit(sequence, [f64::NAN; 2], |_, tokens| {
+            tokens.iter().for_each(|token| sum += log_ratio(token, bound).0);
+        });
+        [sum, length(self.counts.get(sequence))]
     }
 
-    /// A token's log-prob and entropy.
-    fn policy(&self, token: usize) -> [f64; 2] {
-        let entropy = self.inputs.entropy.map_or(f64::NAN, |values| values.get(token));
-        [self.inputs.log_probs.get(token), entropy]
-    }
-
-    fn old(&self, token: usize) -> f64 {
-        self.inputs.old.unwrap_or(self.inputs.log_probs).get(token)
-    }
-
-    fn advantage(&self, token: usize, sequence: usize) -> f64 {
-        match self.inputs.advantages {
-            Some(TokenAdvantages::Sequences(values)) => values.get(sequence),
-            Some(TokenAdvantages::Tokens(values)) => values.get(token),
-            None => f64::NAN,
-        }
-    }
-
-    /// What the objective says about a token of these log-prob and entropy, in a sequence of this
-    /// log-ratio. What the objective does not declare is NaN, so that one that reads it all the same is
-    /// heard; likewise a gradient by a sequence that it does not declare.
+    /// What the objective says about a token by itself, of these log-prob and entropy.
     pub fn evaluate_token(
         &self,
-        unit: usize,
         token: usize,
+        sequence: usize,
         [log_prob, entropy]: [f64; 2],
-        log_ratio: f64,
-    ) -> AnyEvaluation {
-        let sequence = self.term.member(unit, 0);
-        let at = |values: Option<Slice<'_>>| values.map_or(f64::NAN, |values| values.get(token));
-        let used = self.term.inputs_used();
-        let policy = Response::new(log_prob, 1.0)
-            .with_reference(at(self.inputs.reference.filter(|_| used.reference)))
-            .with_score(self.advantage(token, sequence))
-            .with_old(self.inputs.old.map_or(log_prob, |values| values.get(token)));
-        let of_sequence = match used.sequence {
-            true => Response::new(log_ratio, self.counts.get(sequence).max(1.0)),
-            false => Response::new(f64::NAN, f64::NAN),
-        };
-        let entropy = if used.entropy { entropy } else { f64::NAN };
-        let entropy = Response::new(entropy, 1.0);
-        let responses = [policy, of_sequence, entropy, Response::default()];
-        let (mut evaluation, _) = self.term.evaluate(unit, &responses);
-        if !used.sequence && evaluation.grads[1] != 0.0 {
-            evaluation.grads[0] = f64::NAN;
+    ) -> Evaluation<Token> {
+        let (mut known, mut evaluation) = ([Token::UNKNOWN], [Evaluation::ZERO]);
+        self.read(sequence, token, &mut known);
+        known[0].policy = log_prob;
+        if self.inputs.old.is_none() {
+            known[0].old = log_prob;
         }
-        evaluation
+        if self.term.inputs_used().entropy {
+            known[0].entropy = entropy;
+        }
+        self.evaluate_tokens(&known, &mut evaluation);
+        evaluation[0]
+    }
+
+    /// What the objective says about tokens, into as many places. A gradient by their sequence that it
+    /// does not declare is heard.
+    pub fn evaluate_tokens(&self, tokens: &[Token], evaluations: &mut [Evaluation<Token>]) {
+        self.term.evaluate_tokens(tokens, evaluations);
+        if !self.term.inputs_used().sequence {
+            for Evaluation { grad, .. } in evaluations.iter_mut() {
+                if grad.sequence != 0.0 {
+                    grad.policy = f64::NAN;
+                }
+            }
+        }
+    }
+
+    /// The counted tokens of a sequence, in order, some at a time: which they are, and what the
+    /// objective knows of each.
+    pub fn visit(
+        &self,
+        sequence: usize,
+        [sequence_log_ratio, count]: [f64; 2],
+        mut visit: impl FnMut(&[usize], &[Token]),
+    ) {
+        let range = self.packing.packing().range(sequence);
+        let unknown = Token { sequence_log_ratio, tokens: count, ..Token::UNKNOWN };
+        let mut which = [0; CHUNK];
+        for first in range.clone().step_by(CHUNK) {
+            let mut tokens = [unknown; CHUNK];
+            let some = CHUNK.min(range.end - first);
+            self.read(sequence, first, &mut tokens[..some]);
+            let mut counted = 0;
+            for (at, token) in (first..first + some).enumerate() {
+                if self.tokens.counted_label(token).is_some() {
+                    (which[counted], tokens[counted]) = (token, tokens[at]);
+                    counted += 1;
+                }
+            }
+            visit(&which[..counted], &tokens[..counted]);
+        }
+    }
+
+    /// What is known of consecutive tokens of a sequence, from the first on. What the objective does
+    /// not declare stays NaN, so that one that reads it all the same is heard.
+    fn read(&self, sequence: usize, first: usize, tokens: &mut [Token]) {
+        let TokenInputs { log_probs, old, reference, entropy, advantages } = self.inputs;
+        let used = self.term.inputs_used();
+        let mut numbers = [0.0; CHUNK];
+        let numbers = &mut numbers[..tokens.len()];
+        let mut read = |values: Option<Slice<'_>>, put: fn(&mut Token, f64)| {
+            let Some(values) = values else { return };
+            values.get_all(first, numbers);
+            tokens.iter_mut().zip(&*numbers).for_each(|(token, &number)| put(token, number));
+        };
+        read(Some(log_probs), |token, log_prob| token.policy = log_prob);
+        read(Some(old.unwrap_or(log_probs)), |token, old| token.old = old);
+        read(reference.filter(|_| used.reference), |token, reference| token.reference = reference);
+        read(entropy.filter(|_| used.entropy), |token, entropy| token.entropy = entropy);
+        match advantages {
+            Some(TokenAdvantages::Tokens(values)) => {
+                read(Some(values), |token, advantage| token.advantage = advantage);
+            }
+            Some(TokenAdvantages::Sequences(values)) => {
+                let advantage = values.get(sequence);
+                tokens.iter_mut().for_each(|token| token.advantage = advantage);
+            }
+            None => {}
+        }
     }
 
     /// How much each of a unit's losses weighs in the gradient.
@@ -290,11 +341,23 @@ impl TokenUnits<'_> {
     }
 }
 
+/// What a token adds to its sequence's log-ratio, and whether that has a gradient.
+fn log_ratio(token: &Token, bound: f64) -> (f64, bool) {
+    let log_ratio = token.policy - token.old;
+    if token.advantage > 0.0 && log_ratio > bound {
+        (bound, false)
+    } else if token.advantage < 0.0 && log_ratio < -bound {
+        (-bound, false)
+    } else {
+        (log_ratio, true)
+    }
+}
+
 /// What divides the losses of a sequence of `counted` tokens, of `tokens` in all.
 fn divisor(term: &Resolved, counted: f64, tokens: f64) -> f64 {
     match term.reduction() {
-        Reduction::SequenceMean => term.units() as f64 * counted.max(1.0),
-        Reduction::Mean => tokens.max(1.0),
+        Reduction::SequenceMean => term.units() as f64 * length(counted),
+        Reduction::Mean => length(tokens),
         _ => term.divisor(tokens),
     }
 }
@@ -307,19 +370,25 @@ impl Resolved {
     /// Other lengths.
     pub fn token_value(&self, losses: &[f64], counts: &[f64]) -> Result<f64> {
         same_length("losses", self.units(), losses.len())?;
-        let sequences = self.all_members().iter().max().map_or(0, |&last| last as usize + 1);
-        if counts.len() < sequences {
-            let what = "counted tokens";
-            return Err(Error::Length { what, expected: sequences, got: counts.len() });
-        }
+        self.check_counts(counts)?;
         let counted = |unit: usize| counts[self.member(unit, 0)];
         let tokens: f64 = (0..self.units()).map(counted).sum();
         let mut sum = LossSum::default();
         let by_sequence = self.reduction() == Reduction::SequenceMean;
         for (unit, &loss) in losses.iter().enumerate() {
-            sum.add(if by_sequence { loss / counted(unit).max(1.0) } else { loss });
+            sum.add(if by_sequence { loss / length(counted(unit)) } else { loss });
         }
         let divisor = if by_sequence { self.units() as f64 } else { divisor(self, 0.0, tokens) };
         Ok(product(self.weight(), sum.over(divisor)))
+    }
+
+    /// # Errors
+    /// Fewer counted tokens than sequences.
+    pub(super) fn check_counts(&self, counts: &[f64]) -> Result<()> {
+        let expected = self.all_members().iter().max().map_or(0, |&last| last as usize + 1);
+        match counts.len() {
+            got if got < expected => Err(Error::Length { what: "counted tokens", expected, got }),
+            _ => Ok(()),
+        }
     }
 }

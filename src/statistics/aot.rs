@@ -1,8 +1,8 @@
 //! AOT: DPO over the order of a batch in place of its pairs.
 
-use super::ascending;
+use super::{ascending, check_neutral, check_separate};
 use crate::batch::{Pairs, check_sequences, same_length};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::objectives::FINITE;
 
 /// `[sequences]` reference sums, exchanged among the pairs so that DPO on them is the paired AOT loss.
@@ -80,7 +80,7 @@ pub fn aot_unpaired(
     reference: &[f64],
 ) -> Result<Pairs<'static>> {
     check(pairs, policy, reference)?;
-    check_neutral(pairs)?;
+    check_neutral(pairs, "aot_unpaired")?;
     let ranked = |sequences: Vec<usize>| -> Vec<usize> {
         let log_ratio = |&sequence: &usize| policy[sequence] - reference[sequence];
         let log_ratios: Vec<f64> = sequences.iter().map(log_ratio).collect();
@@ -92,32 +92,7 @@ pub fn aot_unpaired(
 
 fn check(pairs: &Pairs<'_>, policy: &[f64], reference: &[f64]) -> Result<()> {
     same_length("reference sums", policy.len(), reference.len())?;
-    pairs.check(policy.len())?;
-    let mut pair_of = vec![None; policy.len()];
-    for (pair, &(chosen, rejected)) in pairs.indices().iter().enumerate() {
-        for sequence in [chosen, rejected] {
-            if let Some(first) = pair_of[sequence].replace(pair) {
-                let what = "pair";
-                return Err(Error::Conflict { what, sequence, first, second: pair });
-            }
-        }
-    }
+    check_separate(pairs, policy.len())?;
     check_sequences("policy sum", policy, FINITE)?;
     check_sequences("reference sum", reference, FINITE)
-}
-
-fn check_neutral(pairs: &Pairs<'_>) -> Result<()> {
-    let given = pairs.inputs().into_iter();
-    let neutral = [("beta", 1.0), ("margin", 0.0), ("soft_label", 1.0), ("weight", 1.0)];
-    for (values, (input, neutral)) in given.zip(neutral) {
-        let other = values.unwrap_or_default().iter().enumerate().find(|(_, got)| **got != neutral);
-        if let Some((pair, &got)) = other {
-            let objective = "aot_unpaired";
-            return Err(Error::UnusedInput { objective, input, pair, neutral, got });
-        }
-    }
-    match pairs.verdicts() {
-        Some(_) => Err(Error::Unused { what: "verdicts" }),
-        None => Ok(()),
-    }
 }

@@ -17,14 +17,19 @@
 //! | WPO | [`wpo_weights`], [`wpo_pair_weights`] | [`Pairs::with_weight`](crate::batch::Pairs::with_weight) |
 //! | LD-DPO, TGDPO / SAIL, Nash-MD | [`ld_dpo_weights`], [`TgDpo`], [`nash_md_weights`] | [`Batch::with_weights`](crate::batch::Batch::with_weights) |
 //! | NextQuill | [`NextQuill`] | [`Batch::with_weights`](crate::batch::Batch::with_weights), [`Reduction::Divisor`](crate::objectives::Reduction::Divisor) |
+//! | GRPO, Dr. GRPO, RLOO, GRPO-S, ReSpace | [`GroupAdvantages`], [`prompt_scaled`], [`without_neutral`] | [`Advantages::per_sequence`](crate::batch::Advantages::per_sequence) |
+//! | P3O | [`P3oAdvantages`] | [`Advantages::per_sequence`](crate::batch::Advantages::per_sequence), [`Batch::with_pairs`](crate::batch::Batch::with_pairs) |
+//! | levels of a ranking | [`ranks`] | [`Groups::pairs`](crate::batch::Groups::pairs), [`Batch::with_scores`](crate::batch::Batch::with_scores) |
 //! | CRM, MPO | [`keep_largest`], [`easy_pairs`] | [`Term::with_pairs`](crate::Term::with_pairs) |
+//! | policy gradients | [`mask_low_entropy`], [`mask_off_policy`] | [`Batch::with_advantages`](crate::batch::Batch::with_advantages) |
 //! | AlignXplore | [`probability_sums`], [`align_xplore_rewards`] | rewards of a policy gradient |
 //! | ORPO | [`log_odds`], [`log_odds_ratios`] | logs |
 //! | DPORM, MORE | [`accuracy`], [`expected_calibration_error`] | logs |
 //!
 //! Where statistic and loss need the same log-probs, one visit of the logits is enough:
 //! [`token_log_probs`](crate::token_log_probs), then the statistic, then
-//! [`Loss::evaluate`](crate::Loss::evaluate).
+//! [`Loss::evaluate`](crate::Loss::evaluate). What KTO, BCO, AOT and MM-DPO take by sequence is
+//! [`TokenLogProbs::sums`](crate::TokenLogProbs::sums).
 //!
 //! Arithmetic is f64, on slices in host memory. A token counts if its label is not ignored and its
 //! weight is not 0; values at other tokens are not read. Log-probs of tokens are data: one that is NaN
@@ -37,6 +42,8 @@ mod aot;
 mod bco;
 mod calibration;
 mod cream;
+mod entropy_quantile;
+mod group_advantages;
 mod infi_fpo;
 mod irepo;
 mod kto;
@@ -44,7 +51,10 @@ mod ld_dpo;
 mod mm_dpo;
 mod nash_md;
 mod next_quill;
+mod off_policy;
 mod orpo;
+mod p3o;
+mod ranks;
 mod re_po;
 mod selection;
 mod spa;
@@ -58,6 +68,10 @@ pub use aot::{aot_reference, aot_unpaired};
 pub use bco::Moments;
 pub use calibration::{accuracy, expected_calibration_error};
 pub use cream::{consistency, kendall_tau};
+pub use entropy_quantile::mask_low_entropy;
+pub use group_advantages::{
+    Baseline, GroupAdvantages, Singleton, Spread, prompt_scaled, without_neutral,
+};
 pub use infi_fpo::{Fusion, fuse_references};
 pub use irepo::{preference_log_odds, strength_log_odds};
 pub use kto::{EmptySequences, kto_baseline, kto_log_ratios};
@@ -65,7 +79,10 @@ pub use ld_dpo::ld_dpo_weights;
 pub use mm_dpo::{mm_dpo_batch_beta, mm_dpo_beta_factors};
 pub use nash_md::nash_md_weights;
 pub use next_quill::NextQuill;
+pub use off_policy::mask_off_policy;
 pub use orpo::{log_odds, log_odds_ratios};
+pub use p3o::P3oAdvantages;
+pub use ranks::{Ties, ranks};
 pub use re_po::{Reliability, posteriors};
 pub use selection::{easy_pairs, keep_largest};
 pub use spa::ConfidenceThreshold;
@@ -75,6 +92,7 @@ pub use wpo::{WpoClamp, wpo_pair_weights, wpo_weights};
 
 use std::cmp::Ordering;
 
+use crate::batch::Pairs;
 use crate::error::{Error, Result};
 use crate::objectives::Domain;
 
@@ -94,6 +112,39 @@ fn check_option(what: &'static str, got: f64, domain: Domain) -> Result<()> {
 /// Fewer than `expected`.
 fn at_least(what: &'static str, expected: usize, got: usize) -> Result<()> {
     if got >= expected { Ok(()) } else { Err(Error::TooFew { what, expected, got }) }
+}
+
+/// # Errors
+/// A pair beyond the sequences, or a sequence in two pairs.
+fn check_separate(pairs: &Pairs<'_>, sequences: usize) -> Result<()> {
+    pairs.check(sequences)?;
+    let mut pair_of = vec![None; sequences];
+    for (pair, &(chosen, rejected)) in pairs.indices().iter().enumerate() {
+        for sequence in [chosen, rejected] {
+            if let Some(first) = pair_of[sequence].replace(pair) {
+                let what = "pair";
+                return Err(Error::Conflict { what, sequence, first, second: pair });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// # Errors
+/// Something given for the pairs, which would be lost with their order.
+fn check_neutral(pairs: &Pairs<'_>, objective: &'static str) -> Result<()> {
+    let given = pairs.inputs().into_iter();
+    let neutral = [("beta", 1.0), ("margin", 0.0), ("soft label", 1.0), ("weight", 1.0)];
+    for (values, (input, neutral)) in given.zip(neutral) {
+        let other = values.unwrap_or_default().iter().enumerate().find(|(_, got)| **got != neutral);
+        if let Some((pair, &got)) = other {
+            return Err(Error::UnusedInput { objective, input, pair, neutral, got });
+        }
+    }
+    match pairs.verdicts() {
+        Some(_) => Err(Error::Unused { what: "verdicts" }),
+        None => Ok(()),
+    }
 }
 
 /// Numbers in order, equal ones by position.

@@ -1,4 +1,4 @@
-//! List-wise losses of rax: Plackett-Luce, soft labels, and pairs within lists under weights.
+//! List-wise losses of rax: Plackett-Luce, soft labels, pairs within lists under weights, LiPO-lambda.
 
 use prefuse::batch::{Batch, Groups, Pairs, ReferenceLogProbs};
 use prefuse::objectives::{Dpo, Hinge, Ranking, Reduction};
@@ -39,7 +39,7 @@ fn ranked(ranking: Ranking, values: &[f64], lists: &[Vec<usize>], scores: &[f64]
 #[test]
 fn lists_of_rax() {
     let file = load("listwise_rax_f64");
-    let mut used = [0; 3];
+    let mut used = [0; 4];
     for case in file["cases"].as_array().unwrap() {
         let (id, expected) = (case["id"].as_str().unwrap(), &case["expected"]);
         let kind = id.split('/').next().unwrap();
@@ -67,6 +67,10 @@ fn lists_of_rax() {
                 used[1] += 1;
             }
             _ => {
+                if case["loss_type"] == "lipo_logistic_dcg_lambdaweight" {
+                    lipo_lambda(case, (beta, &values), (&lists, size), &labels);
+                    used[3] += 1;
+                }
                 let sizes: Vec<usize> = lists.iter().map(Vec::len).collect();
                 let groups = Groups::new(lists.concat(), &sizes).unwrap();
                 let pairs = groups.pairs(&labels);
@@ -94,7 +98,30 @@ fn lists_of_rax() {
             }
         }
     }
-    assert_eq!(used, [10, 12, 96], "{used:?}");
+    assert_eq!(used, [10, 12, 96, 12], "{used:?}");
+}
+
+/// The weights that the kernel finds itself; rax's number of responses counts the padding.
+fn lipo_lambda(
+    case: &Value,
+    (beta, values): (f64, &[f64]),
+    (lists, size): (&[Vec<usize>], usize),
+    labels: &[f64],
+) {
+    let (id, expected) = (case["id"].as_str().unwrap(), &case["expected"]);
+    let scaled = |ranking: Ranking, factor: &dyn Fn(&Vec<usize>) -> f64| {
+        let (mut loss, mut grads) = (0.0, vec![0.0; values.len()]);
+        for list in lists.iter().filter(|list| list.len() > 1) {
+            let [losses, of_list] = ranked(ranking, values, std::slice::from_ref(list), labels);
+            loss += factor(list) * losses[0];
+            grads.iter_mut().zip(of_list).for_each(|(sum, grad)| *sum += factor(list) * grad);
+        }
+        close(&[loss], &[number(&expected["loss_sum_over_pairs"])], TIGHT, id);
+        close(&grads, &numbers(&expected["grad_logratios"]), TIGHT, id);
+    };
+    let padded = |list: &Vec<usize>| size as f64 / list.len() as f64;
+    scaled(Ranking::lipo_lambda_rax(beta), &padded);
+    scaled(Ranking::lipo_lambda(beta), &|_| size as f64 * std::f64::consts::LN_2);
 }
 
 fn paired(kind: &str, beta: f64, values: &[f64], pairs: Pairs<'_>) -> (f64, Vec<f64>) {

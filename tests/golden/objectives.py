@@ -73,7 +73,8 @@ NOTES = [
         "beta*beta_i*sum, or of the average that the loss compares; SimPo and LcpoSimPo "
         "beta*beta_i*average; Poft beta*average; InfiFpo beta*beta_i*(average - score); Orpo "
         "lambda*beta_i*average; AlphaPo beta*beta_i*(1 - p^-alpha)/alpha with p = exp(average); "
-        "LogRatio the log-ratio, Nll 0; of verdicts their log-probs; of reward models the rewards"
+        "LogRatio and P3o the log-ratio, Nll 0; of verdicts their log-probs; of reward models the "
+        "rewards"
     ),
     "tolerance: rtol 1e-9 with atol 1e-12 (times the weight or parameter that scales a loss)",
 ]

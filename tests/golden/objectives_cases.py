@@ -135,6 +135,7 @@ PAIRS = {
     "LcpoSimPo": ("reward", FACTOR, [{"beta": 2.0, "gamma": 0.5}, {"beta": 0.7, "gamma": 0.0}]),
     "LcpoCpo": ("reward", FACTOR, [{"beta": 0.1}, {"beta": 0.7}]),
     "InfiFpo": ("average", FULL, [{"beta": 2.5}, {"beta": 0.1}]),
+    "P3o": ("reward", ("margin",), [{"epsilon": 0.2}, {"epsilon": 0.9}]),
     "Cpo": (
         "reward",
         FULL,

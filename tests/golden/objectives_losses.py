@@ -211,6 +211,15 @@ def lcpo_cpo(x, p, stop):
     return reliability_weighted(log_odds, x, stop), free_rewards(x, p)
 
 
+def p3o(x, p, stop):
+    """Addendum 1, V2 of an ordered pair: D and the truncated ratio are the pair's weight."""
+    u = x.log_ratios[0] - x.log_ratios[1]
+    low, high = x.margin - p["epsilon"], x.margin + p["epsilon"]
+    clipped = torch.minimum(torch.maximum(u, u * 0 + low), u * 0 + high)
+    dw, dl = x.log_ratios
+    return 0.5 * torch.maximum(-u, -clipped), {"reward_chosen": dw, "reward_rejected": dl}
+
+
 def infi_fpo(x, p, stop):
     """papers_a 6; the scores are the fused average log-probs, the reference of the rewards."""
     aw, al = x.averages
@@ -375,6 +384,7 @@ LOSSES = {
     "LcpoSimPo": lcpo_simpo,
     "LcpoCpo": lcpo_cpo,
     "InfiFpo": infi_fpo,
+    "P3o": p3o,
     "Cpo": cpo,
     "Slic": slic,
     "SimPo": alpha_po,

@@ -10,6 +10,7 @@ import math
 import random
 import sys
 from itertools import pairwise
+from statistics import fmean, pstdev, stdev
 
 from golden_file import document, write_or_check
 
@@ -313,6 +314,87 @@ def odds_of_strengths():
     return {"first": first, "second": second}, {"log_odds": log_odds}
 
 
+# ---- groups of sampled responses ----------------------------------------------------------------
+
+
+def group_advantages(baseline, spread, epsilon, singleton):
+    """losses.md section 8: rewards against those of their group."""
+    rewards = Draw(40).uniform(-2, 3, 12)
+    prompts = [5, 0, 5, 2, 0, 5, 2, 7, 5, 0, 9, 9]
+    rewards[10] = rewards[11]
+    by_prompt = {p: [r for r, q in zip(rewards, prompts, strict=True) if q == p] for p in prompts}
+    advantages = []
+    for i, (reward, prompt) in enumerate(zip(rewards, prompts, strict=True)):
+        group = by_prompt[prompt]
+        alone = len(group) == 1
+        if alone and singleton == "Zero":
+            advantages.append(0.0)
+            continue
+        others = [r for j, r in enumerate(rewards) if prompts[j] == prompt and j != i]
+        mean = 0.0 if alone else fmean(others if baseline == "LeaveOneOut" else group)
+        if spread == "One":
+            divisor = 1.0
+        elif spread == "Batch":
+            divisor = stdev(rewards) + epsilon
+        else:
+            std = 1.0 if alone else (stdev if spread == "Group" else pstdev)(group)
+            divisor = std + epsilon
+        advantages.append((reward - mean) / divisor)
+    given = {"rewards": rewards, "prompts": prompts, "baseline": baseline, "spread": spread}
+    return given | {"epsilon": epsilon, "singleton": singleton}, {"advantages": advantages}
+
+
+def tie_ranks(ties):
+    """Ranks from the largest, 1; `ties` as scipy's rankdata names them."""
+    scores = [2.0, 5.0, 2.0, 1.0, 5.0, 5.0, 0.0, -0.0, 7.0]
+    ranks = []
+    for i, score in enumerate(scores):
+        above = sum(other > score for other in scores)
+        same = sum(other == score for other in scores)
+        ranks.append(
+            {
+                "Ordinal": 1 + above + sum(other == score for other in scores[:i]),
+                "Min": 1 + above,
+                "Max": above + same,
+                "Average": above + (1 + same) / 2,
+                "Dense": 1 + len({other for other in scores if other > score}),
+            }[ties]
+        )
+    return {"scores": scores, "ties": ties}, {"ranks": [float(rank) for rank in ranks]}
+
+
+def p3o(beta, truncation, scaled):
+    """Addendum 1: D, the truncated ratios, and what V1 to V3 take from them."""
+    draw = Draw(41)
+    pairs = [[0, 3], [4, 1], [2, 6]]  # 5 is in none
+    policy, old, reference = (draw.uniform(-9, -5, 7) for _ in range(3))
+    old[2], old[6] = policy[2] + 3.0, policy[6] - 2.5  # ratios beyond the truncation
+    rewards = draw.uniform(-1, 1, 7)
+
+    def held(x):
+        return min(max(math.exp(x), 1 / truncation), truncation)
+
+    d, dold = ([a - b for a, b in zip(x, reference, strict=True)] for x in (policy, old))
+    differences = [rewards[i] - rewards[j] - beta * (d[i] - d[j]) for i, j in pairs]
+    if scaled:
+        std = stdev(differences)
+        differences = [x / std for x in differences]
+    separate, by_token = [0.0] * 7, [0.0] * 7
+    weights, margins, ordered = [], [], []
+    for (i, j), difference in zip(pairs, differences, strict=True):
+        ri, rj = policy[i] - old[i], policy[j] - old[j]
+        separate[i], separate[j] = difference * held(rj), -difference * held(ri)
+        by_token[i], by_token[j] = difference * held(ri + rj), -difference * held(ri + rj)
+        a, b = (i, j) if difference > 0 else (j, i)
+        ordered.append([a, b])
+        weights.append(abs(difference) * held(ri + rj))
+        margins.append(dold[a] - dold[b])
+    given = {"pairs": pairs, "policy": policy, "old": old, "reference": reference}
+    given |= {"rewards": rewards, "beta": beta, "truncation": truncation, "scaled": scaled}
+    out = {"separate": separate, "by_token": by_token, "pairs": ordered}
+    return given, out | {"weights": weights, "margins": margins}
+
+
 def plan():
     """(id, what it computes, input and expected)."""
     yield "mm_dpo_beta/defaults", mm_dpo_beta(0.5, 0.5)
@@ -365,6 +447,20 @@ def plan():
     yield "odds/average_logps", odds_of_averages()
     yield "odds/probabilities", odds_of_probabilities()
     yield "odds/strengths", odds_of_strengths()
+    for baseline in ("Mean", "LeaveOneOut"):
+        for spread, epsilon in (
+            ("One", 0.0),
+            ("Group", 1e-4),
+            ("GroupPopulation", 1e-2),
+            ("Batch", 1e-4),
+        ):
+            for singleton in ("Zero", "Reward"):
+                name = f"group_advantages/{baseline}_{spread}_{singleton}"
+                yield name, group_advantages(baseline, spread, epsilon, singleton)
+    for ties in ("Ordinal", "Min", "Max", "Average", "Dense"):
+        yield f"ranks/{ties}", tie_ranks(ties)
+    yield "p3o/defaults", p3o(0.05, 10.0, False)
+    yield "p3o/scaled", p3o(0.5, 2.0, True)
 
 
 NOTES = [
@@ -380,6 +476,9 @@ NOTES = [
     "label_prob_sums, ld_dpo, nextquill: tokens that are not scored count nothing (weight 0)",
     "wpo: the ignored label has log-prob 0 and is in no mean; pair weight = product, not clamped",
     "nash_md: loss per sequence = sum coefficient * log-prob, so nll_weights = -coefficients",
+    "group_advantages: equal prompts are a group; the responses of prompt 9 have equal rewards",
+    "ranks: from the largest, 1",
+    "p3o: separate V1, pairs, weights and margins V2, by_token V3; sequence 5 is in no pair",
     "tolerance: rtol 1e-12 with atol 1e-15, for wpo and label_prob_sums 1e-11",
 ]
 

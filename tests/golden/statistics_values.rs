@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use prefuse::batch::{Labels, Packing, Pairs, Weights};
+use prefuse::batch::{Batch, Labels, Packing, Pairs, ReferenceLogProbs, Weights};
+use prefuse::objectives::P3o;
 use prefuse::statistics::*;
+use prefuse::{Reference, ScalarLoss, Slice, Term};
 use serde_json::Value;
 
 use super::{close, integers, load, number, numbers};
@@ -51,7 +53,7 @@ fn every_case() {
         check(id, statistic, given, expected);
         seen.insert(statistic);
     }
-    assert_eq!(seen.len(), 16);
+    assert_eq!(seen.len(), 19);
 }
 
 fn check(id: &str, statistic: &str, given: &Value, expected: &Value) {
@@ -176,7 +178,71 @@ fn check(id: &str, statistic: &str, given: &Value, expected: &Value) {
             };
             close(&got.unwrap(), &wanted("log_odds"), EXACT, id);
         }
+        "group_advantages" => {
+            let epsilon = one("epsilon");
+            let settings = GroupAdvantages {
+                baseline: match &given["baseline"] {
+                    name if name == "Mean" => Baseline::Mean,
+                    _ => Baseline::LeaveOneOut,
+                },
+                spread: match given["spread"].as_str().unwrap() {
+                    "One" => Spread::One,
+                    "Group" => Spread::Group { epsilon },
+                    "GroupPopulation" => Spread::GroupPopulation { epsilon },
+                    _ => Spread::Batch { epsilon },
+                },
+                singleton: match &given["singleton"] {
+                    name if name == "Zero" => Singleton::Zero,
+                    _ => Singleton::Reward,
+                },
+            };
+            let got = settings.of(&list("rewards"), &indices(&given["prompts"]));
+            // A difference of the mean of up to 4 rewards of size 3 from a reward.
+            close(&got.unwrap(), &wanted("advantages"), (1e-12, 1e-14), id);
+        }
+        "ranks" => {
+            let all = [Ties::Ordinal, Ties::Min, Ties::Max, Ties::Average, Ties::Dense];
+            let ties = all.into_iter().find(|ties| given["ties"] == format!("{ties:?}"));
+            assert_eq!(ranks(&list("scores"), ties.unwrap()).unwrap(), wanted("ranks"), "{id}");
+        }
+        "p3o" => {
+            let (beta, truncation) = (one("beta"), one("truncation"));
+            let settings = P3oAdvantages { beta, truncation, scaled: given["scaled"] == true };
+            let [policy, old, reference, rewards] =
+                ["policy", "old", "reference", "rewards"].map(list);
+            let given = pairs(&given["pairs"]);
+            let got = settings.separate(&given, &policy, &old, &reference, &rewards).unwrap();
+            close(&got, &wanted("separate"), EXACT, id);
+            let got = settings.by_token(&given, &policy, &old, &reference, &rewards).unwrap();
+            close(&got, &wanted("by_token"), EXACT, id);
+            let got = settings.joint(&given, &policy, &old, &reference, &rewards).unwrap();
+            let [weights, margins] = ["weights", "margins"].map(wanted);
+            let expected = pairs(&expected["pairs"]);
+            assert_eq!(got.indices(), expected.indices(), "{id}");
+            // The loss at u = 0, whose clip is from the margin.
+            p3o_losses(&got, &weights, &margins, id);
+        }
         other => panic!("{other}"),
+    }
+}
+
+/// Weights and margins of pairs are what their losses show.
+fn p3o_losses(pairs: &Pairs<'static>, weights: &[f64], margins: &[f64], id: &str) {
+    let sequences = 7;
+    let batch = Batch::of_sequences(sequences)
+        .and_then(|batch| batch.with_pairs(pairs.clone()))
+        .and_then(|batch| {
+            batch.with_reference(ReferenceLogProbs::per_sequence(&vec![0.0; sequences]))
+        })
+        .unwrap();
+    let loss = ScalarLoss::new(batch, [Term::pairs(P3o::new(0.25))]).unwrap();
+    for shift in [0.0, 50.0] {
+        let mut policy = vec![0.0; sequences];
+        pairs.indices().iter().for_each(|&(chosen, _)| policy[chosen] = shift);
+        let forward = loss.forward(&Reference::new(), Slice::new(&policy), None).unwrap();
+        let expected =
+            weights.iter().zip(margins).map(|(w, m)| -0.5 * w * f64::min(shift, m + 0.25));
+        close(&forward.terms()[0].losses, &expected.collect::<Vec<_>>(), EXACT, id);
     }
 }
 

@@ -22,9 +22,10 @@ pub struct Given {
     pub policy: Vec<f32>,
     pub reference: Vec<f32>,
     pub other: Vec<f32>,
+    pub sums: [Vec<f64>; 3],
     pub scores: Vec<f64>,
     pub averages: Vec<f64>,
-    pub advantages: Vec<f64>,
+    pub prompts: Vec<usize>,
     pub desirable: Vec<f64>,
     pub gaps: Vec<f64>,
     pub margins: Vec<f64>,
@@ -41,6 +42,15 @@ impl Given {
             (0..TOKENS).map(|token| -((token * step % 11) as f32) / 8.0 - 0.5).collect()
         };
         let [policy, reference, other] = [3, 5, 7].map(log_probs);
+        let sum = |log_probs: &[f32], range: std::ops::Range<usize>| -> f64 {
+            let counted = range.filter(|token| token % 9 != 6);
+            counted.map(|token| f64::from(log_probs[token])).sum()
+        };
+        let sums =
+            |log_probs: &[f32]| packing.ranges().map(|range| sum(log_probs, range)).collect();
+        let [old, of_reference]: [Vec<f64>; 2] = [sums(&policy), sums(&reference)];
+        let moved = [0.5, -0.25, 0.125, 1.0, 0.0, 0.25, -0.5, 0.0];
+        let now = old.iter().zip(moved).map(|(sum, by)| sum + by).collect();
         let pairs = Pairs::halves(2)?;
         let batch = Batch::new(labels.clone(), packing.clone())?
             .with_reference(ReferenceLogProbs::per_token(&reference))?
@@ -56,9 +66,10 @@ impl Given {
             policy,
             reference,
             other,
+            sums: [now, old, of_reference],
             scores: vec![0.875, 0.75, 0.125, 0.25, 0.625, 0.5, 0.5, 0.375],
             averages: vec![-0.75, -1.0, -1.5, -1.25, -0.5, -1.75, -2.0, -1.125],
-            advantages: vec![1.0, 0.5, -1.0, -0.75, 0.0, 1.25, 0.5, -1.5],
+            prompts: vec![0, 1, 0, 1, 0, 1, 0, 1],
             desirable: vec![1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0],
             gaps: vec![1.5, 0.25],
             margins: vec![0.5, -0.25],

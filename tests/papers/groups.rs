@@ -3,9 +3,13 @@
 
 use prefuse::batch::{Advantages, Pairs, ReferenceLogProbs};
 use prefuse::objectives::{
-    Dpo, KlPenalty, Nll, PointwiseLogistic, PpoClip, Ranking, Reduction, Rloo, Slic, TrustRegion,
+    Dpo, KlPenalty, LogProbClip, Nll, P3o, PointwiseLogistic, PpoClip, Ranking, Reduction, Rloo,
+    Slic, TrustRegion,
 };
-use prefuse::statistics::{ALIGN_XPLORE_THRESHOLD, align_xplore_rewards, probability_sums};
+use prefuse::statistics::{
+    ALIGN_XPLORE_THRESHOLD, GroupAdvantages, P3oAdvantages, Spread, align_xplore_rewards,
+    probability_sums, prompt_scaled, without_neutral,
+};
 use prefuse::{Loss, Result, Sequences, Term};
 
 use super::given::{Given, forward};
@@ -27,15 +31,13 @@ pub fn papers() -> Vec<Paper> {
         Paper {
             name: "KnowPAT",
             title: "Knowledgeable Preference Alignment for LLMs in Domain-specific Question Answering",
-            trains: "`sum over i of mu_i * (log(1 + exp(-a_i)) + sum over worse j of log(1 + exp(a_j)))`, \
-                `mu_i = (a_i - min a) / (max a - min a)`, and NLL of the best; as a loss of single responses \
-                `j` has the weight `mu_j + sum of mu over better ones`, of the last only the sum, and the \
-                label `mu_j / weight`",
-            calls: vec![call!("ranking", knowpat), call!("NLL", knowpat_nll)],
-            missing: "the statistic that makes weights and labels from the averages: to come; weights of \
-                sequences are for every term over sequences, hence two losses",
-            known: "authors' code read, whose constants differ (a mean over `j`, 3 for the responses less \
-                1); the paper through notes",
+            trains: "`lambda / (responses - 1)` times `sum over i of mu_i * (log(1 + exp(-a_i)) + sum over \
+                worse j of log(1 + exp(a_j)))`, `i` all but the worst, `mu_i = (a_i - min a) / (max a - min \
+                a)`; and NLL of the best",
+            calls: vec![call!(knowpat)],
+            missing: "",
+            known: "authors' code read, whose constants are `Ranking::know_pat_released`; the paper through \
+                notes",
         },
         Paper {
             name: "CycleAlign",
@@ -59,11 +61,16 @@ pub fn papers() -> Vec<Paper> {
         Paper {
             name: "P3O",
             title: "Pairwise Proximal Policy Optimization",
-            trains: "PPO's clip on the ratios of two whole responses, with the advantages `D * t_2` and \
-                `-D * t_1`, `D = r_1 - r_2 - beta * (d_1 - d_2)`, `t` the other's ratio held to 1/10 to 10",
-            calls: vec![call!("clipped apart (V1)", p3o)],
-            missing: "the statistic that makes these advantages, the joint clip (V2) and the clip of \
-                log-probs by token (V3): to come",
+            trains: "two samples each, `D = r_1 - r_2 - beta * (d_1 - d_2)`, `t` a ratio held to 1/10 to 10. \
+                V1: PPO's clip on the ratio of each whole response, with the advantages `D * t_2` and `-D * \
+                t_1`. V2: `max(-D * t * u, -D * t * clip(u, u' - 0.2, u' + 0.2)) / 2`, `u = d_1 - d_2`, `u'` \
+                the same of the policy that sampled, `t` of both ratios. V3: such a clip of each log-prob",
+            calls: vec![
+                call!("clipped apart (V1)", p3o),
+                call!("clipped together (V2)", p3o_joint),
+                call!("by token (V3)", p3o_by_token),
+            ],
+            missing: "",
             known: "authors' code read",
         },
         Paper {
@@ -71,7 +78,7 @@ pub fn papers() -> Vec<Paper> {
             title: "Inverse Reinforcement Learning with Dynamic Reward Scaling; GRPO-S",
             trains: "a reward by `-(r_w - r_l) / beta`, demonstration against sample; then GRPO whose \
                 advantages a factor of the prompt's difficulty multiplies",
-            calls: vec![call!("reward", dr_irl_rewards), call!("policy", grpo)],
+            calls: vec![call!("reward", dr_irl_rewards), call!("policy", grpo_s)],
             missing: "the similarity of texts behind that factor is outside of this crate",
             known: "third-party notes; the constants are unknown",
         },
@@ -80,7 +87,7 @@ pub fn papers() -> Vec<Paper> {
             title: "Extended Inductive Reasoning for Personalized Preference Inference",
             trains: "PPO's clip, `A = R - mean of R` over a group; `R` is 1 where an inferred preference \
                 raises the ratio of two sums of label probabilities by more than 1.03",
-            calls: vec![call!("rewards", align_xplore), call!("policy", token_mean_clip)],
+            calls: vec![call!("rewards", align_xplore), call!("policy", centered_clip)],
             missing: "",
             known: "authors' code read",
         },
@@ -121,20 +128,10 @@ fn pro(Given { batch, groups, scores, .. }: Given) -> Result<Loss<'static>> {
     Loss::new(batch.with_groups(groups)?.with_scores(scores)?, terms)
 }
 
-fn knowpat(Given { batch, .. }: Given) -> Result<Loss<'static>> {
-    // By sequence, for mu = 1, 0.5, 0.25 and 0 along each group.
-    let weights = vec![1.0, 1.0, 1.75, 1.75, 1.5, 1.5, 1.75, 1.75];
-    let labels = vec![1.0, 1.0, 0.0, 0.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 7.0, 1.0 / 7.0];
-    let batch = batch.with_reference(ReferenceLogProbs::per_sequence(&[0.0; 8]))?; // there is none
-    let logistic = PointwiseLogistic::new(1.0).with_length_normalized(true);
-    let ranking = Term::sequences(logistic, Sequences::All).with_weight(0.1 / 3.0);
-    let ranking = ranking.with_reduction(Reduction::Divisor(2.0)); // groups
-    Loss::new(batch.with_sequence_weights(weights)?.with_soft_labels(labels)?, [ranking])
-}
-
-fn knowpat_nll(Given { batch, .. }: Given) -> Result<Loss<'static>> {
-    let best = Term::sequences(Nll::new(), Sequences::Indices(vec![0, 1]));
-    Loss::new(batch, [best.with_reduction(Reduction::TokenMean)])
+fn knowpat(Given { batch, groups, .. }: Given) -> Result<Loss<'static>> {
+    let nll = Term::sequences(Nll::new(), Sequences::Indices(vec![0, 1])); // the best of each group
+    let ranking = Term::groups(Ranking::know_pat()).with_weight(0.1);
+    Loss::new(batch.with_groups(groups)?, [ranking, nll.with_reduction(Reduction::TokenMean)])
 }
 
 fn rrhf(Given { batch, groups, scores, .. }: Given) -> Result<Loss<'static>> {
@@ -164,14 +161,36 @@ fn trpa_fallback(Given { batch, desirable, policy, .. }: Given) -> Result<Loss<'
     Loss::new(batch.with_soft_labels(desirable)?, [preference, region])
 }
 
-fn p3o(Given { batch, policy, advantages, .. }: Given) -> Result<Loss<'static>> {
+fn p3o(Given { batch, pairs, policy, sums, scores, .. }: Given) -> Result<Loss<'static>> {
+    let [now, old, reference] = sums;
+    let settings = P3oAdvantages::default();
+    let advantages = settings.separate(&pairs, &now, &old, &reference, &scores)?;
     let batch = batch.with_old(ReferenceLogProbs::per_token(&policy))?;
     let batch = batch.with_advantages(Advantages::per_sequence(advantages)?)?;
     let clip = Term::tokens(Rloo::new(0.2), Sequences::Indices(vec![0, 2, 1, 3]));
     Loss::new(batch, [clip.with_reduction(Reduction::SequenceMean)])
 }
 
-fn grpo(Given { batch, policy, advantages, .. }: Given) -> Result<Loss<'static>> {
+fn p3o_joint(Given { batch, pairs, sums, scores, .. }: Given) -> Result<Loss<'static>> {
+    let [now, old, reference] = sums;
+    let settings = P3oAdvantages::default();
+    let pairs = settings.joint(&pairs, &now, &old, &reference, &scores)?;
+    Loss::new(batch.with_pairs(pairs)?, [Term::pairs(P3o::new(0.2))])
+}
+
+fn p3o_by_token(Given { batch, pairs, policy, sums, scores, .. }: Given) -> Result<Loss<'static>> {
+    let [now, old, reference] = sums;
+    let settings = P3oAdvantages::default();
+    let advantages = settings.by_token(&pairs, &now, &old, &reference, &scores)?;
+    let batch = batch.with_old(ReferenceLogProbs::per_token(&policy))?;
+    let batch = batch.with_advantages(Advantages::per_sequence(advantages)?)?;
+    let clip = Term::tokens(LogProbClip::new(0.2), Sequences::Indices(vec![0, 2, 1, 3]));
+    Loss::new(batch, [clip])
+}
+
+fn grpo_s(Given { batch, policy, scores, prompts, .. }: Given) -> Result<Loss<'static>> {
+    let advantages = GroupAdvantages::default().of(&scores, &prompts)?;
+    let advantages = prompt_scaled(&advantages, &prompts, &[1.25, 0.75])?; // their difficulty
     let batch = batch.with_old(ReferenceLogProbs::per_token(&policy))?;
     let batch = batch.with_advantages(Advantages::per_sequence(advantages)?)?;
     let clip = Term::tokens(PpoClip::new(0.2, 0.2), Sequences::All);
@@ -192,14 +211,18 @@ fn align_xplore(Given { labels, packing, pairs, policy, other, .. }: Given) -> R
     align_xplore_rewards(&pairs, &with_preference, &without, ALIGN_XPLORE_THRESHOLD)
 }
 
-fn token_mean_clip(Given { batch, advantages, .. }: Given) -> Result<Loss<'static>> {
+fn centered_clip(Given { batch, desirable, prompts, .. }: Given) -> Result<Loss<'static>> {
+    let less_mean = GroupAdvantages { spread: Spread::One, ..GroupAdvantages::default() };
+    let advantages = less_mean.of(&desirable, &prompts)?; // rewards of 1 or 0
     let batch = batch.with_advantages(Advantages::per_sequence(advantages)?)?;
     Loss::new(batch, [Term::tokens(PpoClip::new(0.2, 0.2), Sequences::All)])
 }
 
-fn respace(Given { batch, policy, .. }: Given) -> Result<Loss<'static>> {
+fn respace(Given { batch, policy, prompts, .. }: Given) -> Result<Loss<'static>> {
+    let rewards = [1.0, 1.0, 0.0, 0.0, 0.2, 0.2, 0.0, 1.0];
+    let advantages = GroupAdvantages::default().of(&rewards, &prompts)?;
+    let advantages = without_neutral(&advantages, &rewards.map(|reward| reward == 0.2))?;
     let batch = batch.with_old(ReferenceLogProbs::per_token(&policy))?;
-    let advantages = vec![1.5, 1.25, -0.75, -1.0, 0.0, 0.0, -0.75, -0.25]; // 4 and 5 are neutral
     let batch = batch.with_advantages(Advantages::per_sequence(advantages)?)?;
     let clip = Term::tokens(PpoClip::new(0.2, 0.2), Sequences::All);
     Loss::new(batch, [clip.with_reduction(Reduction::SequenceMean)])
@@ -215,39 +238,46 @@ fn swapped_dpo(Given { batch, .. }: Given) -> Result<Loss<'static>> {
     Loss::new(batch.with_pairs(pairs)?, [Term::pairs(Dpo::new(0.1))])
 }
 
-/// The form with single responses is the paper's with a ranked set.
+/// The three clips of P3O as its code writes them, of the log-probs that the forward call finds.
 #[test]
-fn knowpat_is_a_loss_of_single_responses() {
-    let forward = forward(&knowpat(Given::new().unwrap()).unwrap()).unwrap();
-    let [sums, tokens] =
-        [forward.totals().sums, forward.totals().tokens].map(|x| x.to_vec().unwrap());
-    let softplus = |x: f64| x.exp().ln_1p();
-    let mut expected = 0.0;
-    for group in Given::new().unwrap().groups.iter() {
-        let averages: Vec<f64> = group.iter().map(|&i| sums[i] / tokens[i]).collect();
-        for (better, mu) in [1.0, 0.5, 0.25].into_iter().enumerate() {
-            let worse: f64 = averages[better + 1..].iter().map(|&a| softplus(a)).sum();
-            expected += 0.1 / 3.0 / 2.0 * mu * (softplus(-averages[better]) + worse);
+fn p3o_as_its_code_writes_it() {
+    let made = [p3o, p3o_joint, p3o_by_token].map(|make| {
+        let forward = forward(&make(Given::new().unwrap()).unwrap()).unwrap();
+        let log_probs = forward.tokens().log_probs().to_vec().unwrap();
+        (forward.loss(), log_probs)
+    });
+    let Given { packing, pairs, policy, sums, scores, .. } = Given::new().unwrap();
+    let [now, old, reference] = sums;
+    let log_probs = &made[0].1;
+    let counted = |sequence: usize| packing.get(sequence).unwrap().filter(|token| token % 9 != 6);
+    let sum = |sequence: usize| counted(sequence).map(|token| log_probs[token]).sum::<f64>();
+    let held = |x: f64| x.exp().clamp(0.1, 10.0);
+    let (mut expected, mut tokens) = ([0.0; 3], 0.0);
+    for &(first, second) in pairs.indices() {
+        let margin =
+            |sums: &[f64]| (sums[first] - reference[first]) - (sums[second] - reference[second]);
+        let d = scores[first] - scores[second] - 0.05 * margin(&now);
+        let ratios = [first, second].map(|sequence| now[sequence] - old[sequence]);
+        for (sequence, advantage) in [(first, d * held(ratios[1])), (second, -d * held(ratios[0]))]
+        {
+            let ratio = (sum(sequence) - old[sequence]).exp();
+            expected[0] +=
+                f64::max(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.2)) / 2.0 / 2.0;
+        }
+        let weight = d * held(ratios[0] + ratios[1]);
+        let u = sum(first) - reference[first] - (sum(second) - reference[second]);
+        let clipped = u.clamp(margin(&old) - 0.2, margin(&old) + 0.2);
+        expected[1] += f64::max(-weight * u, -weight * clipped) / 2.0 / 2.0;
+        for (sequence, advantage) in [(first, weight), (second, -weight)] {
+            for token in counted(sequence) {
+                let (l, was) = (log_probs[token], f64::from(policy[token]));
+                expected[2] += f64::max(-advantage * l, -advantage * l.clamp(was - 0.2, was + 0.2));
+                tokens += 1.0;
+            }
         }
     }
-    approx::assert_relative_eq!(forward.loss(), expected, max_relative = 1e-12);
-}
-
-/// The clip of whole sequences, meant over the sequences, is half of each pair's two clips, meant over
-/// the pairs.
-#[test]
-fn p3o_is_a_clip_of_whole_sequences() {
-    let given = Given::new().unwrap();
-    let (old, advantages) = (given.policy.clone(), given.advantages.clone());
-    let packing = given.packing.clone();
-    let forward = forward(&p3o(given).unwrap()).unwrap();
-    let log_probs = forward.tokens().log_probs().to_vec().unwrap();
-    let side = |sequence: usize| {
-        let tokens = packing.get(sequence).unwrap().filter(|token| token % 9 != 6);
-        let log_ratio: f64 = tokens.map(|token| log_probs[token] - f64::from(old[token])).sum();
-        let (ratio, advantage) = (log_ratio.exp(), advantages[sequence]);
-        f64::max(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.2))
-    };
-    let expected = ((side(0) + side(2)) / 2.0 + (side(1) + side(3)) / 2.0) / 2.0;
-    approx::assert_relative_eq!(forward.loss(), expected, max_relative = 1e-12);
+    expected[2] /= tokens;
+    for ((loss, _), expected) in made.iter().zip(expected) {
+        approx::assert_relative_eq!(*loss, expected, max_relative = 1e-12);
+    }
 }

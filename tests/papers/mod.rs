@@ -103,7 +103,8 @@ constants for the gradient. A call ends in a `Result` of a `Loss`, a `ScalarLoss
 | `labels`, `packing`, `pairs` | those of the batch |
 | `groups` | the responses to each prompt, best first |
 | `policy`, `reference`, `other` | by token: log-probs under the policy, the reference, and another model |
-| `scores`, `averages`, `advantages`, `desirable` | by sequence: of a judge or reward model; average log-probs of other models; of sampled responses; 1 or 0 |
+| `scores`, `averages`, `prompts`, `desirable` | by sequence: of a judge or reward model; average log-probs of other models; which prompt it answers; 1 or 0 |
+| `sums` | by sequence: sums of log-probs under the policy as it is, the policy that sampled, and the reference |
 | `gaps`, `margins`, `annotators` | by pair: of rewards; of implicit rewards, chosen less rejected in `forward.terms()[0].rewards`; who labelled it |
 | `sentences` | which tokens are a sentence, and whether it is true |
 

@@ -6,6 +6,8 @@ mod alignment;
 mod backends;
 #[path = "../../../bad_call.rs"]
 mod bad_call;
+#[path = "../../../bad_stage.rs"]
+mod bad_stage;
 #[path = "../../../common.rs"]
 mod common;
 #[path = "../../../device_errors.rs"]
@@ -35,6 +37,8 @@ mod sequence_sums;
 mod terms;
 #[path = "../../../token_loss.rs"]
 mod token_loss;
+#[path = "../../../token_metrics.rs"]
+mod token_metrics;
 #[path = "../../../token_objective.rs"]
 mod token_objective;
 #[path = "../../../units.rs"]
