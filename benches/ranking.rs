@@ -20,6 +20,7 @@ fn benches(criterion: &mut Criterion) {
             Ranking::plackett_luce(0.1),
             Ranking::pro(),
             Ranking::info_nca(0.1, 1.0),
+            Ranking::nca(0.1, 1.0),
             Ranking::know_pat(),
             Ranking::lipo_lambda(0.1),
         ] {

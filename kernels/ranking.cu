@@ -16,7 +16,7 @@ namespace prefuse {
 namespace {
 
 constexpr int64_t REWARD_GAPS = 1, CROSS_ENTROPY = 2, KNOW_PAT = 3, KNOW_PAT_CODE = 4;
-constexpr int64_t LIPO_LAMBDA = 5, LIPO_LAMBDA_CODE = 6;
+constexpr int64_t LIPO_LAMBDA = 5, LIPO_LAMBDA_CODE = 6, NCA = 7;
 constexpr int64_t AVERAGE = 1, LOG_RATIO = 2;
 
 // Twin of `Arguments` in src/cuda/ranking.rs.
@@ -145,8 +145,9 @@ __device__ double target(const RankingArguments &a, const RankingShared &shared,
   return exp((score(a, j) - shared.largest[1]) / a.temperature) / (1.0 + shared.sums[1]);
 }
 
-__device__ double cross_entropy(const RankingArguments &a, RankingShared &shared, int64_t begin,
-                                int64_t end) {
+// By all threads: the parts of the softmax of the values, and of that of the scores.
+__device__ void both_softmaxes(const RankingArguments &a, RankingShared &shared, int64_t begin,
+                               int64_t end) {
   const int warp = threadIdx.x / 32;
   if (warp < 2) {
     double largest, rest;
@@ -159,6 +160,11 @@ __device__ double cross_entropy(const RankingArguments &a, RankingShared &shared
     }
   }
   __syncthreads();
+}
+
+__device__ double cross_entropy(const RankingArguments &a, RankingShared &shared, int64_t begin,
+                                int64_t end) {
+  both_softmaxes(a, shared, begin, end);
   double loss = 0.0;
   for (int64_t j = begin + threadIdx.x; j < end; j += THREADS) {
     loss += product(target(a, shared, j), shared.largest[0] - a.values[j] + log1p(shared.sums[0]));
@@ -169,6 +175,23 @@ __device__ double cross_entropy(const RankingArguments &a, RankingShared &shared
 __device__ double cross_entropy_grad(const RankingArguments &a, const RankingShared &shared,
                                      int64_t j) {
   return exp(a.values[j] - shared.largest[0]) / (1.0 + shared.sums[0]) - target(a, shared, j);
+}
+
+__device__ double noise_contrast(const RankingArguments &a, RankingShared &shared, int64_t begin,
+                                 int64_t end) {
+  both_softmaxes(a, shared, begin, end);
+  double loss = 0.0;
+  for (int64_t j = begin + threadIdx.x; j < end; j += THREADS) {
+    loss += product(target(a, shared, j), softplus(-a.values[j])) +
+            softplus(a.values[j]) / double(end - begin);
+  }
+  return loss;
+}
+
+__device__ double noise_contrast_grad(const RankingArguments &a, const RankingShared &shared,
+                                      int64_t begin, int64_t end, int64_t j) {
+  const double noise = sigmoid(a.values[j]) / double(end - begin);
+  return noise - target(a, shared, j) * sigmoid(-a.values[j]);
 }
 
 // What divides KnowPAT's sum.
@@ -261,6 +284,7 @@ __device__ double lambda_pairs_grad(const RankingArguments &a, int64_t begin, in
 __device__ double group_loss(const RankingArguments &a, RankingShared &shared, int64_t begin,
                              int64_t end) {
   if (a.kind == CROSS_ENTROPY) return cross_entropy(a, shared, begin, end);
+  if (a.kind == NCA) return noise_contrast(a, shared, begin, end);
   if (a.kind == KNOW_PAT || a.kind == KNOW_PAT_CODE) return adaptive(a, shared, begin, end);
   if (a.kind == LIPO_LAMBDA || a.kind == LIPO_LAMBDA_CODE) return lambda_pairs(a, begin, end);
   return choices(a, begin, end);
@@ -270,6 +294,7 @@ __device__ double group_loss(const RankingArguments &a, RankingShared &shared, i
 __device__ double group_grad(const RankingArguments &a, const RankingShared &shared, int64_t begin,
                              int64_t end, int64_t j) {
   if (a.kind == CROSS_ENTROPY) return cross_entropy_grad(a, shared, j);
+  if (a.kind == NCA) return noise_contrast_grad(a, shared, begin, end, j);
   if (a.kind == KNOW_PAT || a.kind == KNOW_PAT_CODE) return adaptive_grad(a, begin, end, j);
   if (a.kind == LIPO_LAMBDA || a.kind == LIPO_LAMBDA_CODE) {
     return lambda_pairs_grad(a, begin, end, j);

@@ -37,6 +37,7 @@ mod own_objectives;
 mod papers;
 mod properties;
 mod ranking;
+mod ranking_on_rewards;
 mod sequence_sums;
 mod statistics;
 mod statistics_bad_input;

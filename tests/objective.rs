@@ -2,8 +2,8 @@
 
 use prefuse::objectives::scalar::{posterior_log_odds, sigmoid};
 use prefuse::objectives::{
-    AnyObjective, DiscoPop, Divergence, Given, LogProbClip, MAX_RESPONSES, P3o, Response,
-    objectives,
+    AnyObjective, DiscoPop, Divergence, Given, Importance, LogProbClip, MAX_RESPONSES, P3o,
+    Response, objectives,
 };
 use prefuse::stages::{Objective as Stage, ObjectiveOutputs, Totals, UnitScale};
 use prefuse::{Backend, Reference, Term};
@@ -41,7 +41,9 @@ fn has_posterior(objective: &AnyObjective) -> bool {
 
 /// Whose ratio is a constant for the gradient: see `token_objective::constant_ratios`.
 fn has_constant_ratio(objective: &AnyObjective) -> bool {
-    ["Cispo", "Vespo"].contains(&objective.name())
+    let parameters = objective.parameters();
+    let fixed = ("importance", f64::from(Importance::FixedToken as u8));
+    ["Cispo", "Vespo"].contains(&objective.name()) || parameters.contains(&fixed)
 }
 
 /// Whether a response is a constant for the gradient.

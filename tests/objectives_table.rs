@@ -38,7 +38,8 @@ groups may have a weight each. Sums over pairs of responses by themselves are te
 | `plackett_luce(beta)` | Plackett-Luce DPO (Rafailov et al., 2023, appendix A.3): `sum over k of log(sum over j >= k of exp(z[j])) - z[k]`, best response first, `z = beta * log-ratio` | reference |
 | `pro()` | The ranking term of PRO (Song et al., 2024): the same with `z[j] * (r[k] - r[j])` and `z[k]` times the largest of these gaps, `z` the average log-prob | scores, best first |
 | `info_nca(beta, temperature)` | InfoNCA (Chen et al., 2024): `-sum over i of q[i] * log softmax(z)[i]`, `q = softmax(score / temperature)`, `z = beta * log-ratio` | reference, scores |
-| `steer_lm()` | SteerLM 2.0 (HelpSteer2; Wang et al., 2024): the same with beta and temperature 1, the reference the proposal's log-prob | reference, scores |
+| `nca(beta, temperature)` | NCA (Chen et al., 2024): `sum over i of q[i] * softplus(-z[i]) + softplus(z[i]) / K`, `q` and `z` as for InfoNCA | reference, scores |
+| `steer_lm()` | SteerLM 2.0 (HelpSteer2; Wang et al., 2024): InfoNCA with beta and temperature 1, the reference the proposal's log-prob | reference, scores |
 | `know_pat()` | The ranking term of KnowPAT (Zhang et al., 2024): `sum over i < K of mu[i] * (softplus(-z[i]) + sum over j > i of softplus(z[j])) / (K - 1)`, best response first, `z` the average log-prob, `mu[i] = (z[i] - min z) / (max z - min z)` constants, 0 where all are equal. `know_pat_released()`: the mean over `j`, and 3 for `K - 1` | |
 | `lipo_lambda(beta)` | LiPO-lambda (Liu et al., 2024): `sum over r[i] > r[j] of w[i, j] * softplus(-(z[i] - z[j]))`, `z = beta * log-ratio`, `w[i, j] = abs(2^r[i] - 2^r[j]) * abs(1 / log(1 + t[i]) - 1 / log(1 + t[j]))`, `t` the rank by `z`, constants. `lipo_lambda_rax(beta)`: the logarithm to base 2, and times `K` | reference, scores up to 500 |
 

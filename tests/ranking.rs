@@ -2,18 +2,18 @@
 
 use prefuse::batch::{Batch, Groups, Labels, Packing, ReferenceLogProbs};
 use prefuse::objectives::{
-    AnyObjective, BradleyTerry, Constants, Dpo, Given, Ranking, RankingKind, RankingValue,
-    Reduction, Response,
+    AnyObjective, Constants, Dpo, Given, NcaPair, Ranking, RankingKind, RankingValue, Reduction,
+    Response,
 };
 use prefuse::stages::{Ranking as Stage, RankingOutputs, Totals, UnitScale};
-use prefuse::{Backend, Loss, Reference, ScalarLoss, Slice, Term, Upstream};
+use prefuse::{Backend, Loss, Reference, ScalarLoss, Term, Upstream};
 use rand::RngExt;
 
 use crate::backends::backends;
 use crate::common::{Placed, forward, gradient, labels, logits, refused, rng};
 use crate::units::single_tokens;
 
-fn rankings() -> [Ranking; 10] {
+fn rankings() -> [Ranking; 12] {
     [
         Ranking::plackett_luce(0.1),
         Ranking::plackett_luce(1.0).with_value(RankingValue::Sum),
@@ -25,6 +25,8 @@ fn rankings() -> [Ranking; 10] {
         Ranking::know_pat_released().with_value(RankingValue::Sum).with_scale(0.1),
         Ranking::lipo_lambda(0.1),
         Ranking::lipo_lambda_rax(2.0).with_value(RankingValue::Average),
+        Ranking::nca(0.1, 0.5),
+        Ranking::nca(1.0, 0.3).with_value(RankingValue::Sum),
     ]
 }
 
@@ -37,7 +39,7 @@ fn group_for(ranking: &Ranking, seed: u64, count: usize) -> Vec<Response> {
     group
 }
 
-fn softplus(x: f64) -> f64 {
+pub fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
@@ -121,8 +123,8 @@ fn gradients_are_finite_differences() {
     }
 }
 
-/// Of two responses Plackett-Luce is DPO, PRO logistic in the gap, InfoNCA with a certain target DPO,
-/// LiPO-lambda DPO with a weight, and KnowPAT two losses of one response each if the policy ranks them
+/// Of two responses Plackett-Luce is DPO, PRO logistic in the gap, InfoNCA with a certain target DPO, NCA
+/// with one its loss of a pair, LiPO-lambda DPO with a weight, and KnowPAT two losses of one response each if the policy ranks them
 /// right, and nothing if it does not.
 #[test]
 fn two_responses() {
@@ -136,6 +138,10 @@ fn two_responses() {
         close(grads[0], dpo.grads[0]);
         close(grads[1], dpo.grads[1]);
         close(Ranking::info_nca(0.3, 1e-6).evaluate(&pair, &mut grads), dpo.loss);
+        let nca = AnyObjective::new(NcaPair::new(0.3)).evaluate(&responses, Given::NEUTRAL);
+        close(Ranking::nca(0.3, 1e-6).evaluate(&pair, &mut grads), nca.loss);
+        close(grads[0], nca.grads[0]);
+        close(grads[1], nca.grads[1]);
         let average = |r: &Response| r.policy / r.tokens;
         let gap = pair[0].score - pair[1].score;
         let u = gap * (average(&pair[0]) - average(&pair[1]));
@@ -329,6 +335,7 @@ fn in_a_loss() {
         Term::groups(Ranking::plackett_luce(0.1)).with_weight(0.5),
         Term::groups(Ranking::know_pat()),
         Term::groups(Ranking::lipo_lambda(0.1)).with_weight(0.1),
+        Term::groups(Ranking::nca(0.1, 1.0)),
         Term::pairs(Dpo::new(0.1)).with_weight(0.1),
     ];
     let loss = Loss::new(batch, terms).unwrap();
@@ -340,33 +347,13 @@ fn in_a_loss() {
         let got = forward(&loss, &**backend, &data);
         // Average log-probs are right to 2e-6, times gaps of 3.
         approx::assert_relative_eq!(got.loss(), truth.loss(), epsilon = 1e-4);
-        let upstream =
-            [&[1.0, -1.0][..], &[0.5, 0.0], &[-1.0, 0.0], &[0.0, 2.0], &[0.0, 0.0, 1.0, 2.0]];
+        let groups = [[1.0, -1.0], [0.5, 0.0], [-1.0, 0.0], [0.0, 2.0], [1.0, 1.0]];
+        let mut upstream: Vec<&[f64]> = groups.iter().map(|group| &group[..]).collect();
+        upstream.push(&[0.0, 0.0, 1.0, 2.0]);
         gradient(&loss, &**backend, &got, &data, Upstream::Units(&upstream));
         let grads = gradient(&loss, &**backend, &got, &data, Upstream::Loss(1.0));
         for (got, expected) in grads.iter().zip(&expected) {
             approx::assert_relative_eq!(f64::from(*got), expected, epsilon = 1e-4);
-        }
-    }
-}
-
-/// All pairs of a ranked list under Bradley-Terry, on rewards: the gradient that the papers state.
-#[test]
-fn all_pairs_of_a_list() {
-    let rewards = [0.3, -1.0, 2.0, 0.5];
-    let ranks = [3.0, 2.0, 1.0, 0.0];
-    let groups = Groups::consecutive(&[4]).unwrap();
-    let batch =
-        Batch::of_sequences(4).and_then(|batch| batch.with_pairs(groups.pairs(&ranks)?)).unwrap();
-    let loss = ScalarLoss::new(batch, [Term::reward_pairs(BradleyTerry::new())]).unwrap();
-    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-    for backend in backends() {
-        let forward = loss.forward(&*backend, Slice::new(&rewards), None).unwrap();
-        let grads = forward.grads(&*backend, Upstream::Loss(1.0)).unwrap();
-        for i in 0..4 {
-            let worse: f64 = (i + 1..4).map(|j| sigmoid(rewards[j] - rewards[i])).sum();
-            let better: f64 = (0..i).map(|j| sigmoid(rewards[i] - rewards[j])).sum();
-            approx::assert_relative_eq!(grads[i], (better - worse) / 6.0, max_relative = 1e-12);
         }
     }
 }

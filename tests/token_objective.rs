@@ -144,7 +144,8 @@ fn every_backend_has_the_numbers_of_the_reference() {
     }
 }
 
-/// CISPO and VESPO are REINFORCE whose advantage has a factor of the ratio, a constant for the gradient.
+/// CISPO and VESPO are REINFORCE whose advantage has a factor of the ratio, a constant for the gradient, and
+/// so is the factor of a penalty that is corrected by a fixed ratio.
 #[test]
 fn constant_ratios() {
     let cispo = Cispo::new(1.2).with_floor(0.9);
@@ -170,6 +171,14 @@ fn constant_ratios() {
             let (k, lambda) = if responses[0].score < 0.0 { (1.5, 0.5) } else { (2.0, 3.0) };
             ratio.powf(k) * (lambda * (1.0 - ratio)).exp()
         });
+        let kl = KlPenalty::new().with_input_limit(2.0);
+        let fixed = AnyObjective::new(kl.with_importance(Importance::FixedToken));
+        let (responses, given) = random_unit(seed, &fixed);
+        let [got, free] = [fixed, AnyObjective::new(kl)].map(|kl| kl.evaluate(&responses, given));
+        let ratio = (responses[0].policy - responses[0].old).exp();
+        approx::assert_relative_eq!(got.loss, ratio * free.loss, max_relative = 1e-12);
+        approx::assert_relative_eq!(got.grads[0], ratio * free.grads[0], max_relative = 1e-12);
+        assert_eq!(got.grads[1..], [0.0; 3]);
     }
 }
 
@@ -188,6 +197,53 @@ fn vespo_at_its_bounds() {
     let least = weight(f64::NEG_INFINITY, 1.0);
     approx::assert_relative_eq!(least, 1e-16 * 3.0_f64.exp(), max_relative = 1e-7);
     assert_eq!(weight(-19.0, 1.0), least);
+}
+
+/// A ratio on the clip's edge has the gradient of the inside, torch's, whichever sign its advantage has; one
+/// beyond it has none where the advantage asks for more.
+#[test]
+fn at_the_edges_of_the_clip() {
+    let at = |objective: AnyObjective, log_ratio: f64, advantage: f64| {
+        let token = Response::new(-1.0, 1.0).with_old(-1.0 - log_ratio).with_score(advantage);
+        let (unused, tokens) = (Response::default(), 4.0);
+        // GSPO's ratio is of the mean, RLOO's of the sum.
+        let sum = if objective.name() == "Gspo" { tokens * log_ratio } else { log_ratio };
+        let responses = [token, Response::new(sum, tokens), unused, unused];
+        let got = objective.evaluate(&responses, Given::NEUTRAL);
+        let slopes = if objective.name() == "Gspo" { tokens } else { 1.0 };
+        (got.loss, got.grads[0] + got.grads[1] * slopes)
+    };
+    for log_ratio in [0.25, -0.25] {
+        let (ratio, _) = at(AnyObjective::new(PpoClip::new(0.9, 9.0)), log_ratio, -1.0);
+        let edge = (ratio - 1.0).abs();
+        assert!(1.0 - edge == ratio || 1.0 + edge == ratio);
+        let clips = |epsilon: f64| {
+            [
+                AnyObjective::new(PpoClip::new(epsilon, epsilon)),
+                AnyObjective::new(Gspo::new(epsilon, epsilon)),
+                AnyObjective::new(Rloo::new(epsilon)),
+            ]
+        };
+        for advantage in [2.0, -2.0] {
+            let full = -ratio * advantage;
+            for objective in clips(edge) {
+                assert_eq!(
+                    at(objective.clone(), log_ratio, advantage),
+                    (full, full),
+                    "{objective:?}"
+                );
+            }
+            for objective in clips(0.99 * edge) {
+                let beyond = if log_ratio * advantage > 0.0 { 0.0 } else { full };
+                assert_eq!(at(objective.clone(), log_ratio, advantage).1, beyond, "{objective:?}");
+            }
+        }
+    }
+    // TRL's delta within the clip holds the ratio beside it alone.
+    let capped = || AnyObjective::new(PpoClip::new(0.2, 0.5).with_ratio_cap(1.125));
+    let (ratio, _) = at(AnyObjective::new(PpoClip::new(0.9, 9.0)), 0.25, -1.0);
+    assert_eq!(at(capped(), 0.25, -1.0), (ratio, ratio));
+    assert_eq!(at(capped(), 0.25, 1.0), (-1.125, 0.0));
 }
 
 /// Log-ratios of +-1000 saturate where the loss is clipped, and are never NaN.

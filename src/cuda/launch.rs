@@ -159,7 +159,7 @@ pub(crate) fn token_loss(
     let processors = device.processors as usize;
     let fills =
         |cluster: &usize| *cluster >= smallest && tokens.saturating_mul(*cluster) >= processors;
-    let cluster = clusters().find(fills).or_else(|| clusters().last())?;
+    let cluster = clusters().find(fills).or_else(|| clusters().next_back())?;
     if tokens.saturating_mul(2 * cluster) < processors {
         return None;
     }

@@ -65,6 +65,7 @@ pub(super) fn ranking(context: &Context, stage: Ranking<'_>) -> Result<()> {
             RankingKind::KnowPat(Constants::Code) => 4,
             RankingKind::LipoLambda(Constants::Paper) => 5,
             RankingKind::LipoLambda(Constants::Code) => 6,
+            RankingKind::Nca => 7,
         },
         of: match ranking.of {
             RankingValue::Sum => 0,

@@ -4,6 +4,7 @@ crate::objective! {
     /// log-prob)`, the same for each of its tokens.
     ///
     /// With [`SequenceMean`](super::Reduction::SequenceMean) it is the paper's mean over sequences.
+    /// At the clip's edges the gradient is that of the inside, as torch's clamp has it.
     pub struct Gspo {
         required {
             /// How far the ratio may fall; 3e-4 in the paper.
@@ -20,7 +21,7 @@ crate::objective! {
         let free = -product(ratio, token.advantage);
         let clipped =
             -clip(ratio, 1.0 - self.epsilon_low, 1.0 + self.epsilon_high) * token.advantage;
-        let inside = ratio > 1.0 - self.epsilon_low && ratio < 1.0 + self.epsilon_high;
+        let inside = ratio >= 1.0 - self.epsilon_low && ratio <= 1.0 + self.epsilon_high;
         loss = max(free, clipped);
         if (free > clipped || inside) {
             grad.sequence = free / token.tokens;

@@ -9,6 +9,8 @@ crate::choice! {
         Token,
         /// The geometric mean of its sequence's ratios.
         Sequence,
+        /// The token's ratio as a constant for the gradient.
+        FixedToken,
     }
 }
 
@@ -16,7 +18,8 @@ crate::objective! {
     /// The divergence from the reference that GRPO adds to its loss (Shao et al., 2024, eq. 4),
     /// estimated at each sampled token; the term's weight is its beta.
     ///
-    /// TRL 1.16 multiplies the estimate by the ratio to the old policy, which has a gradient too.
+    /// TRL 1.16 multiplies the estimate by the ratio to the old policy, which has a gradient too; earlier
+    /// NeMo-RL by the same ratio without its gradient.
     pub struct KlPenalty {
         required {}
         optional {
@@ -36,6 +39,7 @@ crate::objective! {
         Self::new().with_estimator(KlEstimator::K1).with_importance(Importance::Sequence),
         Self::new().with_estimator(KlEstimator::K2).with_importance(Importance::Token),
         Self::new().with_input_limit(20.0).with_output_limit(10.0),
+        Self::new().with_importance(Importance::FixedToken),
     ]
     fn evaluate(self, token: Token) -> (loss, grad, reward) {
         let exact = token.policy - token.reference;
@@ -48,10 +52,11 @@ crate::objective! {
             loss = kl;
             grad.policy = slope;
         } else {
-            if (self.importance == Importance::Token) {
+            if (self.importance != Importance::Sequence) {
                 let ratio = exp(token.policy - token.old);
+                let fixed = self.importance == Importance::FixedToken;
                 loss = product(kl, ratio);
-                grad.policy = product(ratio, slope + kl);
+                grad.policy = product(ratio, slope + select(fixed, 0.0, kl));
             } else {
                 let ratio = exp(token.sequence_log_ratio / token.tokens);
                 loss = product(kl, ratio);

@@ -6,7 +6,8 @@ crate::objective! {
     /// The reduction tells the variants apart: [`SequenceMean`](super::Reduction::SequenceMean) is
     /// GRPO's (Shao et al., 2024), `TokenMean` BNPO's, `Divisor` of the tokens of the whole window
     /// DAPO's (Yu et al., 2025, whose `epsilon_high` is 0.28), of sequences times the largest length
-    /// Dr. GRPO's (Liu et al., 2025), of sequences LUSPO's. At the clip's edge the gradient is 0.
+    /// Dr. GRPO's (Liu et al., 2025), of sequences LUSPO's. At the clip's edges, and at the cap, the
+    /// gradient is that of the inside, as torch's clamp has it.
     pub struct PpoClip {
         required {
             /// How far the ratio may fall; 0.2.
@@ -32,13 +33,14 @@ crate::objective! {
     fn evaluate(self, token: Token) -> (loss, grad, reward) {
         let log_ratio = token.policy - token.old;
         let ratio = exp(clip(log_ratio, -self.log_ratio_limit, self.log_ratio_limit));
-        let held = abs(log_ratio) > self.log_ratio_limit || ratio > self.ratio_cap;
         let free = -min(ratio, self.ratio_cap) * token.advantage;
         let clipped =
             -clip(ratio, 1.0 - self.epsilon_low, 1.0 + self.epsilon_high) * token.advantage;
-        let inside = ratio > 1.0 - self.epsilon_low && ratio < 1.0 + self.epsilon_high;
+        let inside = ratio >= 1.0 - self.epsilon_low && ratio <= 1.0 + self.epsilon_high;
         loss = max(free, clipped);
-        if ((free > clipped || inside) && !held) {
+        // Each branch has its own bound: a cap below the clip's edge stops the first alone.
+        let moves = (free >= clipped && ratio <= self.ratio_cap) || (clipped >= free && inside);
+        if (moves && abs(log_ratio) <= self.log_ratio_limit) {
             grad.policy = -ratio * token.advantage;
         }
         if (token.advantage < 0.0 && loss > -self.dual_clip * token.advantage) {

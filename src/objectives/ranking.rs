@@ -33,7 +33,7 @@ pub struct Ranking {
     pub of: RankingValue,
     /// The factor of the values.
     pub scale: f64,
-    /// What divides the scores; of a cross-entropy alone.
+    /// What divides the scores, where they make targets: of a cross-entropy and of NCA.
     pub temperature: f64,
 }
 
@@ -46,6 +46,8 @@ pub enum RankingKind {
     RewardGaps,
     /// `-sum over i of q[i] * log softmax(z)[i]`, `q = softmax(r / temperature)`.
     CrossEntropy,
+    /// `sum over i of q[i] * softplus(-z[i]) + softplus(z[i]) / K`, `q = softmax(r / temperature)`.
+    Nca,
     /// `sum over i < K of mu[i] * (softplus(-z[i]) + sum over j > i of softplus(z[j])) / (K - 1)`, best
     /// response first, `mu[i] = (z[i] - min z) / (max z - min z)`, 0 where all values are equal.
     KnowPat(Constants),
@@ -97,10 +99,19 @@ impl Ranking {
     }
 
     /// InfoNCA (Chen et al., 2024): cross-entropy of `softmax(beta * log-ratio)` from
-    /// `softmax(score / temperature)`. The paper's alpha is the temperature's inverse.
+    /// `softmax(score / temperature)`. The paper's alpha is the temperature's inverse; the released code
+    /// adds 0.01 to the first score of each group.
     pub fn info_nca(beta: f64, temperature: f64) -> Self {
         let (kind, of) = (RankingKind::CrossEntropy, RankingValue::LogRatio);
         Self { kind, of, scale: beta, temperature }
+    }
+
+    /// NCA (Chen et al., 2024) of a list: each response against noise, as often as
+    /// `softmax(score / temperature)` says, and against the policy that sampled them all, `z = beta *
+    /// log-ratio`. Of two, whose one target is certain, it is [`NcaPair`](super::NcaPair). The rest is as
+    /// for [`info_nca`](Self::info_nca).
+    pub fn nca(beta: f64, temperature: f64) -> Self {
+        Self { kind: RankingKind::Nca, ..Self::info_nca(beta, temperature) }
     }
 
     /// SteerLM 2.0 (HelpSteer2; Wang et al., 2024): the same with beta 1, the proposal's log-prob as
@@ -162,6 +173,7 @@ impl Ranking {
             RankingKind::PlackettLuce => "PlackettLuce",
             RankingKind::RewardGaps => "Pro",
             RankingKind::CrossEntropy => "ListCrossEntropy",
+            RankingKind::Nca => "Nca",
             RankingKind::KnowPat(_) => "KnowPat",
             RankingKind::LipoLambda(_) => "LipoLambda",
         }
@@ -183,7 +195,8 @@ impl Ranking {
 
     /// Whether the responses have to stand best first; where scores are looked at, they may not rise.
     pub fn is_ordered(&self) -> bool {
-        !matches!(self.kind, RankingKind::CrossEntropy | RankingKind::LipoLambda(_))
+        let any = [RankingKind::CrossEntropy, RankingKind::Nca].contains(&self.kind);
+        !any && !matches!(self.kind, RankingKind::LipoLambda(_))
     }
 
     /// What each score has to be.
@@ -222,6 +235,7 @@ impl Ranking {
         grads.resize(group.len(), 0.0);
         let loss = match self.kind {
             RankingKind::CrossEntropy => self.cross_entropy(group, &values, grads),
+            RankingKind::Nca => self.noise_contrast(group, &values, grads),
             RankingKind::KnowPat(constants) => adaptive(constants, &values, grads),
             RankingKind::LipoLambda(constants) => lambda_pairs(constants, group, &values, grads),
             RankingKind::PlackettLuce | RankingKind::RewardGaps => {
@@ -252,8 +266,8 @@ impl Ranking {
         let left = first..group.len();
         let (largest, rest) = softmax(left.clone().map(scaled), 1.0);
         let of_largest = |j: usize| exp(scaled(j) - largest);
-        for j in first + 1..group.len() {
-            grads[j] += product(self.gap(group, first, j), of_largest(j) / (1.0 + rest));
+        for (j, grad) in grads.iter_mut().enumerate().skip(first + 1) {
+            *grad += product(self.gap(group, first, j), of_largest(j) / (1.0 + rest));
         }
         // Those of the others, since 1 less its own loses what is small.
         let others = if scaled(first) == largest { rest } else { 1.0 + rest - of_largest(first) };
@@ -261,14 +275,29 @@ impl Ranking {
         largest - scaled(first) + log1p(rest)
     }
 
+    /// The softmax of the scores.
+    fn targets(&self, group: &[Response]) -> Vec<f64> {
+        let scores = group.iter().map(|response| response.score);
+        let (most, others) = softmax(scores.clone(), self.temperature);
+        scores.map(|score| exp((score - most) / self.temperature) / (1.0 + others)).collect()
+    }
+
     fn cross_entropy(&self, group: &[Response], z: &[f64], grads: &mut [f64]) -> f64 {
-        let (most, others) = softmax(group.iter().map(|response| response.score), self.temperature);
         let (largest, rest) = softmax(z.iter().copied(), 1.0);
         let mut loss = 0.0;
-        for (i, response) in group.iter().enumerate() {
-            let target = exp((response.score - most) / self.temperature) / (1.0 + others);
+        for (i, target) in self.targets(group).into_iter().enumerate() {
             loss += product(target, largest - z[i] + log1p(rest));
             grads[i] = exp(z[i] - largest) / (1.0 + rest) - target;
+        }
+        loss
+    }
+
+    fn noise_contrast(&self, group: &[Response], z: &[f64], grads: &mut [f64]) -> f64 {
+        let count = group.len() as f64;
+        let mut loss = 0.0;
+        for (i, target) in self.targets(group).into_iter().enumerate() {
+            loss += product(target, softplus(-z[i])) + softplus(z[i]) / count;
+            grads[i] = sigmoid(z[i]) / count - target * sigmoid(-z[i]);
         }
         loss
     }

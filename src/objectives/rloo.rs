@@ -3,7 +3,8 @@ crate::objective! {
     /// whole sequences, `ratio = exp(log-prob - old log-prob)` of the sums, the same for each token.
     ///
     /// The advantages are leave-one-out's. With [`SequenceMean`](super::Reduction::SequenceMean) it is
-    /// the mean over sequences.
+    /// the mean over sequences. At the clip's edges the gradient is that of the inside, as torch's clamp
+    /// has it.
     pub struct Rloo {
         required {
             /// How far the ratio may fall or rise; 0.2.
@@ -17,7 +18,7 @@ crate::objective! {
         let ratio = exp(token.sequence_log_ratio);
         let free = -product(ratio, token.advantage);
         let clipped = -clip(ratio, 1.0 - self.epsilon, 1.0 + self.epsilon) * token.advantage;
-        let inside = ratio > 1.0 - self.epsilon && ratio < 1.0 + self.epsilon;
+        let inside = ratio >= 1.0 - self.epsilon && ratio <= 1.0 + self.epsilon;
         loss = max(free, clipped);
         if (free > clipped || inside) {
             grad.sequence = free;

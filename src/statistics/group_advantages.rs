@@ -60,6 +60,9 @@ pub enum Singleton {
 /// | Dr. GRPO (Liu et al., 2025) | `Mean` | `One` | |
 /// | RLOO (Ahmadian et al., 2024) | `LeaveOneOut` | `One` | `Zero` in TRL, `Reward` in verl |
 ///
+/// TRL's `normalize_advantages` of RLOO is the first row once more: of the advantages, with one prompt for
+/// all of them.
+///
 /// Where all rewards of a prompt are equal the advantages are 0, whatever they are divided by.
 ///
 /// ```

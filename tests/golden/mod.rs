@@ -1,9 +1,12 @@
-//! The reference against values computed by others: TRL 1.16 and 0.28, torch, and an independent
-//! script (`golden/independent.py`) where no package has the formula.
+//! The reference against values computed by others: TRL 1.16 and 0.28, torch, and independent scripts
+//! (`independent.py`, `policy_gradient.py`, `groups.py`) where no package has the formula.
 
+mod groups;
 mod independent;
 mod listwise;
 mod objectives;
+mod policy_gradient;
+mod rows;
 mod statistics;
 mod statistics_values;
 mod token_log_probs;

@@ -2,62 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use prefuse::batch::{Advantages, Batch, Labels, Packing, ReferenceLogProbs};
+use prefuse::batch::Advantages;
 use prefuse::objectives::{
     AnyObjective, Cispo, EntropyBonus, Given, Gmpo, Gspo, Importance, KlPenalty, PpoClip,
     Reduction, Response, Rloo, Sapo, Vespo,
 };
-use prefuse::stages::{
-    TokenAdvantages, TokenInputs, TokenObjective, TokenObjectiveGrads, TokenObjectiveOutputs,
-    Tokens, UnitScale,
-};
 use prefuse::statistics::{mask_low_entropy, mask_off_policy};
-use prefuse::{Backend, ClipFraction, Reference, Sequences, Slice, SliceMut, Term, TokenMetrics};
+use prefuse::{ClipFraction, Sequences, Slice, Term, TokenMetrics};
 use serde_json::Value;
 
-use super::{TIGHT, close, load, number, numbers, shape};
-
-/// Rows of tokens, padded.
-struct Rows {
-    count: usize,
-    length: usize,
-    log_probs: Vec<f64>,
-    old: Vec<f64>,
-    reference: Vec<f64>,
-    entropy: Vec<f64>,
-    mask: Vec<f64>,
-    advantages: Vec<f64>,
-}
+use super::rows::Rows;
+use super::{TIGHT, close, load, number, numbers};
 
 impl Rows {
-    fn new(input: &Value) -> Self {
-        let [count, length] = shape(&input["token_logps"]).try_into().unwrap();
-        let get = |key: &str| numbers(&input[key]);
-        Self {
-            count,
-            length,
-            log_probs: get("token_logps"),
-            old: get("old_token_logps"),
-            reference: get("ref_token_logps"),
-            entropy: get("entropy"),
-            mask: get("mask"),
-            advantages: get("advantages"),
-        }
-    }
-
-    fn counts(&self) -> Vec<f64> {
-        self.mask.chunks(self.length).map(|row| row.iter().sum()).collect()
-    }
-
-    fn labels(&self) -> Labels<'static> {
-        let label = |&counts: &f64| if counts == 0.0 { -100 } else { 1 };
-        Labels::new(self.mask.iter().map(label).collect::<Vec<i64>>())
-    }
-
-    fn packing(&self) -> Packing {
-        Packing::padded(self.count, self.length).unwrap()
-    }
-
     /// The advantages, without those that TRL's masks take out of the policy's term.
     fn advantages(&self, params: &Value) -> Advantages<'static> {
         let all = Advantages::per_sequence(self.advantages.clone()).unwrap();
@@ -84,17 +41,6 @@ impl Rows {
                 assert_eq!(got, kept, "{id}: token {token}");
             }
         }
-    }
-
-    fn batch<'a>(&self, old: bool, advantages: Advantages<'a>) -> Batch<'a> {
-        Batch::new(self.labels(), self.packing())
-            .and_then(|batch| match old {
-                true => batch.with_old(ReferenceLogProbs::per_token(&self.old)),
-                false => Ok(batch),
-            })
-            .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&self.reference)))
-            .and_then(|batch| batch.with_advantages(advantages))
-            .unwrap()
     }
 
     /// What TRL logs under these names; it counts clipped tokens before its masks.
@@ -154,45 +100,19 @@ impl Rows {
 
     /// The value of the terms, and the gradients by log-prob.
     fn run(&self, terms: &[Term], old: bool, advantages: Advantages<'_>) -> (f64, Vec<f64>) {
-        let reference = Reference::new();
-        let batch = self.batch(true, advantages.clone());
-        let placed = batch.packing().place(&reference).unwrap();
-        let counts = self.counts();
-        let inputs = TokenInputs {
-            log_probs: Slice::new(&self.log_probs),
-            old: old.then(|| Slice::new(&self.old)),
-            reference: Some(Slice::new(&self.reference)),
-            entropy: Some(Slice::new(&self.entropy)),
-            advantages: Some(match advantages.slice() {
-                slice if slice.len() == self.count => TokenAdvantages::Sequences(slice),
-                slice => TokenAdvantages::Tokens(slice),
-            }),
-        };
-        let mut grads = vec![0.0; self.log_probs.len()];
-        let mut by_entropy = grads.clone();
-        let mut value = 0.0;
+        let (mut value, mut grads) = (0.0, vec![0.0; self.log_probs.len()]);
         for term in terms {
-            let resolved = term.resolve(&batch).unwrap();
-            let term = resolved.place(&reference, &batch).unwrap();
-            let mut losses = vec![0.0; self.count];
-            let outputs = TokenObjectiveOutputs {
-                losses: SliceMut::new(&mut losses),
-                grads: Some((
-                    TokenObjectiveGrads {
-                        log_probs: SliceMut::new(&mut grads),
-                        entropy: Some(SliceMut::new(&mut by_entropy)),
-                    },
-                    UnitScale::Reduced(1.0),
-                )),
-            };
-            let tokens = (Tokens::of(&batch), &placed);
-            let known = (inputs, Slice::new(&counts));
-            let stage = TokenObjective::new(&reference, &term, tokens, known, outputs).unwrap();
-            reference.token_objective(stage).unwrap();
-            value += resolved.token_value(&losses, &counts).unwrap();
+            let evaluated = self.evaluate(term, old, &advantages);
+            value += evaluated.value;
+            grads.iter_mut().zip(evaluated.by_log_prob).for_each(|(sum, grad)| *sum += grad);
         }
         (value, grads)
     }
+}
+
+/// The rows of an input.
+fn rows(input: &Value) -> Rows {
+    Rows::new(input, ["token_logps", "old_token_logps", "ref_token_logps"])
 }
 
 /// The terms of a case of the GRPO family.
@@ -254,7 +174,7 @@ fn grpo_family_of_trl() {
     for case in cases {
         let (id, params, expected) =
             (case["id"].as_str().unwrap(), &case["params"], &case["expected"]);
-        let rows = Rows::new(&file["inputs"][case["input"].as_str().unwrap()]);
+        let rows = rows(&file["inputs"][case["input"].as_str().unwrap()]);
         let old = params["use_old_logps"].as_bool().unwrap();
         let advantages = rows.advantages(params);
         rows.compare_masks(&advantages, expected, id);
@@ -298,7 +218,7 @@ fn rloo_and_gmpo_of_trl() {
     for case in file["cases"].as_array().unwrap() {
         let (id, params, expected) =
             (case["id"].as_str().unwrap(), &case["params"], &case["expected"]);
-        let rows = Rows::new(&file["inputs"][case["input"].as_str().unwrap()]);
+        let rows = rows(&file["inputs"][case["input"].as_str().unwrap()]);
         let epsilon = number(&params["eps"]);
         let all = || Sequences::All;
         let policy = match id.split('/').next().unwrap() {

@@ -31,6 +31,8 @@ mod own_objectives;
 mod properties;
 #[path = "../../../ranking.rs"]
 mod ranking;
+#[path = "../../../ranking_on_rewards.rs"]
+mod ranking_on_rewards;
 #[path = "../../../sequence_sums.rs"]
 mod sequence_sums;
 #[path = "../../../terms.rs"]
