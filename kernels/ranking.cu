@@ -35,7 +35,7 @@ struct RankingArguments {
   const double *weight;  // by group
   double *values;        // by member, like the two after it: scratch
   double *largest;  // of each choice; KnowPAT: the weights of the better ones; LiPO-lambda: gains
-  double *sums;     // of each choice; KnowPAT: the weights; LiPO-lambda: discounts
+  double *sums;     // of each choice, without the largest; KnowPAT: the weights; LiPO-lambda: discounts
   double *losses;   // by group
   double *grads;    // by sequence; null where none are asked for
   double divisor;   // 0 for the tokens of all members, at least 1
@@ -84,34 +84,42 @@ template <class F> __device__ double largest_of(int64_t begin, int64_t end, cons
   return warp_reduce(most, [](double x, double y) { return max(x, y); });
 }
 
-// By one warp: the largest of f(begin..end), and the sum of exp(f - largest).
+// By one warp: the largest of f(begin..end), and the sum of exp((f - largest) / temperature) over the
+// others.
 template <class F>
-__device__ void softmax_parts(int64_t begin, int64_t end, const F &f, double &largest,
-                              double &sum) {
+__device__ void softmax_parts(int64_t begin, int64_t end, double temperature, const F &f,
+                              double &largest, double &rest) {
   const int lane = threadIdx.x % 32;
   largest = largest_of(begin, end, f);
+  int64_t top = end;
+  for (int64_t j = begin + lane; j < end && top == end; j += 32) {
+    if (f(j) == largest) top = j;
+  }
+  top = warp_reduce(top, [](int64_t x, int64_t y) { return x < y ? x : y; });
   double part = 0.0;
-  for (int64_t j = begin + lane; j < end; j += 32) part += exp(f(j) - largest);
-  sum = warp_sum(part);
+  for (int64_t j = begin + lane; j < end; j += 32) {
+    if (j != top) part += exp((f(j) - largest) / temperature);
+  }
+  rest = warp_sum(part);
 }
 
 __device__ double choices(const RankingArguments &a, int64_t begin, int64_t end) {
   const int64_t last = end - 1;
   for (int64_t first = begin + threadIdx.x / 32; first < last; first += WARPS) {
-    double largest, sum;
+    double largest, rest;
     softmax_parts(
-        first, end, [&](int64_t j) { return product(gap(a, first, j, last), a.values[j]); },
-        largest, sum);
+        first, end, 1.0, [&](int64_t j) { return product(gap(a, first, j, last), a.values[j]); },
+        largest, rest);
     if (threadIdx.x % 32 == 0) {
       a.largest[first] = largest;
-      a.sums[first] = sum;
+      a.sums[first] = rest;
     }
   }
   __syncthreads();
   double loss = 0.0;
   for (int64_t first = begin + threadIdx.x; first < last; first += THREADS) {
     const double own = product(gap(a, first, first, last), a.values[first]);
-    loss += a.largest[first] - own + log(a.sums[first]);
+    loss += a.largest[first] - own + log1p(a.sums[first]);
   }
   return loss;
 }
@@ -120,15 +128,21 @@ __device__ double choices_grad(const RankingArguments &a, int64_t begin, int64_t
   const int64_t last = end - 1;
   double grad = 0.0;
   for (int64_t first = begin; first <= j && first < last; ++first) {
-    const double by = gap(a, first, j, last);
-    const double share = exp(product(by, a.values[j]) - a.largest[first]) / a.sums[first];
-    grad += product(by, share - (j == first ? 1.0 : 0.0));
+    const double by = gap(a, first, j, last), scaled = product(by, a.values[j]);
+    const double own = exp(scaled - a.largest[first]), rest = a.sums[first];
+    if (j != first) {
+      grad += product(by, own / (1.0 + rest));
+    } else {
+      // The shares of the others, since 1 less its own loses what is small.
+      const double others = scaled == a.largest[first] ? rest : 1.0 + rest - own;
+      grad -= product(by, others / (1.0 + rest));
+    }
   }
   return grad;
 }
 
 __device__ double target(const RankingArguments &a, const RankingShared &shared, int64_t j) {
-  return exp(score(a, j) / a.temperature - shared.largest[1]) / shared.sums[1];
+  return exp((score(a, j) - shared.largest[1]) / a.temperature) / (1.0 + shared.sums[1]);
 }
 
 // By all threads: the parts of the softmax of the values, and of that of the scores.
@@ -136,14 +150,13 @@ __device__ void both_softmaxes(const RankingArguments &a, RankingShared &shared,
                                int64_t end) {
   const int warp = threadIdx.x / 32;
   if (warp < 2) {
-    double largest, sum;
+    double largest, rest;
     softmax_parts(
-        begin, end,
-        [&](int64_t j) { return warp == 0 ? a.values[j] : score(a, j) / a.temperature; }, largest,
-        sum);
+        begin, end, warp == 0 ? 1.0 : a.temperature,
+        [&](int64_t j) { return warp == 0 ? a.values[j] : score(a, j); }, largest, rest);
     if (threadIdx.x % 32 == 0) {
       shared.largest[warp] = largest;
-      shared.sums[warp] = sum;
+      shared.sums[warp] = rest;
     }
   }
   __syncthreads();
@@ -154,14 +167,14 @@ __device__ double cross_entropy(const RankingArguments &a, RankingShared &shared
   both_softmaxes(a, shared, begin, end);
   double loss = 0.0;
   for (int64_t j = begin + threadIdx.x; j < end; j += THREADS) {
-    loss += product(target(a, shared, j), shared.largest[0] - a.values[j] + log(shared.sums[0]));
+    loss += product(target(a, shared, j), shared.largest[0] - a.values[j] + log1p(shared.sums[0]));
   }
   return loss;
 }
 
 __device__ double cross_entropy_grad(const RankingArguments &a, const RankingShared &shared,
                                      int64_t j) {
-  return exp(a.values[j] - shared.largest[0]) / shared.sums[0] - target(a, shared, j);
+  return exp(a.values[j] - shared.largest[0]) / (1.0 + shared.sums[0]) - target(a, shared, j);
 }
 
 __device__ double noise_contrast(const RankingArguments &a, RankingShared &shared, int64_t begin,
@@ -327,7 +340,7 @@ extern "C" __global__ void __launch_bounds__(prefuse::THREADS, 2)
         const int64_t sequence = a.members[j];
         const double by_value = group_grad(a, shared, begin, end, j);
         const double grad = product(weight, product(by_value, slope_of(a, sequence)));
-        a.grads[sequence] += scale * grad;
+        a.grads[sequence] += product(scale, grad);
       }
     }
     __syncthreads();

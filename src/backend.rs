@@ -151,7 +151,7 @@ pub struct DefaultBackend {
 ///
 /// ```
 /// let default = prefuse::default_backend();
-/// // Such as "cpu: CUDA driver: .. no such file; install NVIDIA's driver, or use the CPU backend".
+/// // Such as "cpu: CUDA driver: .. no such file; install NVIDIA's driver; the CPU backend needs none".
 /// eprintln!("{default}");
 /// let backend = &*default.backend;
 /// # let _ = backend;

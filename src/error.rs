@@ -1,6 +1,6 @@
 //! What can be wrong with an input: facts with both sides named.
 
-use crate::{batch::GroupsError, element::DType};
+use crate::{batch::GroupsError, element::DType, token_log_probs::RowOptions};
 
 /// The result of every fallible call of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -30,24 +30,12 @@ pub enum Error {
         /// End found.
         end: usize,
     },
-    /// A vocabulary without entries.
-    #[error("vocabulary: expected at least 1 entry, got 0")]
-    NoVocabulary,
-    /// A batch without tokens.
-    #[error("tokens: expected at least 1, got 0")]
-    NoTokens,
-    /// A list of pairs without pairs.
-    #[error("pairs: expected at least 1, got 0")]
-    NoPairs,
-    /// A term that looks at nothing.
+    /// A term that is the mean of nothing.
     #[error("{objective}: expected at least 1 unit, got 0")]
     NoUnits {
         /// The objective's name.
         objective: &'static str,
     },
-    /// A loss without terms.
-    #[error("terms: expected at least 1, got 0")]
-    NoTerms,
     /// Rows that would overlap.
     #[error("row stride: expected at least the vocabulary {vocab}, got {got}")]
     RowStride {
@@ -57,15 +45,20 @@ pub enum Error {
         got: usize,
     },
     /// A shape whose number of elements does not fit in memory.
-    #[error("logits: {tokens} tokens with row stride {stride} overflow the address space")]
+    #[error("{what}: {rows} rows of {stride} elements overflow the address space")]
     TooLarge {
+        /// Which matrix.
+        what: &'static str,
         /// Rows.
-        tokens: usize,
+        rows: usize,
         /// Elements from one row to the next.
         stride: usize,
     },
     /// Logits of an element type that the backend does not take.
-    #[error("logits: the {backend} backend takes {expected:?}, got {got}")]
+    #[error(
+        "logits: the {backend} backend takes {expected:?}, got {got}{}",
+        if *got == DType::F64 { "; Reference takes f64" } else { "" }
+    )]
     LogitsType {
         /// The backend's name.
         backend: &'static str,
@@ -120,6 +113,14 @@ pub enum Error {
     /// A term that was resolved against another batch.
     #[error("term: expected one resolved against this batch, got one of another")]
     OtherBatch,
+    /// Log-probs of other row options than the loss's.
+    #[error("log-probs: expected those of {expected:?}, got those of {got:?}")]
+    RowOptions {
+        /// What the loss asks of each row.
+        expected: RowOptions,
+        /// What the log-probs were computed with.
+        got: RowOptions,
+    },
     /// A forward result of another loss.
     #[error("forward: expected a result of this loss, got one of another")]
     OtherLoss,
@@ -143,12 +144,6 @@ pub enum Error {
         expected: [usize; 2],
         /// `[tokens, vocab]` found.
         got: [usize; 2],
-    },
-    /// `cu_seqlens` with fewer than the two entries of one sequence.
-    #[error("cu_seqlens: expected at least 2 entries, got {got}")]
-    CuSeqlensLength {
-        /// Entries found.
-        got: usize,
     },
     /// `cu_seqlens` that does not begin at the first token.
     #[error("cu_seqlens: expected to start at 0, got {got}")]
@@ -222,7 +217,7 @@ pub enum Error {
     /// A number given for each pair that lies outside its domain.
     #[error("{input} of pair {pair}: expected {expected}, got {got}")]
     PairInput {
-        /// `beta`, `margin`, `soft_label` or `weight`.
+        /// Which number.
         input: &'static str,
         /// Position of the pair.
         pair: usize,
@@ -238,7 +233,7 @@ pub enum Error {
     UnusedInput {
         /// The objective's name.
         objective: &'static str,
-        /// `beta`, `margin`, `soft_label` or `weight`.
+        /// Which number.
         input: &'static str,
         /// The first pair with another value.
         pair: usize,
@@ -319,7 +314,7 @@ pub enum Error {
         /// The number found.
         got: usize,
     },
-    /// Less than there has to be.
+    /// Less than there has to be: tokens, pairs, terms and the like.
     #[error("{what}: expected at least {expected}, got {got}")]
     TooFew {
         /// What is counted.
@@ -383,7 +378,7 @@ pub enum Error {
     /// A number given for a sequence, outside its domain.
     #[error("{input} of sequence {sequence}: expected {expected}, got {got}")]
     SequenceInput {
-        /// `score`, `soft label` or `weight`.
+        /// Which number.
         input: &'static str,
         /// The sequence.
         sequence: usize,
@@ -422,13 +417,10 @@ pub enum Error {
         /// The value found.
         got: f64,
     },
-    /// A gradient by entropies that the forward call was not asked for.
-    #[error("entropy gradient: expected a forward call with entropy, got one without")]
-    EntropyNotComputed,
     /// A scalar option outside its domain.
     #[error("{what}: expected {expected}, got {got}")]
     Scalar {
-        /// `temperature`, `term weight` or `upstream gradient`.
+        /// Which option.
         what: &'static str,
         /// The domain.
         expected: &'static str,
@@ -436,14 +428,14 @@ pub enum Error {
         got: f64,
     },
     /// No CUDA driver on this machine.
-    #[error("CUDA driver: {reason}; install NVIDIA's driver, or use the CPU backend")]
+    #[error("CUDA driver: {reason}; install NVIDIA's driver; the CPU backend needs none")]
     NoDriver {
         /// What the search for the library came to.
         reason: String,
     },
     /// A CUDA driver that shows no device.
     #[error(
-        "CUDA device: the driver shows none; check nvidia-smi and CUDA_VISIBLE_DEVICES, or use the CPU backend"
+        "CUDA device: the driver shows none; check nvidia-smi and CUDA_VISIBLE_DEVICES; the CPU backend needs none"
     )]
     NoDevice,
     /// A device number beyond those that the driver shows.

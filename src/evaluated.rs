@@ -6,6 +6,7 @@ use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Slice};
 use crate::metrics::{PairMetrics, SequenceMetrics};
+use crate::objectives::Reduction;
 use crate::placed::{PlacedPacking, PlacedTerm, copy, numbers};
 use crate::resolved::{Over, Resolved};
 use crate::stages::{
@@ -92,26 +93,31 @@ impl Evaluated {
         Ok(evaluated)
     }
 
+    /// How much the units of each term weigh in the gradient, where the backend reaches it.
+    ///
+    /// # Errors
+    /// As those of [`Scales::new`].
+    pub fn scales<'u>(&self, backend: &dyn Backend, upstream: Upstream<'u>) -> Result<Scales<'u>> {
+        Scales::new(backend, upstream, self.terms.iter().map(PlacedTerm::term))
+    }
+
     /// Adds the gradients of the terms over tokens, by log-prob and by entropy.
     ///
     /// # Errors
-    /// As those of [`grads`](Self::grads).
+    /// The device's own.
     pub fn token_grads(
         &self,
         backend: &dyn Backend,
-        upstream: Upstream<'_>,
+        scales: &Scales<'_>,
         side: TokenSide<'_>,
         (by_log_prob, mut by_entropy): (&mut Buffer, Option<&mut Buffer>),
     ) -> Result<()> {
-        for (term, scale) in scales(upstream, self.terms.len())?.into_iter().enumerate() {
-            if !self.terms[term].term().is_over_tokens() {
-                continue;
+        for (term, scale) in scales.iter().enumerate() {
+            if self.terms[term].term().is_over_tokens() {
+                let entropy = by_entropy.as_mut().map(|entropy| entropy.slice_mut());
+                let grads = TokenObjectiveGrads { log_probs: by_log_prob.slice_mut(), entropy };
+                self.run_tokens(backend, term, Some(side), Some((grads, scale)))?;
             }
-            let copied = copied(backend, scale)?;
-            let scale = copied.as_ref().map_or(scale, |copy| UnitScale::Given(copy.slice()));
-            let entropy = by_entropy.as_mut().map(|entropy| entropy.slice_mut());
-            let grads = TokenObjectiveGrads { log_probs: by_log_prob.slice_mut(), entropy };
-            self.run_tokens(backend, term, Some(side), Some((grads, scale)))?;
         }
         Ok(())
     }
@@ -147,21 +153,16 @@ impl Evaluated {
     /// `[sequences]` gradients by the sums.
     ///
     /// # Errors
-    /// An upstream gradient of another shape, or beyond the range of f32; the device's own.
-    pub fn grads(&self, backend: &dyn Backend, upstream: Upstream<'_>) -> Result<Buffer> {
+    /// The device's own.
+    pub fn grads(&self, backend: &dyn Backend, scales: &Scales<'_>) -> Result<Buffer> {
         let sequences = self.policy[0].slice().len();
         let mut grads = backend.allocate(DType::F64, sequences)?;
-        for (term, scale) in scales(upstream, self.terms.len())?.into_iter().enumerate() {
-            let over = self.terms[term].term().over();
-            if over == Over::Tokens {
-                continue;
-            }
-            let copied = copied(backend, scale)?;
-            let scale = copied.as_ref().map_or(scale, |copy| UnitScale::Given(copy.slice()));
+        for (term, scale) in scales.iter().enumerate() {
             let to = Some((&mut grads, scale));
-            match over {
+            match self.terms[term].term().over() {
+                Over::Tokens => {}
                 Over::Groups => drop(self.run_groups(backend, term, to)?),
-                _ => drop(self.run(backend, term, to)?),
+                Over::Responses => drop(self.run(backend, term, to)?),
             }
         }
         Ok(grads)
@@ -193,12 +194,13 @@ impl Evaluated {
         self.reference.as_ref().map(Buffer::slice)
     }
 
-    /// Metrics from the first term over pairs and from the first over sequences; `totals` are
-    /// `[sequences]` sums and counted tokens.
+    /// Metrics from the first term over pairs and from the first over sequences that has units; `totals`
+    /// are `[sequences]` sums and counted tokens.
     fn measure(&mut self, totals: [&[f64]; 2]) {
         let first = |over_pairs: bool| {
             let mut terms = self.terms.iter().map(PlacedTerm::term).zip(&self.values);
             terms.find(|(term, _)| match over_pairs {
+                _ if term.units() == 0 => false,
                 true => term.is_over_pairs(),
                 false => term.is_over_sequences(),
             })
@@ -286,46 +288,72 @@ impl Outputs {
             }
             Self::Groups(losses) => {
                 let losses = numbers(losses)?;
-                let members = term.all_members().iter();
-                let tokens = members.map(|&sequence| counts[sequence as usize]).sum();
-                let value = term.group_value(&losses, tokens);
+                let value = term.group_value(&losses, counts)?;
                 Ok(TermValue { value, losses, rewards: vec![] })
             }
         }
     }
 }
 
-/// How much the units of each of so many terms weigh in the gradient.
-///
-/// # Errors
-/// Another number of terms, or a gradient beyond the range of f32.
-pub(crate) fn scales(upstream: Upstream<'_>, terms: usize) -> Result<Vec<UnitScale<'_>>> {
-    match upstream {
-        Upstream::Loss(upstream) => {
-            check_upstream(upstream)?;
-            Ok(vec![UnitScale::Reduced(upstream); terms])
-        }
-        Upstream::Units(given) => {
-            same_length("upstream terms", terms, given.len())?;
-            given.iter().flat_map(|term| term.iter()).try_for_each(|&got| check_upstream(got))?;
-            Ok(given.iter().map(|term| UnitScale::Given(Slice::new(term))).collect())
-        }
+/// How much the units of each term weigh in the gradient, where a backend reaches it.
+pub(crate) struct Scales<'u> {
+    given: Vec<UnitScale<'u>>,
+    copies: Vec<Option<Buffer>>,
+}
+
+impl<'u> Scales<'u> {
+    /// # Errors
+    /// Another number of terms, a factor beyond the range of f32, or the device's own errors.
+    pub fn new<'t>(
+        backend: &dyn Backend,
+        upstream: Upstream<'u>,
+        terms: impl ExactSizeIterator<Item = &'t Resolved>,
+    ) -> Result<Self> {
+        let given: Vec<UnitScale<'u>> = match upstream {
+            Upstream::Loss(upstream) => {
+                check_factor("upstream gradient", upstream)?;
+                let of = |term: &Resolved| {
+                    let what = "upstream gradient times a term's weight over its divisor";
+                    check_factor(what, upstream * term.weight() / least_divisor(term))?;
+                    Ok(UnitScale::Reduced(upstream))
+                };
+                terms.map(of).collect::<Result<_>>()?
+            }
+            Upstream::Units(given) => {
+                same_length("upstream terms", terms.len(), given.len())?;
+                let mut all = given.iter().flat_map(|term| term.iter());
+                all.try_for_each(|&got| check_factor("upstream gradient", got))?;
+                given.iter().map(|term| UnitScale::Given(Slice::new(term))).collect()
+            }
+        };
+        let copies = given.iter().map(|scale| match scale {
+            UnitScale::Given(scale) => copy(backend, *scale),
+            UnitScale::Reduced(_) => Ok(None),
+        });
+        let copies = copies.collect::<Result<_>>()?;
+        Ok(Self { given, copies })
+    }
+
+    /// By term.
+    pub fn iter(&self) -> impl Iterator<Item = UnitScale<'_>> {
+        self.given.iter().zip(&self.copies).map(|(&scale, copy)| {
+            copy.as_ref().map_or(scale, |copy| UnitScale::Given(copy.slice()))
+        })
     }
 }
 
-/// A copy of what a backend does not reach.
-pub(crate) fn copied(backend: &dyn Backend, scale: UnitScale<'_>) -> Result<Option<Buffer>> {
-    match scale {
-        UnitScale::Given(scale) => copy(backend, scale),
-        UnitScale::Reduced(_) => Ok(None),
+/// What divides a term's losses at the least; how many tokens there are may be known on a device alone.
+fn least_divisor(term: &Resolved) -> f64 {
+    match term.reduction() {
+        Reduction::Mean if term.is_over_tokens() => 1.0,
+        _ => term.divisor(1.0),
     }
 }
 
-fn check_upstream(got: f64) -> Result<()> {
+fn check_factor(what: &'static str, got: f64) -> Result<()> {
     if got.abs() <= f64::from(f32::MAX) {
         Ok(())
     } else {
-        let (what, expected) = ("upstream gradient", "a finite number in the range of f32");
-        Err(Error::Scalar { what, expected, got })
+        Err(Error::Scalar { what, expected: "a finite number in the range of f32", got })
     }
 }

@@ -1,5 +1,7 @@
 //! What a forward call leaves.
 
+use std::sync::Arc;
+
 use crate::backend::Backend;
 use crate::batch::{Advantages, Batch, ReferenceLogProbs};
 use crate::error::Result;
@@ -16,7 +18,7 @@ pub struct Forward {
     pub(crate) loss_id: usize,
     pub(crate) copies: TokenCopies,
     pub(crate) packing: PlacedPacking,
-    pub(crate) tokens: TokenLogProbs,
+    pub(crate) tokens: Arc<TokenLogProbs>,
     pub(crate) facts: TokenFacts,
     pub(crate) evaluated: Evaluated,
     /// Whether the gradient stands where the logits were.

@@ -81,7 +81,7 @@ pub use resolved::Resolved;
 pub use scalar_loss::{ScalarForward, ScalarLoss};
 pub use stages::{MaskedRows, Target};
 pub use term::{Sequences, Term};
-pub use token_log_probs::{RowOptions, TokenLogProbs, token_log_probs};
+pub use token_log_probs::{RowOptions, SequenceTotals, TokenLogProbs, token_log_probs};
 pub use token_metrics::{ClipFraction, ClipMetrics, TokenMetrics};
 
 #[cfg(doctest)]

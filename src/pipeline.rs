@@ -1,16 +1,17 @@
 //! The stages in order: a loss of weighted terms, and its gradient by the logits.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::backend::Backend;
 use crate::batch::{Batch, Logits, LogitsMut, ReferenceLogProbs};
 use crate::element::DType;
 use crate::error::{Error, Result};
-use crate::evaluated::{Evaluated, TokenSide, Upstream, copied, scales};
+use crate::evaluated::{Evaluated, Scales, TokenSide, Upstream};
 use crate::forward::{Forward, TokenFacts};
 use crate::memory::{Buffer, Slice};
 use crate::placed::{PlacedPacking, PlacedTerm};
-use crate::resolved::{Resolved, check_inputs};
+use crate::resolved::{Resolved, check_advantages, resolve};
 use crate::stages::{
     MaskedRows, SampledTokens, SequenceSums, Target, TokenAdvantages, TokenGrads, TokenInputs,
     TokenLoss, TokenLossOutputs, TokenObjectiveGrads, TokenUpstream, Tokens, TotalsMut, UnitScale,
@@ -49,7 +50,8 @@ pub struct Loss<'a> {
     id: usize,
     batch: Batch<'a>,
     terms: Vec<Resolved>,
-    rows: RowOptions,
+    /// Where the caller said what to ask of each row.
+    rows: Option<RowOptions>,
 }
 
 /// What the stages read of a batch and its terms, where a backend reaches it.
@@ -64,21 +66,26 @@ impl<'a> Loss<'a> {
     /// A loss of at least one term.
     ///
     /// # Errors
-    /// No terms; a parameter, weight or divisor outside its domain; an input that the batch lacks; or
-    /// a number given for each pair that a term over pairs does not use, or that no term is there to
-    /// use.
+    /// No terms; a parameter, weight or divisor outside its domain; an input that the batch lacks; a term
+    /// over rewards; a number given for each pair that a term over pairs does not use, or that no term is
+    /// there to use; or an advantage in host memory of a token that counts that is not finite.
     pub fn new(batch: Batch<'a>, terms: impl IntoIterator<Item = Term>) -> Result<Self> {
         batch.check(false)?;
+        check_advantages(&batch)?;
         let terms = resolve(&batch, terms)?;
+        if let Some(term) = terms.iter().find(|term| term.is_over_rewards()) {
+            let (expected, got) = ("a ScalarLoss, whose values are rewards", "a Loss on logits");
+            return Err(Error::Selection { objective: term.name(), expected, got });
+        }
         static LOSSES: AtomicUsize = AtomicUsize::new(0);
         let id = LOSSES.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { id, batch, terms, rows: RowOptions::default() })
+        Ok(Self { id, batch, terms, rows: None })
     }
 
     /// What to compute from each row of logits: temperature, entropies, argmax.
     #[must_use]
     pub fn with_rows(mut self, rows: RowOptions) -> Self {
-        self.rows = rows;
+        self.rows = Some(rows);
         self
     }
 
@@ -107,7 +114,7 @@ impl<'a> Loss<'a> {
             let copies = TokenCopies::new(backend, labels, weights)?;
             let tokens = copies.tokens(labels, weights)?;
             let tokens = TokenLogProbs::compute(backend, logits, tokens, self.row_options())?;
-            self.compare(backend, copies, self.place(backend)?, tokens)
+            self.compare(backend, copies, self.place(backend)?, tokens.into())
         })
     }
 
@@ -174,16 +181,8 @@ impl<'a> Loss<'a> {
         let placed = self.place(backend)?;
         let logits = target.logits();
         check_logits(backend, logits, tokens)?;
-        let scales = scales(upstream, self.terms.len())?;
-        let given =
-            scales.iter().map(|&scale| copied(backend, scale)).collect::<Result<Vec<_>>>()?;
-        let scales: Vec<UnitScale<'_>> = scales
-            .iter()
-            .zip(&given)
-            .map(|(&scale, copy)| {
-                copy.as_ref().map_or(scale, |copy| UnitScale::Given(copy.slice()))
-            })
-            .collect();
+        let placed_scales = Scales::new(backend, upstream, self.terms.iter())?;
+        let scales: Vec<UnitScale<'_>> = placed_scales.iter().collect();
         let mut log_probs = TokenLogProbs::allocate(backend, logits, self.row_options())?;
         // Of log-probs that are still 0 the counts are right, which the normalisers ask for.
         let [_, counts, _] =
@@ -200,7 +199,7 @@ impl<'a> Loss<'a> {
         let mut scratch = backend.allocate(DType::F64, needed)?;
         backend.token_loss(TokenLoss::new(
             backend,
-            (target, masked, self.rows.temperature()),
+            (target, masked, self.row_options().temperature()),
             (tokens, &placed.packing),
             (&placed.terms, &scales),
             (SampledTokens { old, reference, advantages }, counts.slice()),
@@ -213,7 +212,7 @@ impl<'a> Loss<'a> {
             },
             scratch.slice_mut(),
         )?)?;
-        self.compare(backend, copies, placed, log_probs)
+        self.compare(backend, copies, placed, log_probs.into())
     }
 
     fn uses_entropy(&self) -> bool {
@@ -221,22 +220,41 @@ impl<'a> Loss<'a> {
     }
 
     fn row_options(&self) -> RowOptions {
-        if self.uses_entropy() { self.rows.with_entropy() } else { self.rows }
+        let rows = self.rows.unwrap_or_default();
+        if self.uses_entropy() { rows.with_entropy() } else { rows }
     }
 
-    /// Stages 2 and 3, over the log-probs that [`token_log_probs`](crate::token_log_probs) computed from these labels, with
-    /// what it was asked for: for batches whose weights, labels or pairs follow from the log-probs
-    /// themselves, such as those of WPO, AOT, Nash-MD or of KTO's baseline (see
-    /// [`statistics`](crate::statistics)). The logits are read once all the same.
+    /// Stages 2 and 3, over the log-probs that [`token_log_probs`](crate::token_log_probs) computed from
+    /// these labels: for batches whose weights, labels or pairs follow from the log-probs themselves, such
+    /// as those of WPO, AOT, Nash-MD or of KTO's baseline (see [`statistics`](crate::statistics)). The
+    /// logits are read once all the same. Log-probs in an [`Arc`] stay the caller's too.
     ///
-    /// Tokens that were masked when the log-probs were computed have to be masked here.
+    /// Tokens that did not count when the log-probs were computed may not count here; others may be
+    /// masked. The log-probs have the temperature and whatever else [`with_rows`](Self::with_rows) asks for,
+    /// where it was called.
     ///
     /// # Errors
-    /// Log-probs of other labels, or of tokens that were masked then and are not now, where both are
-    /// in host memory; the device's own errors.
-    pub fn evaluate(&self, backend: &dyn Backend, tokens: TokenLogProbs) -> Result<Forward> {
+    /// Log-probs of other labels, where both are in host memory; a token that did not count; other row
+    /// options, or no entropies for a term that looks at them; the device's own errors.
+    pub fn evaluate(
+        &self,
+        backend: &dyn Backend,
+        tokens: impl Into<Arc<TokenLogProbs>>,
+    ) -> Result<Forward> {
+        let tokens = tokens.into();
         let (labels, weights) = (self.batch.labels(), self.batch.weights());
         tokens.check_tokens(labels, weights)?;
+        if let Some(rows) = self.rows {
+            tokens.check_options(rows)?;
+        }
+        let uses_entropy = |term: &&Resolved| term.inputs_used().entropy;
+        if let Some(term) = self.terms.iter().find(uses_entropy)
+            && tokens.entropy().is_none()
+        {
+            let expected = "log-probs computed with RowOptions::with_entropy";
+            let (objective, got) = (term.name(), "some without entropies");
+            return Err(Error::Selection { objective, expected, got });
+        }
         untaken(backend, || {
             let copies = TokenCopies::new(backend, labels, weights)?;
             self.compare(backend, copies, self.place(backend)?, tokens)
@@ -255,7 +273,7 @@ impl<'a> Loss<'a> {
         backend: &dyn Backend,
         copies: TokenCopies,
         placed: PlacedBatch,
-        tokens: TokenLogProbs,
+        tokens: Arc<TokenLogProbs>,
     ) -> Result<Forward> {
         let batch = &self.batch;
         let PlacedBatch { facts, packing, terms } = placed;
@@ -368,7 +386,8 @@ impl<'a> Loss<'a> {
     ) -> Result<(Buffer, Option<Buffer>)> {
         let tokens = forward.copies.tokens(self.batch.labels(), self.batch.weights())?;
         let dtype = forward.tokens.log_probs().dtype();
-        let sequence_grads = forward.evaluated.grads(backend, upstream)?;
+        let scales = forward.evaluated.scales(backend, upstream)?;
+        let sequence_grads = forward.evaluated.grads(backend, &scales)?;
         let mut grads = backend.allocate(dtype, tokens.count())?;
         let (from, to) = (sequence_grads.slice(), grads.slice_mut());
         backend.token_grads(TokenGrads::new(backend, from, tokens, &forward.packing, to)?)?;
@@ -381,7 +400,7 @@ impl<'a> Loss<'a> {
         };
         let inputs = self.token_inputs(&forward.facts, &forward.tokens);
         let side = TokenSide { tokens, packing: &forward.packing, inputs };
-        forward.evaluated.token_grads(backend, upstream, side, (&mut grads, entropy.as_mut()))?;
+        forward.evaluated.token_grads(backend, &scales, side, (&mut grads, entropy.as_mut()))?;
         Ok((grads, entropy))
     }
 
@@ -431,23 +450,7 @@ fn untaken<T>(backend: &dyn Backend, run: impl FnOnce() -> Result<T>) -> Result<
     if backend.errors_taken() == errors_taken { Ok(result) } else { Err(Error::ErrorTaken) }
 }
 
-/// Terms over one batch, checked together.
-///
-/// # Errors
-/// No terms, or one that does not fit the batch.
-pub(crate) fn resolve(
-    batch: &Batch<'_>,
-    terms: impl IntoIterator<Item = Term>,
-) -> Result<Vec<Resolved>> {
-    let terms = terms.into_iter().map(|term| term.resolve(batch)).collect::<Result<Vec<_>>>()?;
-    if terms.is_empty() {
-        return Err(Error::NoTerms);
-    }
-    check_inputs(&terms, batch)?;
-    Ok(terms)
-}
-
-fn sequence_sums(
+pub(crate) fn sequence_sums(
     backend: &dyn Backend,
     tokens: Tokens<'_>,
     packing: &PlacedPacking,

@@ -7,10 +7,11 @@ use crate::error::{Error, Result};
 #[cfg(feature = "cuda")]
 use crate::objectives::AnyObjective;
 use crate::objectives::{
-    AnyEvaluation, Clipped, Evaluation, Given, Inputs, MAX_RESPONSES, Ranking, Reduction, Response,
-    Token,
+    AnyEvaluation, Clipped, Evaluation, Given, Inputs, Layout, MAX_RESPONSES, Ranking, Reduction,
+    Response, Token,
 };
-use crate::term::{Compared, Layout, Term};
+use crate::stages::Tokens;
+use crate::term::{Compared, Term};
 
 /// The beta, margin, soft label and weight of a unit for which the dataset gives none.
 const NEUTRAL: [f64; 4] = [1.0, 0.0, 1.0, 1.0];
@@ -49,7 +50,7 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// How many units the term looks at; at least 1.
+    /// How many units the term looks at; a term that is a mean over them has some.
     pub fn units(&self) -> usize {
         match &self.groups {
             Some(offsets) => offsets.len() - 1,
@@ -60,8 +61,8 @@ impl Resolved {
     /// How many responses of the batch each unit has; groups have any number.
     pub(crate) fn members_of_unit(&self) -> usize {
         match self.term.layout() {
-            Layout::Sequences | Layout::Tokens | Layout::Groups => 1,
-            Layout::Pairs => 2,
+            Layout::Sequences | Layout::Rewards | Layout::Tokens | Layout::Groups => 1,
+            Layout::Pairs | Layout::RewardPairs => 2,
             Layout::JudgedPairs => 4,
         }
     }
@@ -71,7 +72,11 @@ impl Resolved {
     }
 
     pub(crate) fn is_over_sequences(&self) -> bool {
-        self.term.layout() == Layout::Sequences
+        self.term.layout().is_over_sequences()
+    }
+
+    pub(crate) fn is_over_rewards(&self) -> bool {
+        self.term.layout().is_over_rewards()
     }
 
     /// Which form of stage 3 runs the term.
@@ -79,7 +84,7 @@ impl Resolved {
         match self.term.layout() {
             Layout::Tokens => Over::Tokens,
             Layout::Groups => Over::Groups,
-            Layout::Sequences | Layout::Pairs | Layout::JudgedPairs => Over::Responses,
+            _ => Over::Responses,
         }
     }
 
@@ -227,7 +232,7 @@ impl Resolved {
 ///
 /// # Errors
 /// The first such number.
-pub(crate) fn check_inputs(terms: &[Resolved], batch: &Batch<'_>) -> Result<()> {
+fn check_inputs(terms: &[Resolved], batch: &Batch<'_>) -> Result<()> {
     let sequences =
         || terms.iter().filter(|term| term.is_over_sequences() || term.is_over_tokens());
     let ranked = terms.iter().any(|term| term.ranking().is_some());
@@ -264,7 +269,7 @@ pub(crate) fn check_inputs(terms: &[Resolved], batch: &Batch<'_>) -> Result<()> 
         checked.extend(terms.first().map(|term| (term.name(), Inputs::NONE, false, all())));
     }
     for (objective, inputs, weight, selected) in checked {
-        let names = ["beta", "margin", "soft_label", "weight"];
+        let names = ["beta", "margin", "soft label", "weight"];
         let used = [inputs.beta, inputs.margin, inputs.soft_label, weight];
         for pair in selected {
             for (i, values) in pairs.inputs().into_iter().enumerate() {
@@ -277,4 +282,37 @@ pub(crate) fn check_inputs(terms: &[Resolved], batch: &Batch<'_>) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// Terms over one batch, checked together.
+///
+/// # Errors
+/// No terms, or one that does not fit the batch.
+pub(crate) fn resolve(
+    batch: &Batch<'_>,
+    terms: impl IntoIterator<Item = Term>,
+) -> Result<Vec<Resolved>> {
+    let terms = terms.into_iter().map(|term| term.resolve(batch)).collect::<Result<Vec<_>>>()?;
+    if terms.is_empty() {
+        return Err(Error::TooFew { what: "terms", expected: 1, got: 0 });
+    }
+    check_inputs(&terms, batch)?;
+    Ok(terms)
+}
+
+/// On a device advantages are data, like log-probs.
+///
+/// # Errors
+/// In host memory an advantage of a token that counts that is not finite.
+pub(crate) fn check_advantages(batch: &Batch<'_>) -> Result<()> {
+    let by_token = batch.advantages().filter(|advantages| advantages.is_per_token());
+    let Some(Ok(numbers)) = by_token.map(|advantages| advantages.slice().host::<f64>()) else {
+        return Ok(());
+    };
+    let Ok(tokens) = Tokens::of(batch).host() else { return Ok(()) };
+    let bad = |&token: &usize| tokens.counted_label(token).is_some() && !numbers[token].is_finite();
+    match (0..numbers.len()).find(bad) {
+        None => Ok(()),
+        Some(token) => Err(Error::TokenInput { input: "advantage", token, got: numbers[token] }),
+    }
 }

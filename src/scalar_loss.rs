@@ -1,15 +1,23 @@
 //! Losses of one number for each sequence: a reward, or a sum of log-probs that is known already.
 
 use crate::backend::Backend;
-use crate::batch::{Batch, same_length};
+use crate::batch::{Batch, check_sequences, same_length};
+use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::evaluated::{Evaluated, TermValue, Upstream};
 use crate::memory::Slice;
 use crate::metrics::{PairMetrics, SequenceMetrics};
-use crate::pipeline::resolve;
+use crate::objectives::Domain;
 use crate::placed::numbers;
-use crate::resolved::Resolved;
+use crate::resolved::{Resolved, resolve};
+use crate::stages::check_floats;
 use crate::term::Term;
+
+/// How many tokens of a sequence count.
+const COUNT: Domain = Domain {
+    expected: "a whole number from 0 to 2^53",
+    contains: |count| count.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&count),
+};
 
 /// A loss of weighted terms over one number for each sequence, with its gradient by these: a reward
 /// model's rewards, or sums of log-probs from elsewhere. Stage 3 by itself.
@@ -61,11 +69,11 @@ impl<'a> ScalarLoss<'a> {
     }
 
     /// The losses of `[sequences]` `values`, f32 or f64, in any memory that the backend reads;
-    /// `tokens` are the sequences' counted tokens, 1 each where they are not given, for objectives and
-    /// reductions that divide by them. Waits for the results.
+    /// `tokens` are the sequences' counted tokens, i64, f32 or f64, 1 each where they are not given, for
+    /// objectives and reductions that divide by them. Waits for the results.
     ///
     /// # Errors
-    /// Other lengths, or the device's own errors.
+    /// Other lengths or types, a count of tokens that is none, or the device's own errors.
     pub fn forward(
         &self,
         backend: &dyn Backend,
@@ -73,12 +81,12 @@ impl<'a> ScalarLoss<'a> {
         tokens: Option<Slice<'_>>,
     ) -> Result<ScalarForward> {
         let sequences = self.batch.packing().sequences();
+        check_floats("values", values.dtype())?;
         same_length("values", sequences, values.len())?;
         let tokens = match tokens {
-            Some(tokens) => tokens.to_vec()?,
+            Some(tokens) => self.token_counts(tokens)?,
             None => vec![1.0; sequences],
         };
-        same_length("token counts", sequences, tokens.len())?;
         let upload = |values: &[f64]| backend.upload(Slice::new(values));
         let policy = [upload(&values.to_vec()?)?, upload(&tokens)?, upload(&tokens)?];
         let sums = self.batch.reference().and_then(|reference| reference.sums());
@@ -87,6 +95,17 @@ impl<'a> ScalarLoss<'a> {
         let terms = terms.collect::<Result<_>>()?;
         let evaluated = Evaluated::new(backend, terms, policy, reference, None)?;
         Ok(ScalarForward { evaluated })
+    }
+
+    fn token_counts(&self, tokens: Slice<'_>) -> Result<Vec<f64>> {
+        let (what, got) = ("token counts", tokens.dtype());
+        if !matches!(got, DType::I64 | DType::F32 | DType::F64) {
+            return Err(Error::DataType { what, expected: "i64, f32 or f64", got });
+        }
+        same_length(what, self.batch.packing().sequences(), tokens.len())?;
+        let tokens = tokens.to_vec()?;
+        check_sequences("token count", &tokens, COUNT)?;
+        Ok(tokens)
     }
 }
 
@@ -102,7 +121,8 @@ impl ScalarForward {
     /// An upstream gradient of another shape or beyond the range of f32, another backend, or the
     /// device's own errors.
     pub fn grads(&self, backend: &dyn Backend, upstream: Upstream<'_>) -> Result<Vec<f64>> {
-        numbers(&self.evaluated.grads(backend, upstream)?)
+        let scales = self.evaluated.scales(backend, upstream)?;
+        numbers(&self.evaluated.grads(backend, &scales)?)
     }
 
     /// What each term came to, in order.

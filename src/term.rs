@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::batch::{Batch, Groups, GroupsError, Pairs};
 use crate::error::{Error, Result};
 use crate::objectives::{
-    AnyObjective, Domain, Inputs, JudgedPair, Objective, Pair, ParameterError, Ranking, Reduction,
-    Reward, RewardPair, Sequence, Token,
+    AnyObjective, Domain, Inputs, JudgedPair, Layout, Objective, Pair, ParameterError, Ranking,
+    Reduction, Reward, RewardPair, Sequence, Token,
 };
 use crate::resolved::Resolved;
 
@@ -42,20 +42,57 @@ pub enum Sequences {
     Indices(Vec<usize>),
 }
 
-/// What the units of an objective are made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Layout {
-    Sequences,
-    Tokens,
-    Pairs,
-    JudgedPairs,
-    Groups,
-}
-
 impl Layout {
     pub(crate) fn is_over_pairs(self) -> bool {
-        matches!(self, Self::Pairs | Self::JudgedPairs)
+        matches!(self, Self::Pairs | Self::RewardPairs | Self::JudgedPairs)
     }
+
+    pub(crate) fn is_over_sequences(self) -> bool {
+        matches!(self, Self::Sequences | Self::Rewards)
+    }
+
+    /// Whether the units are numbers of a reward model.
+    pub(crate) fn is_over_rewards(self) -> bool {
+        matches!(self, Self::Rewards | Self::RewardPairs)
+    }
+
+    /// What a unit has for an objective to look at.
+    fn inputs(self) -> Inputs {
+        let none = Inputs::NONE;
+        let judged = Inputs { reference: true, score: true, ..none };
+        match self {
+            Self::Groups | Self::JudgedPairs => judged,
+            Self::Sequences => Inputs { soft_label: true, ..judged },
+            Self::Pairs => Inputs { beta: true, margin: true, soft_label: true, ..judged },
+            Self::Rewards => Inputs { score: true, ..none },
+            Self::RewardPairs => Inputs { margin: true, soft_label: true, ..none },
+            Self::Tokens => Inputs {
+                reference: true,
+                old: true,
+                advantage: true,
+                entropy: true,
+                sequence: true,
+                ..none
+            },
+        }
+    }
+}
+
+/// The inputs by the names that [`objective!`](crate::objective) has for them.
+fn named(inputs: Inputs) -> [(&'static str, bool); 9] {
+    let Inputs { reference, beta, margin, soft_label, score, old, advantage, entropy, sequence } =
+        inputs;
+    [
+        ("reference", reference),
+        ("beta", beta),
+        ("margin", margin),
+        ("soft_label", soft_label),
+        ("score", score),
+        ("old", old),
+        ("advantage", advantage),
+        ("entropy", entropy),
+        ("sequence", sequence),
+    ]
 }
 
 impl Term {
@@ -114,7 +151,7 @@ impl Term {
     }
 
     /// Only these of the batch's pairs, in this order; for an objective over pairs. The mean is over
-    /// them.
+    /// them; of none there is no mean, and other reductions are 0.
     #[must_use]
     pub fn with_pairs(mut self, pairs: impl Into<Vec<usize>>) -> Self {
         self.pairs = Some(pairs.into());
@@ -150,12 +187,9 @@ impl Term {
     }
 
     pub(crate) fn layout(&self) -> Layout {
-        let Compared::Units(objective) = &self.objective else { return Layout::Groups };
-        match objective.responses().len() {
-            1 => Layout::Sequences,
-            2 => Layout::Pairs,
-            3 => Layout::Tokens,
-            _ => Layout::JudgedPairs,
+        match &self.objective {
+            Compared::Units(objective) => objective.layout(),
+            Compared::Groups(_) => Layout::Groups,
         }
     }
 
@@ -170,13 +204,13 @@ impl Term {
             Error::Parameter { objective, parameter, expected, got }
         })?;
         if self.weight.is_nan() || self.weight.abs() > 1e30 {
-            let (what, expected) = ("term weight", "a number from -1e30 to 1e30");
-            return Err(Error::Scalar { what, expected, got: self.weight });
+            let (parameter, expected) = ("term weight", "a number from -1e30 to 1e30");
+            return Err(Error::Parameter { objective, parameter, expected, got: self.weight });
         }
         let missing = |what| Err(Error::Missing { objective, what });
         let (layout, sequences) = (self.layout(), &self.sequences);
         match (layout, sequences, &self.pairs) {
-            (Layout::Sequences | Layout::Tokens, _, Some(_)) => {
+            (Layout::Sequences | Layout::Rewards | Layout::Tokens, _, Some(_)) => {
                 let (expected, got) = ("a selection of sequences", "one of pairs");
                 return Err(Error::Selection { objective, expected, got });
             }
@@ -185,11 +219,16 @@ impl Term {
                 let (expected, got) = ("all groups", "a selection");
                 return Err(Error::Selection { objective, expected, got });
             }
-            (Layout::Pairs | Layout::JudgedPairs, Sequences::Chosen | Sequences::Indices(_), _) => {
+            (over, Sequences::Chosen | Sequences::Indices(_), _) if over.is_over_pairs() => {
                 let (expected, got) = ("a selection of pairs", "one of sequences");
                 return Err(Error::Selection { objective, expected, got });
             }
             _ => {}
+        }
+        let mut uses = named(inputs).into_iter().zip(named(layout.inputs()));
+        if let Some(((got, _), _)) = uses.find(|(used, has)| used.1 && !has.1) {
+            let expected = "inputs that its unit has";
+            return Err(Error::Selection { objective, expected, got });
         }
         if inputs.reference && batch.reference().is_none() {
             return missing("reference log-probs");
@@ -197,7 +236,7 @@ impl Term {
         if inputs.score && batch.scores().is_none() {
             return missing("scores");
         }
-        if inputs.soft_label && layout == Layout::Sequences && batch.soft_labels().is_none() {
+        if inputs.soft_label && layout.is_over_sequences() && batch.soft_labels().is_none() {
             return missing("soft labels of the sequences");
         }
         if inputs.advantage && batch.advantages().is_none() {
@@ -208,7 +247,8 @@ impl Term {
         }
         let per_token = batch.reference().is_some_and(|reference| reference.tokens().is_some());
         if layout == Layout::Tokens && inputs.reference && !per_token {
-            return missing("reference log-probs per token");
+            let (expected, got) = ("reference log-probs per token", "sums per sequence");
+            return Err(Error::Selection { objective, expected, got });
         }
         let over_pairs = layout.is_over_pairs() || *sequences == Sequences::Chosen;
         if over_pairs && batch.pairs().is_none() {
@@ -228,7 +268,7 @@ impl Term {
     fn check_groups(&self, batch: &Batch<'_>) -> Result<()> {
         let objective = self.name();
         let groups = batch.groups().ok_or(Error::Missing { objective, what: "groups" })?;
-        let Some(scores) = batch.scores() else { return Ok(()) };
+        let Some(scores) = batch.scores().filter(|_| self.inputs().score) else { return Ok(()) };
         let Compared::Groups(ranking) = &self.objective else { return Ok(()) };
         let Domain { expected, contains } = ranking.scores();
         let mut members = groups.members().iter().copied();
@@ -268,7 +308,9 @@ impl Term {
         let selected = self.selected_pairs(batch);
         let mut selected = selected.iter().copied();
         match (self.layout(), &self.sequences) {
-            (Layout::Pairs, _) => selected.flat_map(|pair| both(&pairs[pair])).collect(),
+            (Layout::Pairs | Layout::RewardPairs, _) => {
+                selected.flat_map(|pair| both(&pairs[pair])).collect()
+            }
             (Layout::JudgedPairs, _) => selected
                 .by_ref()
                 .flat_map(|pair| both(&pairs[pair]).into_iter().chain(both(&verdicts[pair])))
@@ -313,12 +355,13 @@ impl Term {
     ///
     /// # Errors
     /// A parameter outside its domain, an input that the batch lacks, a selection that does not fit, or
-    /// no units.
+    /// a mean over no units.
     pub fn resolve(&self, batch: &Batch<'_>) -> Result<Resolved> {
         self.check(batch)?;
         let sequences = batch.packing().sequences();
         let members = self.members(batch);
-        if members.is_empty() {
+        let by_units = matches!(self.reduction, Reduction::Mean | Reduction::SequenceMean);
+        if members.is_empty() && by_units {
             return Err(Error::NoUnits { objective: self.name() });
         }
         if let Some(position) = members.iter().position(|&member| member as usize >= sequences) {

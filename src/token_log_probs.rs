@@ -1,13 +1,15 @@
 //! Log-probs of labels, for any loss of your own.
 
 use crate::backend::Backend;
-use crate::batch::{Labels, Logits, Weights, same_length};
+use crate::batch::{Labels, Logits, Packing, Weights, same_length};
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Slice};
-use crate::placed::copy;
+use crate::pipeline::sequence_sums;
+use crate::placed::{copy, numbers};
 use crate::stages::{
-    LogProbs, LogitGrads, MaskedRows, RowStatistics, Target, TokenOutputs, TokenUpstream, Tokens,
+    HostTokens, LogProbs, LogitGrads, MaskedRows, RowStatistics, Target, TokenOutputs,
+    TokenUpstream, Tokens,
 };
 
 /// What to compute from each row of logits.
@@ -87,8 +89,20 @@ pub struct TokenLogProbs {
     entropy: Option<Buffer>,
     log_sum_squares: Option<Buffer>,
     argmax: Option<Buffer>,
-    /// Of the labels and of the masked tokens.
-    fingerprint: [Option<u64>; 2],
+    /// The labels of the tokens that count and -1 of others, where the caller's are in host memory.
+    counted: Option<Vec<i64>>,
+}
+
+/// What the tokens of each sequence add up to: `[sequences]` numbers each, in host memory.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq)]
+pub struct SequenceTotals {
+    /// Sums of weight times log-prob.
+    pub sums: Vec<f64>,
+    /// Counted tokens.
+    pub tokens: Vec<f64>,
+    /// Sums of their weights.
+    pub weights: Vec<f64>,
 }
 
 /// Log-probs of the labels under `[tokens, vocab]` logits: one read of the logits.
@@ -106,25 +120,14 @@ pub fn token_log_probs(
     let copies = TokenCopies::new(backend, labels, weights)?;
     let tokens = copies.tokens(labels, weights)?;
     let log_probs = TokenLogProbs::compute(backend, logits, tokens, options)?;
-    Ok(TokenLogProbs { fingerprint: fingerprint(labels, weights), ..log_probs })
+    Ok(TokenLogProbs { counted: counted(labels, weights), ..log_probs })
 }
 
-/// Of the labels, and of the tokens that weights mask, as far as they are in host memory.
-fn fingerprint(labels: &Labels<'_>, weights: Option<&Weights<'_>>) -> [Option<u64>; 2] {
-    // FNV-1a, a number at a time: for mistakes, not for adversaries.
-    fn hash(numbers: impl Iterator<Item = i64>) -> u64 {
-        numbers.fold(0xcbf2_9ce4_8422_2325, |hash, number| {
-            (hash ^ number as u64).wrapping_mul(0x0100_0000_01b3).rotate_left(29)
-        })
-    }
-    let ignore = labels.ignore();
-    let label = |&id: &i64| if id == ignore { Labels::IGNORE } else { id };
-    let labels = labels.slice().host().map(|ids: &[i64]| hash(ids.iter().map(label)));
-    let masked = |weights: &Weights<'_>| {
-        let weights = weights.host().ok()?;
-        Some(hash(weights.iter().map(|&weight| i64::from(weight == 0.0))))
-    };
-    [labels.ok(), weights.and_then(masked)]
+/// The labels of the tokens that count and -1 of others, where they are in host memory.
+fn counted(labels: &Labels<'_>, weights: Option<&Weights<'_>>) -> Option<Vec<i64>> {
+    let tokens = Tokens::new(labels, weights).and_then(Tokens::host).ok()?;
+    let label = |token| tokens.counted_label(token).map_or(-1, |label| label as i64);
+    Some((0..labels.len()).map(label).collect())
 }
 
 /// Labels and weights for a backend that does not reach the caller's.
@@ -178,7 +181,7 @@ impl TokenLogProbs {
                 true => Some(backend.allocate(DType::I64, count)?),
                 false => None,
             },
-            fingerprint: [None; 2],
+            counted: None,
         })
     }
 
@@ -211,33 +214,110 @@ impl TokenLogProbs {
     }
 
     /// # Errors
-    /// Another number of labels; other labels, or a mask now and another one then, as far as they are
-    /// in host memory.
+    /// Another number of labels; a token that counts and did not when these were computed; another label,
+    /// where both are in host memory.
     pub(crate) fn check_tokens(
         &self,
         labels: &Labels<'_>,
         weights: Option<&Weights<'_>>,
     ) -> Result<()> {
         same_length("labels of the log-probs", self.size[0], labels.len())?;
-        let [of_labels, masked] = fingerprint(labels, weights);
-        let [labels_then, masked_then] = self.fingerprint;
-        let differ = |now: Option<u64>, then: Option<u64>| {
-            now.zip(then).is_some_and(|(now, then)| now != then)
+        let ids: Vec<i64> = labels.slice().read()?;
+        let weights: Option<Vec<f32>> =
+            weights.map(|weights| weights.slice().read()).transpose()?;
+        let now = HostTokens::new(&ids, labels.ignore(), weights.as_deref());
+        let then = match &self.counted {
+            Some(labels) => labels,
+            None => &self.labels_of_counted(&ids)?,
         };
-        if differ(of_labels, labels_then) {
-            return Err(Error::BatchKind {
+        let counted = |token: usize| now.counted_label(token).map(|label| label as i64);
+        let mut counted = (0..ids.len()).filter_map(|token| Some((then[token], counted(token)?)));
+        match counted.find(|(then, now)| then != now) {
+            None => Ok(()),
+            Some((-1, _)) => Err(Error::BatchKind {
+                expected: "tokens that counted when the log-probs were computed",
+                got: "a token that did not",
+            }),
+            Some(_) => Err(Error::BatchKind {
                 expected: "the labels that the log-probs were computed with",
                 got: "other labels",
-            });
+            }),
         }
-        let unmasked_now = masked_then.is_some() && weights.is_none();
-        if unmasked_now || differ(masked, masked_then) {
-            return Err(Error::BatchKind {
-                expected: "the mask that the log-probs were computed with",
-                got: "another mask",
-            });
+    }
+
+    /// Of tokens that counted `labels`, which are not known, and -1 of others: a log-prob of 0 with a
+    /// maximum of NaN is theirs alone.
+    fn labels_of_counted(&self, labels: &[i64]) -> Result<Vec<i64>> {
+        let (log_probs, maxima) =
+            (self.log_probs.slice().to_vec()?, self.maximum.slice().to_vec()?);
+        let numbers = log_probs.iter().zip(&maxima).zip(labels);
+        let label = |((log_prob, maximum), &label): ((&f64, &f64), &i64)| match maximum.is_nan() {
+            true if *log_prob == 0.0 => -1,
+            _ => label,
+        };
+        Ok(numbers.map(label).collect())
+    }
+
+    /// What was asked for.
+    fn options(&self) -> RowOptions {
+        RowOptions {
+            temperature: self.temperature,
+            entropy: self.entropy.is_some(),
+            log_sum_squares: self.log_sum_squares.is_some(),
+            argmax: self.argmax.is_some(),
         }
-        Ok(())
+    }
+
+    /// # Errors
+    /// Another temperature, or something that is asked for and was not computed.
+    pub(crate) fn check_options(&self, expected: RowOptions) -> Result<()> {
+        let got = self.options();
+        // What was computed beside does no harm.
+        let shared = RowOptions {
+            temperature: got.temperature,
+            entropy: got.entropy && expected.entropy,
+            log_sum_squares: got.log_sum_squares && expected.log_sum_squares,
+            argmax: got.argmax && expected.argmax,
+        };
+        if shared == expected { Ok(()) } else { Err(Error::RowOptions { expected, got }) }
+    }
+
+    /// Sums of weight times log-prob, counted tokens and sums of their weights, of each sequence: stage 2,
+    /// for statistics that a loss takes as constants. Waits for the results.
+    ///
+    /// ```
+    /// use prefuse::batch::{Labels, Logits, Packing};
+    /// use prefuse::statistics::{EmptySequences, kto_baseline, kto_log_ratios};
+    /// use prefuse::{Cpu, RowOptions, token_log_probs};
+    ///
+    /// let data = [0.1_f32, 0.7, 0.2, 0.9, 0.3, 0.0]; // of the mismatched completions
+    /// let (logits, labels) = (Logits::new(&data, 2, 3)?, Labels::new(&[1, 0]));
+    /// let tokens = token_log_probs(&Cpu::new(), logits, &labels, None, RowOptions::default())?;
+    /// let packing = Packing::padded(2, 1)?;
+    /// let policy = tokens.sums(&Cpu::new(), (&labels, None), &packing)?;
+    /// let reference = [-1.0, -1.2];
+    /// let ratios =
+    ///     kto_log_ratios(&policy.sums, &reference, &policy.tokens, EmptySequences::Skip)?;
+    /// let baseline = kto_baseline(&ratios)?;
+    /// # let _ = baseline;
+    /// # Ok::<(), prefuse::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Loss::evaluate`](crate::Loss::evaluate)'s of labels and weights, or a packing of another number
+    /// of tokens.
+    pub fn sums(
+        &self,
+        backend: &dyn Backend,
+        (labels, weights): (&Labels<'_>, Option<&Weights<'_>>),
+        packing: &Packing,
+    ) -> Result<SequenceTotals> {
+        self.check_tokens(labels, weights)?;
+        let copies = TokenCopies::new(backend, labels, weights)?;
+        let tokens = copies.tokens(labels, weights)?;
+        let totals = sequence_sums(backend, tokens, &packing.place(backend)?, self.log_probs())?;
+        let [sums, tokens, weights] = totals.each_ref().map(numbers);
+        Ok(SequenceTotals { sums: sums?, tokens: tokens?, weights: weights? })
     }
 
     /// Natural log-probs of the labels, f32 (f64 for f64 logits); 0 for tokens that do not count.
@@ -285,7 +365,10 @@ impl TokenLogProbs {
     ) -> Result<()> {
         let entropy = match (entropy_grads, self.entropy()) {
             (Some(grads), Some(entropy)) => Some((grads, entropy)),
-            (Some(_), None) => return Err(Error::EntropyNotComputed),
+            (Some(_), None) => {
+                let (expected, got) = (self.options().with_entropy(), self.options());
+                return Err(Error::RowOptions { expected, got });
+            }
             (None, _) => None,
         };
         let copies = TokenCopies::new(backend, labels, weights)?;

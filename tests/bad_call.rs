@@ -29,7 +29,7 @@ fn labels() {
             run(&Labels::new(vec![0, -100, 0, 0]).with_ignore(7)),
             "label of token 1: expected 0 to 2 or the ignore value 7, got -100",
         );
-        refused(run(&Labels::new(vec![0; 3])), "labels: expected length 4, got 3");
+        refused(run(&Labels::new(vec![0; 3])), "rows of logits: expected length 3, got 4");
         refused(run(&Labels::new(vec![])), "tokens: expected at least 1, got 0");
     }
 }
@@ -54,7 +54,10 @@ fn options() {
         let plain = RowOptions::default();
         refused(
             token_log_probs(&*backend, data.logits(4, 3), &labels, None, plain),
-            &format!("logits: the {} backend takes [f32, f16, bf16], got f64", backend.name()),
+            &format!(
+                "logits: the {} backend takes [f32, f16, bf16], got f64; Reference takes f64",
+                backend.name()
+            ),
         );
     }
 }
@@ -83,6 +86,18 @@ fn gradients() {
             refused(run(4, 3, Upstream::Loss(got)), &message);
             refused(run(4, 3, Upstream::Units(&[&[got]])), &message);
         }
+        let heavy = Loss::new(ready(), [Term::pairs(Dpo::new(0.1)).with_weight(1e30)]).unwrap();
+        let of_heavy = heavy.forward(backend, logits).unwrap();
+        let target = (logits, grads.target(4, 3));
+        refused(
+            heavy.logit_grads(backend, &of_heavy, target, Upstream::Loss(1e20), MaskedRows::Zero),
+            "upstream gradient times a term's weight over its divisor: expected a finite number in the \
+             range of f32, got 100000000000000000000000000000000000000000000000000",
+        );
+        let mut run = |tokens: usize, vocab: usize, upstream: Upstream<'_>| {
+            let target = (logits, grads.target(tokens, vocab));
+            loss.logit_grads(backend, &forward, target, upstream, MaskedRows::Zero)
+        };
         refused(run(4, 3, Upstream::Units(&[])), "upstream terms: expected length 1, got 0");
         refused(
             run(4, 3, Upstream::Units(&[&[1.0, 1.0]])),
@@ -133,7 +148,9 @@ fn token_gradients() {
         );
         refused(
             run(&single, Some(&single), &labels),
-            "entropy gradient: expected a forward call with entropy, got one without",
+            "log-probs: expected those of RowOptions { temperature: 1.0, entropy: true, \
+             log_sum_squares: false, argmax: false }, got those of RowOptions { temperature: 1.0, \
+             entropy: false, log_sum_squares: false, argmax: false }",
         );
         refused(
             run(&single, None, &Labels::new(&[0, 1, 2, 3][..])),

@@ -1,10 +1,10 @@
 //! Every bad input is its own error, names both sides, and leaves the caller's buffers as they were.
 
 use prefuse::batch::{
-    Batch, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs, Sentence, Unlabelled, Weights,
-    shift_labels,
+    Advantages, Batch, Labels, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs, Sentence,
+    Unlabelled, Weights, shift_labels,
 };
-use prefuse::objectives::{Dpo, Hinge, Ipo, Nll, Reduction, Robust, SimPo};
+use prefuse::objectives::{Dpo, Hinge, Ipo, Nll, Reduction, Reinforce, Robust, SimPo};
 use prefuse::{Loss, Sequences, Term};
 
 use crate::common::{batch, ready, refused};
@@ -13,7 +13,7 @@ use crate::common::{batch, ready, refused};
 fn logits() {
     let data = [0.0_f32; 12];
     refused(Logits::new(&data, 0, 3), "tokens: expected at least 1, got 0");
-    refused(Logits::new(&data, 4, 0), "vocabulary: expected at least 1 entry, got 0");
+    refused(Logits::new(&data, 4, 0), "entries of the vocabulary: expected at least 1, got 0");
     refused(Logits::new(&data, 5, 3), "logits: expected length 15, got 12");
     refused(Logits::new(&data, 3, 3), "logits: expected length 9, got 12");
     refused(
@@ -24,7 +24,7 @@ fn logits() {
     assert!(Logits::strided(&data, 3, 3, 4).is_ok());
     refused(
         Logits::new(&data, usize::MAX / 2, 3),
-        &format!("logits: {} tokens with row stride 3 overflow the address space", usize::MAX / 2),
+        &format!("logits: {} rows of 3 elements overflow the address space", usize::MAX / 2),
     );
     let mut data = data;
     refused(LogitsMut::new(&mut data, 0, 3), "tokens: expected at least 1, got 0");
@@ -37,14 +37,19 @@ fn logits() {
 
 #[test]
 fn packing() {
-    refused(Packing::new::<i32>(&[]), "cu_seqlens: expected at least 2 entries, got 0");
-    refused(Packing::new(&[0_i64]), "cu_seqlens: expected at least 2 entries, got 1");
+    refused(Packing::new::<i32>(&[]), "entries of cu_seqlens: expected at least 2, got 0");
+    refused(Packing::new(&[0_i64]), "entries of cu_seqlens: expected at least 2, got 1");
     refused(Packing::new(&[1_i32, 2]), "cu_seqlens: expected to start at 0, got 1");
     refused(
         Packing::new(&[0_i64, 3, 2]),
         "cu_seqlens[2]: expected at least 3, the entry before it, got 2",
     );
-    refused(Packing::padded(0, 5), "tokens: expected at least 1, got 0");
+    refused(Packing::padded(0, 5), "sequences: expected at least 1, got 0");
+    refused(Packing::padded(5, 0), "tokens of a sequence: expected at least 1, got 0");
+    refused(
+        Packing::padded(usize::MAX, 2),
+        &format!("packing: {} rows of 2 elements overflow the address space", usize::MAX),
+    );
     let most = usize::MAX;
     refused(
         Packing::padded(most, 1),
@@ -145,7 +150,7 @@ fn pairs() {
     );
     refused(
         pairs().with_soft_label(&[0.5, 1.5][..]),
-        "soft_label of pair 1: expected a number from 0 to 1, got 1.5",
+        "soft label of pair 1: expected a number from 0 to 1, got 1.5",
     );
     refused(
         pairs().with_weight(&[f64::NAN, 0.0][..]),
@@ -185,9 +190,27 @@ fn parameters() {
         make(Term::pairs(SimPo::new(2.0, f64::NAN))),
         "gamma of SimPo: expected a finite number, got NaN",
     );
+    for got in [f64::NAN, f64::INFINITY] {
+        let advantages = |at: usize| {
+            let mut advantages = [1.0; 4];
+            advantages[at] = got;
+            let ids = Labels::new(vec![0, -100, 0, 0]);
+            let batch = Batch::new(ids, Packing::new(&[0, 2, 4]).unwrap())
+                .and_then(|batch| batch.with_weights(Weights::new(vec![1.0, 1.0, 0.0, 1.0])?))
+                .and_then(|batch| batch.with_advantages(Advantages::per_token(&advantages)))
+                .unwrap();
+            Loss::new(batch, [Term::tokens(Reinforce::new(), Sequences::All)])
+        };
+        // Of tokens that do not count they are not read.
+        assert!(advantages(1).is_ok() && advantages(2).is_ok());
+        refused(
+            advantages(3),
+            &format!("advantage of token 3: expected a finite number, got {got}"),
+        );
+    }
     refused(
         make(Term::pairs(Dpo::new(0.1)).with_weight(f64::NAN)),
-        "term weight: expected a number from -1e30 to 1e30, got NaN",
+        "term weight of Dpo: expected a number from -1e30 to 1e30, got NaN",
     );
     refused(
         make(Term::pairs(Dpo::new(0.1)).with_reduction(Reduction::Divisor(0.0))),
@@ -232,7 +255,7 @@ fn terms() {
             with(pairs().with_soft_label(&[0.5][..]).unwrap()),
             [Term::pairs(Hinge::new(0.1))],
         ),
-        "soft_label of pair 0: Hinge does not use it, expected the neutral 1, got 0.5",
+        "soft label of pair 0: Hinge does not use it, expected the neutral 1, got 0.5",
     );
     // Every term over pairs has to use it, and terms over sequences use none.
     let margin = || with(pairs().with_margin(&[0.5][..]).unwrap());

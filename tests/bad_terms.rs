@@ -1,11 +1,11 @@
 //! Terms and what is given for their units: every mistake is its own error, and names both sides.
 
-use prefuse::batch::{Batch, Pairs, ReferenceLogProbs};
+use prefuse::batch::{Batch, Pairs, ReferenceLogProbs, Weights};
 use prefuse::objectives::{
-    BradleyTerry, Divergence, Dpo, ExoPair, Kto, NamedError, Nll, ParameterError, RewardRegression,
-    Scir, SimPo, Sppo, from_named, objectives,
+    BradleyTerry, Divergence, Dpo, ExoPair, Kto, NamedError, Nll, ParameterError, Reduction,
+    RewardRegression, Scir, SimPo, Sppo, from_named, objectives,
 };
-use prefuse::{Loss, ScalarLoss, Sequences, Term};
+use prefuse::{Cpu, Loss, ScalarLoss, Sequences, Slice, Term};
 
 use crate::common::{batch, ready, refused};
 
@@ -29,7 +29,7 @@ fn what_is_given_for_sequences() {
         batch().with_sequence_weights(&[1.0, f64::NAN]),
         "weight of sequence 1: expected a finite number, got NaN",
     );
-    refused(Batch::of_sequences(0), "tokens: expected at least 1, got 0");
+    refused(Batch::of_sequences(0), "sequences: expected at least 1, got 0");
     let pairs = || Pairs::halves(1).unwrap();
     refused(pairs().with_verdicts(vec![]), "verdicts: expected length 1, got 0");
     refused(
@@ -40,6 +40,19 @@ fn what_is_given_for_sequences() {
         batch().with_pairs(pairs().with_verdicts(vec![(1, 2)]).unwrap()),
         "verdict for rejected of pair 0: expected a sequence below 2, got 2",
     );
+}
+
+prefuse::objective! {
+    /// Looks at what pairs do not have.
+    pub struct OfOld {
+        required {}
+        optional {}
+    }
+    uses(old)
+    fn evaluate(self, pair: Pair) -> (loss, grad, reward) {
+        loss = pair.chosen.old;
+        grad.chosen = 1.0;
+    }
 }
 
 #[test]
@@ -67,6 +80,11 @@ fn what_a_term_looks_at() {
         "Dpo: expected selection 1 below 1, the number of pairs, got 1",
     );
     refused(one(Term::pairs(Dpo::new(0.1)).with_pairs([])), "Dpo: expected at least 1 unit, got 0");
+    refused(
+        one(Term::reward_pairs(BradleyTerry::new())),
+        "BradleyTerry: expected a ScalarLoss, whose values are rewards, got a Loss on logits",
+    );
+    refused(one(Term::pairs(OfOld::new())), "OfOld: expected inputs that its unit has, got old");
     let without = batch(&[0; 4], &[0, 2, 4]).unwrap();
     refused(
         Loss::new(without, [Term::judged_pairs(Scir::new(0.1))]),
@@ -129,6 +147,39 @@ fn batches_with_and_without_tokens() {
         "RewardRegression: expected a batch with scores, got none",
     );
     refused(ScalarLoss::new(scalars(), []), "terms: expected at least 1, got 0");
+    let weighted = scalars().with_weights(Weights::new(vec![0.0, 7.0]).unwrap()).unwrap();
+    refused(
+        ScalarLoss::new(weighted, [Term::reward_pairs(BradleyTerry::new())]),
+        "batch: expected no token weights, for which pairs have Pairs::with_weight, got token weights",
+    );
+}
+
+/// Counts that are none are refused, not divided by; values and counts have the types that are written.
+#[test]
+fn what_a_scalar_loss_takes() {
+    let batch = Batch::of_sequences(2).unwrap().with_pairs(Pairs::halves(1).unwrap()).unwrap();
+    let term = Term::reward_pairs(BradleyTerry::new()).with_reduction(Reduction::TokenMean);
+    let loss = ScalarLoss::new(batch, [term]).unwrap();
+    let run = |values: Slice<'_>, tokens: Slice<'_>| {
+        loss.forward(&Cpu::new(), values, Some(tokens)).map(|forward| forward.loss())
+    };
+    let values = Slice::new(&[1.0_f32, 0.5]);
+    let whole = |got: &str, sequence: usize| {
+        format!(
+            "token count of sequence {sequence}: expected a whole number from 0 to 2^53, got {got}"
+        )
+    };
+    refused(run(values, Slice::new(&[f64::NAN, 1.0])), &whole("NaN", 0));
+    refused(run(values, Slice::new(&[1.0, f64::INFINITY])), &whole("inf", 1));
+    refused(run(values, Slice::new(&[-5_i64, 1])), &whole("-5", 0));
+    refused(run(values, Slice::new(&[1.0_f32, 0.5])), &whole("0.5", 1));
+    refused(run(values, Slice::new(&[1_i64])), "token counts: expected length 2, got 1");
+    let half = [half::f16::ONE; 2];
+    refused(run(values, Slice::new(&half)), "token counts: expected i64, f32 or f64, got f16");
+    refused(run(Slice::new(&[3_i64, 1]), values), "values: expected f32 or f64, got i64");
+    let counts = [Slice::new(&[3_i64, 1]), Slice::new(&[3.0_f32, 1.0]), Slice::new(&[3.0, 1.0])];
+    let [a, b, c] = counts.map(|counts| run(values, counts).unwrap());
+    assert_eq!([a, b], [b, c]);
 }
 
 #[test]

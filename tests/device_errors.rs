@@ -2,11 +2,14 @@
 //! the host next waits. One is taken; then all is well again.
 
 use prefuse::batch::{
-    Batch, Labels, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs, Weights,
+    Advantages, Batch, Groups, Labels, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs,
+    Weights,
 };
-use prefuse::objectives::{Dpo, Nll};
+use prefuse::objectives::{Dpo, Nll, Ranking, Reinforce};
 use prefuse::stages::{
-    LogProbs, LogitGrads, Objective, ObjectiveOutputs, RowStatistics, SequenceSums, TokenGrads,
+    LogProbs, LogitGrads, Objective, ObjectiveOutputs, Ranking as OfGroups, RankingOutputs,
+    RowStatistics, SampledTokens, SequenceSums, TokenAdvantages, TokenGrads, TokenInputs,
+    TokenLoss, TokenLossOutputs, TokenObjective, TokenObjectiveGrads, TokenObjectiveOutputs,
     TokenOutputs, TokenUpstream, Tokens, Totals, TotalsMut, UnitScale,
 };
 use prefuse::{
@@ -195,7 +198,18 @@ fn later_calls_write_nothing() {
         let term = term.place(&cuda, &batch).unwrap();
         let mut losses = [1, 2, 1].map(|len| Placed::new(&cuda, &vec![77.0_f64; len]));
         let mut sequence_grads = Placed::new(&cuda, &[77.0_f64; 2]);
-        let mut scratch = Placed::new(&cuda, &vec![77.0_f64; cuda.objective_scratch(2)]);
+        let scratch = vec![77.0_f64; cuda.objective_scratch(2).max(cuda.ranking_scratch(2))];
+        let mut scratch = Placed::new(&cuda, &scratch);
+        let others = ready()
+            .with_groups(Groups::consecutive(&[2]).unwrap())
+            .and_then(|batch| batch.with_advantages(Advantages::per_sequence(&[1.0, -1.0])?))
+            .unwrap();
+        let of_others = |term: Term| term.resolve(&others).unwrap().place(&cuda, &others).unwrap();
+        let groups = of_others(Term::groups(Ranking::plackett_luce(0.1)));
+        let single = [of_others(Term::tokens(Reinforce::new(), Sequences::All))];
+        let advantages = Placed::new(&cuda, &[1.0, -1.0]);
+        let mut of_visit =
+            cuda.allocate(DType::F64, cuda.token_loss_scratch(TOKENS, 5, &single)).unwrap();
 
         outputs.log_probs(&cuda, logits.logits(TOKENS, 5), bad);
         outputs.log_probs(&cuda, logits.logits(TOKENS, 5), good);
@@ -215,6 +229,47 @@ fn later_calls_write_nothing() {
         let inputs = (Totals { sums, tokens, weights }, Some(sums));
         let stage = Objective::new(&cuda, &term, inputs, to, scratch.slice_mut()).unwrap();
         cuda.objective(stage).unwrap();
+        let to = RankingOutputs {
+            losses: losses[0].slice_mut(),
+            grads: Some((sequence_grads.slice_mut(), UnitScale::Reduced(1.0))),
+        };
+        let stage = OfGroups::new(&cuda, &groups, inputs, to, scratch.slice_mut()).unwrap();
+        cuda.ranking(stage).unwrap();
+        let advantages = Some(TokenAdvantages::Sequences(advantages.slice()));
+        let (known, by_token) = outputs.tokens.split_at_mut(1);
+        let given = TokenInputs {
+            log_probs: known[0].slice(),
+            old: None,
+            reference: None,
+            entropy: None,
+            advantages,
+        };
+        let by = TokenObjectiveGrads { log_probs: by_token[0].slice_mut(), entropy: None };
+        let to = TokenObjectiveOutputs {
+            losses: losses[1].slice_mut(),
+            grads: Some((by, UnitScale::Reduced(1.0))),
+        };
+        let stage = TokenObjective::new(&cuda, &single[0], (good, &packing), (given, tokens), to);
+        cuda.token_objective(stage.unwrap()).unwrap();
+        let [log_probs, maximum, log_sum, by_log_prob] =
+            outputs.tokens.each_mut().map(Placed::slice_mut);
+        let to = TokenLossOutputs {
+            rows: TokenOutputs::new(log_probs, maximum, log_sum),
+            grads: TokenObjectiveGrads { log_probs: by_log_prob, entropy: None },
+        };
+        let target =
+            Target::OutOfPlace { logits: logits.logits(TOKENS, 5), grads: grads.target(TOKENS, 5) };
+        let known = SampledTokens { old: None, reference: None, advantages };
+        let stage = TokenLoss::new(
+            &cuda,
+            (target, MaskedRows::Zero, 1.0),
+            (good, &packing),
+            (&single, &[UnitScale::Reduced(1.0)]),
+            (known, tokens),
+            to,
+            of_visit.slice_mut(),
+        );
+        cuda.token_loss(stage.unwrap()).unwrap();
         let from = sequence_grads.slice();
         let to = outputs.tokens[1].slice_mut();
         let stage = TokenGrads::new(&cuda, from, good, &packing, to).unwrap();

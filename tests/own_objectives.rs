@@ -1,14 +1,17 @@
 //! Objectives from outside of the crate, by macro and by hand, on every backend.
 
-use prefuse::batch::{Advantages, Batch, Labels, Packing, Pairs, ReferenceLogProbs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use prefuse::batch::{Batch, Labels, Packing, Pairs, ReferenceLogProbs};
 use prefuse::objectives::{
-    AnyObjective, Evaluation, Given, Importance, Inputs, KlPenalty, MAX_RESPONSES, Objective, Pair,
-    ParameterError, PerPair, PerSequence, PerToken, PpoClip, Response, Sequence, Token, Unit,
+    self, AnyObjective, Evaluation, Inputs, Objective, Pair, ParameterError, PerPair, PerSequence,
+    Sequence, Source,
 };
 use prefuse::{Element, Loss, Reference, Sequences, Term, Upstream};
 
 use crate::backends::backends;
-use crate::common::{exact, forward, gradient, labels, logits};
+use crate::common::{forward, gradient, logits};
 use crate::each_dtype;
 use crate::objective::compare_stages;
 
@@ -132,74 +135,49 @@ fn in_a_loss() {
     }
 }
 
-/// A token under another name.
-#[derive(Clone, Copy, Debug)]
-struct OwnToken(Token);
-
-impl Unit for OwnToken {
-    type PerResponse = PerToken;
-    const NAMES: [&'static str; 2] = ["OwnToken", "PerToken"];
-    const RESPONSES: &'static [&'static str] = Token::RESPONSES;
-
-    fn new_unit(responses: &[Response; MAX_RESPONSES], given: Given) -> Self {
-        Self(Token::new_unit(responses, given))
-    }
-
-    fn spread(of: PerToken) -> [f64; MAX_RESPONSES] {
-        Token::spread(of)
-    }
-}
-
-#[derive(Debug)]
-struct OnOwnToken<O>(O);
-
-impl<O: Objective<Token>> Objective<OwnToken> for OnOwnToken<O> {
-    fn name(&self) -> &'static str {
-        "OnOwnToken"
-    }
-
-    fn parameters(&self) -> Vec<(&'static str, f64)> {
-        self.0.parameters()
-    }
-
-    fn check(&self) -> Result<(), ParameterError> {
-        self.0.check()
-    }
-
-    fn inputs(&self) -> Inputs {
-        self.0.inputs()
-    }
-
-    fn evaluate(&self, unit: &OwnToken) -> Evaluation<OwnToken> {
-        let Evaluation { loss, grad, reward } = self.0.evaluate(&unit.0);
-        Evaluation { loss, grad, reward }
-    }
-}
-
-/// Units of another type than the crate's go another way to the same numbers.
+/// An objective's parameters may be others the next time, so that they are asked for once: what a kernel
+/// is chosen by is what it gets.
 #[test]
-fn units_of_ones_own_over_tokens() {
-    let (tokens, vocab) = (80, 5);
-    let data: Vec<f64> = exact(&logits::<f32>(3, tokens, vocab));
-    let ids = labels(3, &data, vocab);
-    let values = |shift: f64| (0..tokens).map(|t| -1.6 + shift * (t as f64).sin()).collect();
-    let (old, reference): (Vec<f64>, Vec<f64>) = (values(0.3), values(-0.5));
-    let run = |objective: AnyObjective| {
-        let batch = Batch::new(Labels::new(&ids[..]), Packing::new(&[0, 70, 80]).unwrap())
-            .and_then(|batch| batch.with_old(ReferenceLogProbs::per_token(&old)))
-            .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&reference)))
+fn parameters_are_asked_for_once() {
+    #[derive(Debug, Default)]
+    struct Shifting(Arc<AtomicUsize>);
+
+    impl Objective<Pair> for Shifting {
+        fn name(&self) -> &'static str {
+            "Dpo"
+        }
+
+        fn parameters(&self) -> Vec<(&'static str, f64)> {
+            match self.0.fetch_add(1, Ordering::Relaxed) {
+                0 => Objective::parameters(&objectives::Dpo::new(0.1)),
+                _ => vec![],
+            }
+        }
+
+        fn check(&self) -> Result<(), ParameterError> {
+            Ok(())
+        }
+
+        fn inputs(&self) -> Inputs {
+            Inputs::NONE
+        }
+
+        fn evaluate(&self, pair: &Pair) -> Evaluation<Pair> {
+            Dpo.evaluate(pair)
+        }
+
+        fn source(&self) -> Option<Source> {
+            Objective::source(&objectives::Dpo::new(0.1))
+        }
+    }
+
+    for backend in backends() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let batch = Batch::new(Labels::new(&[1, 0]), Packing::padded(2, 1).unwrap())
+            .and_then(|batch| batch.with_pairs(Pairs::halves(1)?))
             .unwrap();
-        let batch = match objective.inputs().advantage {
-            true => batch.with_advantages(Advantages::per_sequence(&[1.5, -0.5]).unwrap()),
-            false => Ok(batch),
-        };
-        let loss = Loss::new(batch.unwrap(), [Term::new(objective)]).unwrap();
-        let result = forward(&loss, &Reference::new(), &data);
-        let grads = gradient(&loss, &Reference::new(), &result, &data, Upstream::Loss(1.0));
-        (result.terms()[0].losses.clone(), grads)
-    };
-    let kl = KlPenalty::new().with_importance(Importance::Sequence);
-    assert_eq!(run(AnyObjective::new(OnOwnToken(kl))), run(AnyObjective::new(kl)));
-    let clip = PpoClip::new(0.2, 0.2);
-    assert_eq!(run(AnyObjective::new(OnOwnToken(clip))), run(AnyObjective::new(clip)));
+        let loss = Loss::new(batch, [Term::pairs(Shifting(asked.clone()))]).unwrap();
+        forward(&loss, &*backend, &[0.5_f32, 0.25, 1.0, 0.0]);
+        assert!(asked.load(Ordering::Relaxed) <= 1, "{}", backend.name());
+    }
 }

@@ -1,10 +1,10 @@
 //! What must hold for any input: invariances, and the same bits.
 
-use prefuse::batch::{Batch, Labels, Logits, Packing, Pairs, ReferenceLogProbs, Weights};
-use prefuse::objectives::{Dpo, Hinge, Ipo, Nll, Robust, SimPo, objectives};
+use prefuse::batch::{Batch, Groups, Labels, Logits, Packing, Pairs, ReferenceLogProbs, Weights};
+use prefuse::objectives::{Dpo, Hinge, Ipo, Nll, Ranking, RankingValue, Robust, SimPo, objectives};
 use prefuse::{
-    Backend, Element, Loss, MaskedRows, Reference, RowOptions, Sequences, Term, Upstream,
-    token_log_probs,
+    Backend, Element, Loss, MaskedRows, Reference, RowOptions, ScalarLoss, Sequences, Slice, Term,
+    Upstream, token_log_probs,
 };
 
 use crate::alignment::row_bits;
@@ -155,14 +155,17 @@ fn permutations() {
 #[test]
 fn the_whole_loss_on_every_backend() {
     fn body<T: Element>(backend: &dyn Backend) {
-        let (tokens, vocab) = (24, 4099);
-        let data = logits::<T>(9, tokens, vocab);
-        let ids = labels(9, &data, vocab);
-        let exact = exact(&data);
-        for objective in objectives() {
-            if objective.unit()[0] == "Token" {
+        let tokens = 24;
+        for (index, objective) in objectives().into_iter().enumerate() {
+            // Rewards are not of logits.
+            if objective.unit()[0] == "Token" || objective.unit()[0].starts_with("Reward") {
                 continue;
             }
+            // Rows do not know the loss: long ones for one of the objectives are enough.
+            let vocab = if index == 0 { 4099 } else { 67 };
+            let data = logits::<T>(9, tokens, vocab);
+            let ids = labels(9, &data, vocab);
+            let exact = exact(&data);
             let packing = Packing::new(&[0_i32, 5, 5, 13, 24]).unwrap();
             let indices = vec![(0, 1), (2, 3), (0, 3)];
             let labels = Labels::new(&ids[..]);
@@ -312,6 +315,28 @@ fn zero_factors_win() {
         let upstream = Upstream::Loss(1.0);
         let result = other.logit_grads(&*backend, &forward, target, upstream, MaskedRows::Zero);
         assert_eq!(result, Err(prefuse::Error::OtherLoss));
+    }
+}
+
+/// So it is for groups: one of impossible responses alone, whose loss is NaN.
+#[test]
+fn zero_factors_win_over_groups() {
+    let ranking = || Ranking::plackett_luce(1.0).with_value(RankingValue::Sum);
+    let values = [f64::NEG_INFINITY, f64::NEG_INFINITY, -1.0, -2.0];
+    for backend in backends() {
+        let run = |weight: f64, upstream: Upstream<'_>| {
+            let batch = Batch::of_sequences(4)
+                .and_then(|batch| batch.with_groups(Groups::consecutive(&[2, 2])?))
+                .unwrap();
+            let loss = ScalarLoss::new(batch, [Term::groups(ranking()).with_weight(weight)]);
+            let forward = loss.unwrap().forward(&*backend, Slice::new(&values), None).unwrap();
+            (forward.loss(), forward.grads(&*backend, upstream).unwrap())
+        };
+        assert_eq!(run(0.0, Upstream::Loss(1.0)), (0.0, vec![0.0; 4]));
+        assert_eq!(run(1.0, Upstream::Loss(0.0)).1, [0.0; 4]);
+        let (_, grads) = run(1.0, Upstream::Units(&[&[0.0, 1.0]]));
+        assert_eq!(grads[..2], [0.0; 2]);
+        assert!(grads[2] < 0.0 && grads[3] == -grads[2]);
     }
 }
 

@@ -79,7 +79,7 @@ fn with_weights_of(was: &[Response], ranking: &Ranking, moved: &[Response]) -> f
                 })
                 .sum()
         }
-        _ => ranking.evaluate(moved, &mut vec![0.0; count]),
+        _ => ranking.evaluate(moved, &mut vec![]),
     }
 }
 
@@ -102,7 +102,7 @@ fn gradients_are_finite_differences() {
     for ranking in rankings() {
         for seed in 0..200 {
             let group = group_for(&ranking, seed, 2 + seed as usize % 7);
-            let mut grads = vec![f64::NAN; group.len()];
+            let mut grads = vec![];
             let loss = ranking.evaluate(&group, &mut grads);
             assert!(loss >= -1e-12, "{ranking:?}");
             let written = with_weights_of(&group, &ranking, &group);
@@ -132,7 +132,7 @@ fn two_responses() {
         let pair = group(seed, 2);
         let responses = [pair[0], pair[1], Response::default(), Response::default()];
         let dpo = AnyObjective::new(Dpo::new(0.3)).evaluate(&responses, Given::NEUTRAL);
-        let mut grads = [0.0; 2];
+        let mut grads = vec![];
         let close = |a: f64, b: f64| approx::assert_relative_eq!(a, b, max_relative = 1e-12);
         close(Ranking::plackett_luce(0.3).evaluate(&pair, &mut grads), dpo.loss);
         close(grads[0], dpo.grads[0]);
@@ -165,11 +165,11 @@ fn stated_weights() {
     let with = |values: [f64; 3], scores: [f64; 3]| {
         [0, 1, 2].map(|i| Response::new(values[i], 1.0).with_score(scores[i]))
     };
-    let mut grads = [f64::NAN; 3];
+    let mut grads = vec![];
     let ranked = [2.0, 1.0, 0.0];
     for ranking in [Ranking::know_pat(), Ranking::know_pat_released()] {
         let loss = ranking.evaluate(&with([-0.1; 3], ranked), &mut grads);
-        assert_eq!((loss, grads), (0.0, [0.0; 3]), "{ranking:?}");
+        assert_eq!((loss, &grads[..]), (0.0, &[0.0; 3][..]), "{ranking:?}");
     }
     let impossible = with([-0.5, f64::NEG_INFINITY, -0.25], ranked);
     let loss = Ranking::know_pat().evaluate(&impossible, &mut grads);
@@ -177,7 +177,7 @@ fn stated_weights() {
     assert!(grads[1] == 0.0 && grads.iter().all(|grad| grad.is_finite()));
     for ranking in [Ranking::lipo_lambda(0.5), Ranking::lipo_lambda_rax(0.5)] {
         let loss = ranking.evaluate(&with([-0.5, -1.0, -0.25], [1.5; 3]), &mut grads);
-        assert_eq!((loss, grads), (0.0, [0.0; 3]), "{ranking:?}");
+        assert_eq!((loss, &grads[..]), (0.0, &[0.0; 3][..]), "{ranking:?}");
     }
     // Equal values have ranks 1, 2, 3 as they stand.
     let loss = Ranking::lipo_lambda(0.5).evaluate(&with([-1.0; 3], [0.0, 2.0, 0.0]), &mut grads);
@@ -198,13 +198,37 @@ fn extremes_are_finite() {
                         .zip(scores)
                         .map(|(&policy, score)| Response::new(policy, tokens).with_score(score))
                         .collect();
-                    let mut grads = [f64::NAN; 3];
+                    let mut grads = vec![];
                     let loss = ranking.evaluate(&group, &mut grads);
                     let all = grads.iter().chain([&loss]);
                     assert!(all.clone().all(|x| x.is_finite()), "{ranking:?} {group:?} {grads:?}");
                 }
             }
         }
+    }
+}
+
+/// Scores of any size that has a softmax, and the tail of a response that is all but certain.
+#[test]
+fn nothing_is_lost_far_out() {
+    let mut grads = vec![];
+    let pair = |values: [f64; 2], scores: [f64; 2]| {
+        [0, 1].map(|i| Response::new(values[i], 1.0).with_score(scores[i]))
+    };
+    let info_nca = Ranking::info_nca(1.0, 1e-30);
+    let loss = info_nca.evaluate(&pair([-1.0, -2.0], [1e300, 0.0]), &mut grads);
+    approx::assert_relative_eq!(loss, softplus(-1.0), max_relative = 1e-15);
+    let loss = info_nca.evaluate(&pair([-1.0, -2.0], [f64::MAX, f64::MIN]), &mut grads);
+    approx::assert_relative_eq!(loss, softplus(-1.0), max_relative = 1e-15);
+    assert!(!(Ranking::pro().scores().contains)(1.7e308));
+    for (values, slope) in [([0.0, -40.0], 1.0), ([-40.0, 0.0], -1.0)] {
+        let loss = Ranking::plackett_luce(1.0).evaluate(&pair(values, [0.0; 2]), &mut grads);
+        let expected = softplus(values[1] - values[0]);
+        approx::assert_relative_eq!(loss, expected, max_relative = 1e-15);
+        let share = 1.0 / (1.0 + f64::exp(40.0 * slope));
+        approx::assert_relative_eq!(grads[0], -share, max_relative = 1e-15);
+        approx::assert_relative_eq!(grads[1], share, max_relative = 1e-15);
+        assert!(loss > 4e-18);
     }
 }
 
@@ -381,10 +405,11 @@ fn bad_groups() {
         "Pro: expected all groups, got a selection",
     );
     let know_pat = || Term::groups(Ranking::know_pat());
-    refused(
-        ScalarLoss::new(scored(&[0.0, 1.0, 0.5, 0.75]), [know_pat(), pro()]),
-        "KnowPat: expected the scores of group 0 best first, got 1 after 0 at 1",
-    );
+    // Scores are of those terms alone that look at them.
+    let info_nca = Term::groups(Ranking::info_nca(1.0, 1.0).with_value(RankingValue::Sum));
+    let plackett_luce = Ranking::plackett_luce(1.0).with_value(RankingValue::Sum);
+    let terms = [know_pat(), Term::groups(plackett_luce), info_nca];
+    assert!(ScalarLoss::new(scored(&[0.0, 1.0, 0.5, 0.75]), terms).is_ok());
     refused(
         ScalarLoss::new(batch(4), [know_pat()]),
         "KnowPat: expected a batch with groups, got none",

@@ -267,6 +267,9 @@ fn wpo_by_hand() {
     assert_eq!(clamped[0], 1.0);
     close(clamped[1], 0.3);
     assert_eq!(wpo_pair_weights(&pairs, &[2.0, 3.0, 0.5], WpoClamp::None).unwrap(), [6.0, 1.5]);
+    let own = pairs.clone().with_weight(&[0.5, -2.0]).unwrap();
+    assert_eq!(wpo_pair_weights(&own, &[2.0, 3.0, 0.5], WpoClamp::None).unwrap(), [3.0, -3.0]);
+    assert_eq!(wpo_pair_weights(&own, &[2.0, 3.0, 0.5], WpoClamp::AtOne).unwrap(), [0.5, -2.0]);
 }
 
 fn tokens() -> (Labels<'static>, Weights<'static>, Packing) {

@@ -15,8 +15,24 @@ fn halves() -> Pairs<'static> {
 fn numbers_outside_their_domain() {
     refused(Moments::from_parts(1, NAN, 0.0), "mean: expected a finite number, got NaN");
     refused(
+        Moments::from_parts(u64::MAX, 0.0, 0.0),
+        "count: expected a number up to 2^53, got 18446744073709552000",
+    );
+    let mut most = Moments::from_parts(1 << 53, 0.0, 0.0).unwrap();
+    most.add(1.0);
+    (0..2000).for_each(|_| most.merge(&most.clone()));
+    assert_eq!(most.count(), u64::MAX);
+    // What moments hold can be sent to another rank, and stays what it is.
+    let large: Moments = [1e16, -1e16].into_iter().collect();
+    let sent = Moments::from_parts(large.count(), large.mean(), large.deviations()).unwrap();
+    assert_eq!(sent, large);
+    let far = Moments::from_parts(3, f64::MAX, 0.5).unwrap();
+    let mut empty = Moments::new();
+    empty.merge(&far);
+    assert_eq!(empty, far);
+    refused(
         Moments::from_parts(1, 0.0, -1.0),
-        "sum of squared deviations: expected a number from 0 to 1e30, got -1",
+        "sum of squared deviations: expected a finite number of at least 0, got -1",
     );
     refused(
         mm_dpo_beta_factors(&[1.0, NAN], 0.5, 0.5),

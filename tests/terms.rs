@@ -1,13 +1,16 @@
 //! Terms beyond plain pairs, on every backend: scores, labels and weights of sequences, selections,
 //! verdicts, losses of scalars, and log-probs that are computed before the loss is made.
 
-use prefuse::batch::{Batch, Labels, Packing, Pairs, ReferenceLogProbs, Weights};
+use std::sync::Arc;
+
+use prefuse::batch::{Advantages, Batch, Labels, Packing, Pairs, ReferenceLogProbs, Weights};
 use prefuse::objectives::{
-    AnyObjective, BradleyTerry, Cpo, Dpo, Eurus, Given, Kto, Nll, PointwiseLogistic, Reduction,
-    Response, RewardRegression, RewardTie, Scir, SimPo, Sppo,
+    AnyObjective, BradleyTerry, Cpo, Dpo, EntropyBonus, Eurus, Given, KlPenalty, Kto, Nll,
+    PointwiseLogistic, Reduction, Reinforce, Response, RewardRegression, RewardTie, Scir, SimPo,
+    Sppo,
 };
 use prefuse::{
-    Backend, Loss, Reference, RowOptions, ScalarLoss, Sequences, Slice, Term, Upstream,
+    Backend, Error, Loss, Reference, RowOptions, ScalarLoss, Sequences, Slice, Term, Upstream,
     token_log_probs,
 };
 
@@ -277,19 +280,158 @@ fn log_probs_before_the_loss() {
         let grads = |forward| gradient(&loss, backend, forward, &data, Upstream::Loss(1.0));
         assert_eq!(grads(&apart), grads(&whole));
 
-        // Tokens that were masked have no log-probs; other labels have others.
-        let masked = compute(&labels, Some(&weights));
+        // Tokens that were masked have no log-probs, wherever the mask is; other labels have others.
         let unmasked = Loss::new(batch(&ids).with_pairs(pairs()).unwrap(), terms()).unwrap();
-        refused(
-            unmasked.evaluate(backend, masked),
-            "batch: expected the mask that the log-probs were computed with, got another mask",
-        );
+        let on_device = Placed::new(backend, weights.host().unwrap());
+        for mask in [weights.clone(), Weights::from_slice(on_device.slice()).unwrap()] {
+            refused(
+                unmasked.evaluate(backend, compute(&labels, Some(&mask))),
+                "batch: expected tokens that counted when the log-probs were computed, got a token \
+                 that did not",
+            );
+            assert!(loss.evaluate(backend, compute(&labels, Some(&mask))).is_ok());
+        }
+        // A part of the mask, weights without zeros then and none now, and a label ignored now.
+        let mut first = vec![1.0; TOKENS];
+        first[1] = 0.0;
+        let first = Weights::new(first).unwrap();
+        let twice = Weights::new(vec![2.0; TOKENS]).unwrap();
+        let mut fewer = ids.clone();
+        fewer[4] = -100;
+        let fewer = Loss::new(batch(&fewer).with_pairs(pairs()).unwrap(), terms()).unwrap();
+        for (loss, tokens) in [
+            (&loss, compute(&labels, Some(&first))),
+            (&unmasked, compute(&labels, Some(&twice))),
+            (&fewer, compute(&labels, None)),
+        ] {
+            let apart = loss.evaluate(backend, tokens).unwrap();
+            let whole = forward(loss, backend, &data);
+            assert_eq!(apart.terms(), whole.terms());
+            let grads = |forward| gradient(loss, backend, forward, &data, Upstream::Loss(1.0));
+            assert_eq!(grads(&apart), grads(&whole));
+        }
         let mut others = ids.clone();
-        others[3] = (others[3].max(0) + 1) % VOCAB as i64;
+        others[2] = (others[2] + 1) % VOCAB as i64;
         let others = compute(&Labels::new(&others[..]), None);
         refused(
             loss.evaluate(backend, others),
             "batch: expected the labels that the log-probs were computed with, got other labels",
         );
+    }
+}
+
+/// A loss that was told how to read rows takes log-probs that were read so; log-probs stay the caller's.
+#[test]
+fn row_options_of_log_probs() {
+    let data: Vec<f32> = logits(9, TOKENS, VOCAB);
+    let ids = labels(9, &data, VOCAB);
+    for backend in &backends() {
+        let backend = &**backend;
+        let placed = Placed::new(backend, &data);
+        let compute = |options: RowOptions| {
+            let (logits, labels) = (placed.logits(TOKENS, VOCAB), Labels::new(&ids[..]));
+            token_log_probs(backend, logits, &labels, None, options).unwrap()
+        };
+        let nll = || Term::sequences(Nll::new(), Sequences::All);
+        let (plain, half) = (RowOptions::default(), RowOptions::default().with_temperature(0.5));
+        let loss = Loss::new(batch(&ids), [nll()]).unwrap();
+        assert!(loss.evaluate(backend, compute(half)).is_ok());
+        let told = loss.clone().with_rows(half.with_argmax());
+        for got in [plain.with_argmax(), half, half.with_entropy()] {
+            let error = told.evaluate(backend, compute(got)).unwrap_err();
+            assert_eq!(error, Error::RowOptions { expected: half.with_argmax(), got });
+        }
+        let tokens = Arc::new(compute(half.with_argmax().with_entropy()));
+        let [first, second] =
+            [(); 2].map(|()| told.evaluate(backend, Arc::clone(&tokens)).unwrap());
+        assert_eq!(first.terms(), second.terms());
+        assert_eq!(first.terms(), forward(&told, backend, &data).terms());
+        let bonus = Term::tokens(EntropyBonus::new(), Sequences::All);
+        let entropy = Loss::new(batch(&ids), [bonus]).unwrap();
+        refused(
+            entropy.evaluate(backend, compute(plain)),
+            "EntropyBonus: expected log-probs computed with RowOptions::with_entropy, got some \
+             without entropies",
+        );
+        assert!(entropy.evaluate(backend, compute(plain.with_entropy())).is_ok());
+
+        let (labels, weights) = (Labels::new(&ids[..]), Weights::new(vec![0.5; TOKENS]).unwrap());
+        let totals = tokens.sums(backend, (&labels, Some(&weights)), &packing()).unwrap();
+        let weighted = batch(&ids).with_weights(weights).unwrap();
+        let weighted = Loss::new(weighted, [nll()]).unwrap();
+        let forward = weighted.evaluate(backend, tokens.clone()).unwrap();
+        let expected = forward.totals();
+        assert_eq!(totals.sums, expected.sums.to_vec().unwrap());
+        assert_eq!(totals.tokens, expected.tokens.to_vec().unwrap());
+        assert_eq!(totals.weights, expected.weights.to_vec().unwrap());
+        refused(
+            tokens.sums(backend, (&labels, None), &Packing::padded(5, 5).unwrap()),
+            "packed tokens: expected length 24, got 25",
+        );
+    }
+}
+
+/// A selection that happens to be empty adds nothing: a value and a gradient of 0.
+#[test]
+fn empty_selections() {
+    let data: Vec<f32> = logits(11, TOKENS, VOCAB);
+    let ids = labels(11, &data, VOCAB);
+    let with = |terms: Vec<Term>| {
+        let batch = batch(&ids)
+            .with_pairs(Pairs::new(vec![(0, 2), (4, 3)]).unwrap())
+            .and_then(|batch| batch.with_advantages(Advantages::per_sequence(vec![1.0; 6])?))
+            .unwrap();
+        let all = Term::tokens(Reinforce::new(), Sequences::All);
+        Loss::new(batch, [vec![all], terms].concat())
+    };
+    let none = || Sequences::Indices(vec![]);
+    let empty = |reduction: Reduction| {
+        let terms = [
+            Term::pairs(Dpo::new(0.1)).with_pairs([]),
+            Term::sequences(Nll::new(), none()),
+            Term::tokens(Reinforce::new(), none()),
+            Term::tokens(KlPenalty::new(), none()),
+            Term::pairs(OfTests::new()).with_pairs([]),
+        ];
+        terms.map(|term| term.with_reduction(reduction)).to_vec()
+    };
+    for backend in &backends() {
+        let backend = &**backend;
+        let alone = with(vec![]).unwrap();
+        let expected = forward(&alone, backend, &data);
+        let expected = gradient(&alone, backend, &expected, &data, Upstream::Loss(1.0));
+        for reduction in [Reduction::Sum, Reduction::Divisor(3.0), Reduction::TokenMean] {
+            let loss = with(empty(reduction)).unwrap();
+            let got = forward(&loss, backend, &data);
+            for term in &got.terms()[1..] {
+                assert_eq!((term.value, &term.losses[..]), (0.0, &[][..]));
+            }
+            assert!(got.metrics().is_none() && got.sequence_metrics().is_none());
+            let none: &[f64] = &[];
+            let upstream = [&[1.0; 6][..], none, none, none, none, none];
+            gradient(&loss, backend, &got, &data, Upstream::Units(&upstream));
+            let grads = gradient(&loss, backend, &got, &data, Upstream::Loss(1.0));
+            assert_eq!(grads, expected, "{reduction:?}");
+        }
+        for reduction in [Reduction::Mean, Reduction::SequenceMean] {
+            for term in empty(reduction) {
+                let error = with(vec![term]).unwrap_err();
+                assert!(matches!(error, Error::NoUnits { .. }), "{error}");
+            }
+        }
+    }
+}
+
+prefuse::objective! {
+    /// One that has no kernel.
+    pub struct OfTests {
+        required {}
+        optional {}
+    }
+    uses()
+    fn evaluate(self, pair: Pair) -> (loss, grad, reward) {
+        loss = pair.rejected.policy - pair.chosen.policy;
+        grad.chosen = -1.0;
+        grad.rejected = 1.0;
     }
 }

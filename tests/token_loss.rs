@@ -224,7 +224,9 @@ fn a_refused_call_writes_nothing() {
         let target = Target::InPlace(placed.target(tokens, vocab));
         let result =
             loss.forward_with_logit_grads(&*backend, target, Upstream::Loss(1.0), MaskedRows::Zero);
-        refused(result, "label of token 33: expected 0 to 8999 or the ignore value -100, got 9000");
+        let (token, last) = (tokens - 1, vocab - 1);
+        let expected = format!("expected 0 to {last} or the ignore value -100, got {vocab}");
+        refused(result, &format!("label of token {token}: {expected}"));
         same_bits(&placed.read::<f32>(), &data, "logits");
         let target = Target::InPlace(placed.target(tokens, vocab));
         let upstream = Upstream::Loss(f64::NAN);

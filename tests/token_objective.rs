@@ -375,7 +375,7 @@ fn bad_calls() {
     let sums = ready().with_reference(ReferenceLogProbs::per_sequence(&[-1.0; 2])).unwrap();
     refused(
         one(sums, Term::tokens(KlPenalty::new(), Sequences::All)),
-        "KlPenalty: expected a batch with reference log-probs per token, got none",
+        "KlPenalty: expected reference log-probs per token, got sums per sequence",
     );
     let old = with().with_old(ReferenceLogProbs::per_token(&[-1.0; 4])).unwrap();
     refused(

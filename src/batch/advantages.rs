@@ -32,7 +32,8 @@ impl<'a> Advantages<'a> {
         Ok(Self(Kind::Sequences(advantages)))
     }
 
-    /// `[tokens]` advantages, of any element type; those at tokens that do not count are not read.
+    /// `[tokens]` advantages, of any element type; those at tokens that do not count are not read, others
+    /// have to be finite, which a loss checks in host memory. On a device they are data, like log-probs.
     pub fn per_token<T: Element>(advantages: &[T]) -> Self {
         Self(Kind::Tokens(advantages.iter().map(|&advantage| advantage.to_f64()).collect()))
     }

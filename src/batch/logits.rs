@@ -41,10 +41,10 @@ pub(crate) struct Shape {
 impl Shape {
     fn checked(tokens: usize, vocab: usize, stride: usize) -> Result<Self> {
         if tokens == 0 {
-            return Err(Error::NoTokens);
+            return Err(Error::TooFew { what: "tokens", expected: 1, got: 0 });
         }
         if vocab == 0 {
-            return Err(Error::NoVocabulary);
+            return Err(Error::TooFew { what: "entries of the vocabulary", expected: 1, got: 0 });
         }
         if stride < vocab {
             return Err(Error::RowStride { vocab, got: stride });
@@ -54,7 +54,7 @@ impl Shape {
             Some(elements) if elements <= isize::MAX as usize / 8 => {
                 Ok(Self { tokens, vocab, stride })
             }
-            _ => Err(Error::TooLarge { tokens, stride }),
+            _ => Err(Error::TooLarge { what: "logits", rows: tokens, stride }),
         }
     }
 

@@ -33,13 +33,18 @@ use crate::objectives::{Domain, FINITE, PROBABILITY};
 ///
 /// # Errors
 /// A length from the caller that no memory holds.
-fn with_capacity<T>(what: &'static str, len: usize) -> Result<Vec<T>> {
+pub(crate) fn with_capacity<T>(what: &'static str, len: usize) -> Result<Vec<T>> {
     let mut list = Vec::new();
     list.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { what, got: len })?;
     Ok(list)
 }
 
 /// Everything about a batch but its logits: labels, sequences, and what is known about them.
+///
+/// Pairs and reference log-probs may be there for no term, since losses share a batch. Everything else
+/// that is given (scores, soft labels, weights, margins, old log-probs, advantages, groups, verdicts) has
+/// to be looked at by some term, and what is given for pairs by every term over them: a number that
+/// changes nothing would be lost in silence.
 #[derive(Clone, Debug)]
 pub struct Batch<'a> {
     labels: Labels<'a>,
@@ -63,7 +68,7 @@ impl<'a> Batch<'a> {
     /// No tokens, or a packing that ends elsewhere than the labels.
     pub fn new(labels: Labels<'a>, packing: Packing) -> Result<Self> {
         if labels.is_empty() {
-            return Err(Error::NoTokens);
+            return Err(Error::TooFew { what: "tokens", expected: 1, got: 0 });
         }
         if packing.tokens() != labels.len() {
             return Err(Error::CuSeqlensEnd { tokens: labels.len(), got: packing.tokens() });
@@ -290,12 +295,16 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// What no single constructor can see: whether there are tokens, and that sums under token weights
-    /// belong to a batch with them.
+    /// What no single constructor can see: whether there are tokens, that sums under token weights belong
+    /// to a batch with them, and that the advantages of tokens that count are numbers.
     pub(crate) fn check(&self, scalar: bool) -> Result<()> {
         let kind = |scalar| if scalar { "one of Batch::of_sequences" } else { "one with tokens" };
         if scalar != self.scalar {
             return Err(Error::BatchKind { expected: kind(scalar), got: kind(self.scalar) });
+        }
+        if scalar && self.weights.is_some() {
+            let expected = "no token weights, for which pairs have Pairs::with_weight";
+            return Err(Error::BatchKind { expected, got: "token weights" });
         }
         let declared = self.reference.as_ref().and_then(ReferenceLogProbs::sums);
         match (self.weights.is_some(), declared.map(|(_, weighted)| weighted)) {

@@ -22,7 +22,8 @@ impl Packing {
     /// tokens is checked by [`Batch::new`](crate::batch::Batch::new).
     pub fn new<T: Offset>(cu_seqlens: &[T]) -> Result<Self> {
         if cu_seqlens.len() < 2 {
-            return Err(Error::CuSeqlensLength { got: cu_seqlens.len() });
+            let (what, got) = ("entries of cu_seqlens", cu_seqlens.len());
+            return Err(Error::TooFew { what, expected: 2, got });
         }
         let first = cu_seqlens[0].offset();
         if first != 0 {
@@ -46,11 +47,13 @@ impl Packing {
     /// # Errors
     /// No sequences, no tokens, or more tokens than fit in memory.
     pub fn padded(sequences: usize, length: usize) -> Result<Self> {
-        let too_large = Error::TooLarge { tokens: sequences, stride: length };
-        let tokens = sequences.checked_mul(length).ok_or(too_large.clone())?;
-        if tokens == 0 {
-            return Err(Error::NoTokens);
+        for (what, got) in [("sequences", sequences), ("tokens of a sequence", length)] {
+            if got == 0 {
+                return Err(Error::TooFew { what, expected: 1, got });
+            }
         }
+        let too_large = Error::TooLarge { what: "packing", rows: sequences, stride: length };
+        let tokens = sequences.checked_mul(length).ok_or(too_large.clone())?;
         let mut offsets = with_capacity("sequences", sequences.saturating_add(1))?;
         i64::try_from(tokens).map_err(|_| too_large)?;
         offsets.extend((0..=sequences).map(|sequence| (sequence * length) as i64));

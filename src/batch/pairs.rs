@@ -36,7 +36,7 @@ impl<'a> Pairs<'a> {
     pub fn new(indices: impl Into<Cow<'a, [(usize, usize)]>>) -> Result<Self> {
         let indices = indices.into();
         if indices.is_empty() {
-            return Err(Error::NoPairs);
+            return Err(Error::TooFew { what: "pairs", expected: 1, got: 0 });
         }
         if let Some(pair) = indices.iter().position(|(chosen, rejected)| chosen == rejected) {
             return Err(Error::PairOfSame { pair, sequence: indices[pair].0 });
@@ -95,7 +95,7 @@ impl<'a> Pairs<'a> {
     /// # Errors
     /// Another length, or a number outside 0 to 1.
     pub fn with_soft_label(mut self, soft_label: impl Into<Cow<'a, [f64]>>) -> Result<Self> {
-        self.soft_label = Some(self.checked("soft_label", soft_label.into(), PROBABILITY)?);
+        self.soft_label = Some(self.checked("soft label", soft_label.into(), PROBABILITY)?);
         Ok(self)
     }
 

@@ -25,8 +25,8 @@ pub(super) const NOT_COUNTED: [f64; RESULTS] = [0.0, f64::NAN, f64::NAN, 0.0, 0.
 const STATE: usize = 4;
 
 pub(super) fn scratch(tokens: usize, vocab: usize) -> usize {
-    let states = if tokens < FEW_ROWS { tokens * vocab.div_ceil(BLOCK) * STATE } else { 0 };
-    tokens * RESULTS + states
+    let blocks = if tokens < FEW_ROWS { vocab.div_ceil(BLOCK) } else { 0 };
+    tokens.saturating_mul(blocks.saturating_mul(STATE).saturating_add(RESULTS))
 }
 
 pub(super) fn log_probs(simd: Simd, mut stage: LogProbs<'_>) -> Result<()> {

@@ -5,6 +5,7 @@
 use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::objectives::scalar::product;
 use crate::stages::Ranking;
 
 pub(super) fn scratch(members: usize) -> usize {
@@ -31,7 +32,7 @@ pub(super) fn ranking(mut stage: Ranking<'_>) -> Result<()> {
     for (group, part) in parts.iter().enumerate() {
         let scale = inputs.scale(*scale, group, tokens);
         for (sequence, &grad) in inputs.members(group).zip(part.iter()) {
-            grads.set(sequence, grads.get(sequence) + scale * grad);
+            grads.set(sequence, grads.get(sequence) + product(scale, grad));
         }
     }
     Ok(())

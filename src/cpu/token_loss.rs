@@ -23,7 +23,7 @@ use crate::stages::{
 const NUMBERS: usize = RESULTS + 2;
 
 pub(super) fn scratch(tokens: usize) -> usize {
-    tokens * NUMBERS
+    tokens.saturating_mul(NUMBERS)
 }
 
 pub(super) fn token_loss(simd: Simd, stage: TokenLoss<'_>) -> Result<()> {

@@ -109,7 +109,7 @@ pub(crate) enum LogitGradsShape {
 }
 
 /// A warp a row up to 4096 columns; beyond, one block or as many as there are tiles of 4 vectors for
-/// each thread, until each multiprocessor has 64.
+/// each thread, until each multiprocessor has 48.
 pub(crate) fn logit_grads(
     device: &Device,
     dtype: DType,
@@ -159,7 +159,7 @@ pub(crate) fn token_loss(
     let processors = device.processors as usize;
     let fills =
         |cluster: &usize| *cluster >= smallest && tokens.saturating_mul(*cluster) >= processors;
-    let cluster = clusters().find(fills).or_else(|| clusters().last())?;
+    let cluster = clusters().find(fills).or_else(|| clusters().next_back())?;
     if tokens.saturating_mul(2 * cluster) < processors {
         return None;
     }

@@ -59,6 +59,7 @@ const DTYPES: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 ///
 /// Memory of one backend is refused by another, even on the same device: their streams do not wait for
 /// each other.
+///
 /// A loss on the logits and on the stream of a framework, backward in place:
 ///
 /// ```no_run

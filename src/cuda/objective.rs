@@ -7,7 +7,7 @@ use super::context::Context;
 use super::{LaunchShape, address, launch, pointer, start, upstream};
 use crate::error::Result;
 use crate::memory::{Buffer, Slice, SliceMut};
-use crate::objectives::{AnyObjective, Reduction, Source, objectives};
+use crate::objectives::{AnyObjective, Layout, Reduction, Source, objectives};
 use crate::placed::Tables;
 use crate::stages::{Objective, Totals, UnitInputs};
 
@@ -68,7 +68,8 @@ pub(super) fn objective(context: &Context, mut stage: Objective<'_>) -> Result<(
         evaluate_on_host(&mut stage)?;
     }
     let _turn = context.turn();
-    if let Some(compiled) = compiled {
+    // A grid has at least a block.
+    if let Some(compiled) = compiled.filter(|_| stage.term.term().units() > 0) {
         run_units(context, &stage, tables, compiled)?;
     }
     reduce(context, &stage, tables)
@@ -77,6 +78,7 @@ pub(super) fn objective(context: &Context, mut stage: Objective<'_>) -> Result<(
 /// What a kernel was compiled from.
 #[derive(PartialEq)]
 struct Text {
+    layout: Layout,
     unit: &'static str,
     name: &'static str,
     /// The fields of the kernel's parameters, in order.
@@ -85,10 +87,13 @@ struct Text {
 }
 
 impl Text {
-    fn of(objective: &AnyObjective) -> Option<Self> {
-        let parameters = objective.parameters().iter().map(|parameter| parameter.0).collect();
+    /// And the values of the parameters, which are those of the fields: an objective's own answers may
+    /// differ from one call to the next.
+    fn of(objective: &AnyObjective) -> Option<(Self, Vec<f64>)> {
+        let (parameters, values) = objective.parameters().into_iter().unzip();
         let ([unit, _], name) = (objective.unit(), objective.name());
-        Some(Self { unit, name, parameters, source: objective.source()? })
+        let (layout, source) = (objective.layout(), objective.source()?);
+        Some((Self { layout, unit, name, parameters, source }, values))
     }
 }
 
@@ -101,9 +106,10 @@ pub(super) struct Compiled {
 impl Compiled {
     pub fn of(objective: &AnyObjective) -> Option<Self> {
         static TEXTS: OnceLock<Vec<Text>> = OnceLock::new();
-        let texts = TEXTS.get_or_init(|| objectives().iter().filter_map(Text::of).collect());
-        let text = Text::of(objective)?;
-        let parameters = objective.parameters().iter().map(|parameter| parameter.1).collect();
+        let texts = TEXTS.get_or_init(|| {
+            objectives().iter().filter_map(Text::of).map(|(text, _)| text).collect()
+        });
+        let (text, parameters) = Text::of(objective)?;
         let kernel = format!("objective_{}_{}", text.unit, text.name);
         texts.contains(&text).then_some(Self { kernel, parameters })
     }

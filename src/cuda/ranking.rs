@@ -36,7 +36,7 @@ struct Arguments {
 
 /// f64 numbers: the value of each member, and two more that the kind of ranking keeps of each.
 pub(super) fn scratch(members: usize) -> usize {
-    3 * members
+    members.saturating_mul(3)
 }
 
 pub(super) fn ranking(context: &Context, stage: Ranking<'_>) -> Result<()> {

@@ -4,7 +4,7 @@ use super::context::Context;
 use super::tokens::Tokens;
 use super::{address, launch, start};
 use crate::element::DType;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::stages::{SequenceSums, TokenGrads};
 
 /// Twin of `SequenceSumsArguments` in the kernel.
@@ -35,10 +35,10 @@ struct GradsArguments {
 
 pub(super) fn sequence_sums(context: &Context, stage: SequenceSums<'_>) -> Result<()> {
     let SequenceSums { log_probs, tokens, packing, totals, .. } = stage;
+    // The stage's constructor refused other types.
     let name = match log_probs.dtype() {
-        DType::F32 => "sequence_sums_f32",
         DType::F64 => "sequence_sums_f64",
-        got => return Err(Error::DataType { what: "log_probs", expected: "f32 or f64", got }),
+        _ => "sequence_sums_f32",
     };
     let sequences = packing.packing().sequences();
     let arguments = SumsArguments {
@@ -51,16 +51,13 @@ pub(super) fn sequence_sums(context: &Context, stage: SequenceSums<'_>) -> Resul
         weights: address(&totals.weights),
         error: context.slot()[0],
     };
-    // SAFETY: the kernel takes these arguments; the stage's constructor checked every length, and a
+    // SAFETY: the kernel takes these arguments; the stage's constructor checked every length and type, and a
     // placed packing's offsets are those of a checked one.
     unsafe { start(context, name, launch::sequence_sums(sequences), &arguments, None) }
 }
 
 pub(super) fn token_grads(context: &Context, stage: TokenGrads<'_>) -> Result<()> {
     let TokenGrads { sequence_grads, tokens, packing, grads, .. } = stage;
-    if grads.dtype() != DType::F32 {
-        return Err(Error::DataType { what: "token grads", expected: "f32", got: grads.dtype() });
-    }
     let arguments = GradsArguments {
         sequence_grads: sequence_grads.address(),
         tokens: Tokens::of(tokens),
@@ -69,7 +66,7 @@ pub(super) fn token_grads(context: &Context, stage: TokenGrads<'_>) -> Result<()
         grads: address(&grads),
         error: context.slot()[0],
     };
-    // SAFETY: as above.
+    // SAFETY: as above, and it checked that the gradients are f32, which is the type of a device's own.
     unsafe {
         start(context, "token_grads_f32", launch::token_grads(tokens.count()), &arguments, None)
     }

@@ -83,6 +83,10 @@ pub(super) fn token_objective(context: &Context, mut stage: TokenObjective<'_>) 
     let Some(tables) = stage.term.tables() else {
         unreachable!("a term placed on a device has tables")
     };
+    if stage.term.term().units() == 0 {
+        // A grid has at least a block.
+        return Ok(());
+    }
     let Some(compiled) = stage.term.term().objective().and_then(Compiled::of) else {
         return evaluate_on_host(&mut stage);
     };

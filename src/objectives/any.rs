@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::objective::{Clipped, Evaluation, Inputs, Objective, Source};
 use super::parameter::{Description, ParameterError};
-use super::units::{Given, MAX_RESPONSES, PerToken, Response, Token, Unit};
+use super::units::{Given, Layout, MAX_RESPONSES, Response, Token, Unit};
 
 /// Any [`Objective`], on whatever unit. Copies share it.
 #[derive(Clone, Debug)]
@@ -46,6 +46,11 @@ impl AnyObjective {
     /// What the responses of its unit are called, in the order in which a batch lists them.
     pub fn responses(&self) -> &'static [&'static str] {
         self.0.responses()
+    }
+
+    /// What its unit is.
+    pub(crate) fn layout(&self) -> Layout {
+        self.0.layout()
     }
 
     /// Parameter names and values, in the order of declaration.
@@ -104,6 +109,7 @@ trait OnResponses: std::fmt::Debug + Send + Sync {
     fn name(&self) -> &'static str;
     fn unit(&self) -> [&'static str; 2];
     fn responses(&self) -> &'static [&'static str];
+    fn layout(&self) -> Layout;
     fn parameters(&self) -> Vec<(&'static str, f64)>;
     fn check(&self) -> Result<(), ParameterError>;
     fn inputs(&self) -> Inputs;
@@ -133,6 +139,10 @@ impl<U: Unit> OnResponses for On<U> {
         U::RESPONSES
     }
 
+    fn layout(&self) -> Layout {
+        U::LAYOUT
+    }
+
     fn parameters(&self) -> Vec<(&'static str, f64)> {
         self.0.parameters()
     }
@@ -156,16 +166,9 @@ impl<U: Unit> OnResponses for On<U> {
 
     fn evaluate_tokens(&self, tokens: &[Token], to: &mut [Evaluation<Token>]) {
         let objective: &dyn Any = &self.0;
-        if let Some(objective) = objective.downcast_ref::<Arc<dyn Objective<Token>>>() {
-            return objective.evaluate_all(tokens, to);
-        }
-        // A unit type of the caller's, of three responses.
-        for (token, to) in tokens.iter().zip(to) {
-            let AnyEvaluation { loss, grads, .. } =
-                self.evaluate(&token.responses(), Given::NEUTRAL);
-            let [policy, sequence, entropy, _] = grads;
-            let grad = PerToken { policy, sequence, entropy };
-            *to = Evaluation { loss, grad, reward: PerToken::default() };
+        match objective.downcast_ref::<Arc<dyn Objective<Token>>>() {
+            Some(objective) => objective.evaluate_all(tokens, to),
+            None => unreachable!("a term over tokens has an objective on them"),
         }
     }
 

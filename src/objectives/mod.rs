@@ -22,6 +22,7 @@ pub use parameter::{
 pub use ranking::{Constants, Ranking, RankingKind, RankingValue};
 pub use reduction::{LossSum, Reduction};
 pub use scalar::{Divergence, KlEstimator};
+pub(crate) use units::Layout;
 pub use units::{
     Given, JudgedPair, MAX_RESPONSES, Pair, PerJudgedPair, PerPair, PerSequence, PerToken,
     Response, Reward, RewardPair, Sequence, Token, Unit,
@@ -128,11 +129,9 @@ pub fn cuda_source() -> String {
     for objective in objectives() {
         if let Some(body) = objective.cuda() {
             let (name, [unit, per_response]) = (objective.name(), objective.unit());
-            let on_tokens = objective.responses().len() == 3;
-            let entry = if on_tokens {
-                format!("TOKEN_OBJECTIVE({name})")
-            } else {
-                format!("OBJECTIVE({name}, {unit}, {per_response})")
+            let entry = match objective.layout() {
+                Layout::Tokens => format!("TOKEN_OBJECTIVE({name})"),
+                _ => format!("OBJECTIVE({name}, {unit}, {per_response})"),
             };
             types.insert(name, format!("{body}\n{entry}\n"));
         }

@@ -9,12 +9,18 @@ use std::f64::consts::LN_2;
 
 use super::objective::Inputs;
 use super::parameter::{Domain, FINITE, POSITIVE, ParameterError};
-use super::scalar::{abs, exp, exp2, length, log, max, min, product, sigmoid, softplus};
+use super::scalar::{abs, exp, exp2, length, log, log1p, max, min, product, sigmoid, softplus};
 use super::units::Response;
 
 /// Of a power of 2 whose sums over all pairs of a group are finite.
 const EXPONENT: Domain =
     Domain { expected: "a number up to 500", contains: |value| value <= 500.0 };
+
+/// Whose gaps times a value are finite.
+const REWARD: Domain = Domain {
+    expected: "a number from -1e30 to 1e30",
+    contains: |value| (-1e30..=1e30).contains(&value),
+};
 
 /// A loss of the responses of a group. Of response `i` it knows the value `z[i]`, `scale` times what
 /// [`of`](Self::of) names, and the score `r[i]`.
@@ -74,7 +80,8 @@ pub enum RankingValue {
 
 impl Ranking {
     /// Plackett-Luce DPO (Rafailov et al., 2023, appendix A.3): the responses of a group stand best
-    /// first, `z = beta * log-ratio`. Of two it is DPO. Scores, where there are any, may not rise.
+    /// first, `z = beta * log-ratio`. Of two it is DPO. Scores
+    /// are not looked at.
     pub fn plackett_luce(beta: f64) -> Self {
         let (kind, of) = (RankingKind::PlackettLuce, RankingValue::LogRatio);
         Self { kind, of, scale: beta, temperature: 1.0 }
@@ -117,8 +124,8 @@ impl Ranking {
 
     /// Knowledgeable Preference Alignment (KnowPAT; Zhang et al., 2024), its ranking term: the responses
     /// of a group stand best first and `z` is the average log-prob. A group whose values are all equal
-    /// has no weights: its loss is 0, where the released code divides by 0. Scores, where there are any,
-    /// may not rise.
+    /// has no weights: its loss is 0, where the released code divides by 0. Scores
+    /// are not looked at.
     ///
     /// The paper's other term is [`Nll`](super::Nll) on the best response; the ranking's weight is its
     /// lambda.
@@ -175,7 +182,7 @@ impl Ranking {
     /// # Errors
     /// A scale or temperature outside its domain.
     pub fn check(&self) -> Result<(), ParameterError> {
-        Domain::check(POSITIVE, "scale", self.scale)?;
+        Domain::check(POSITIVE, "scale (beta)", self.scale)?;
         Domain::check(POSITIVE, "temperature", self.temperature)
     }
 
@@ -186,7 +193,7 @@ impl Ranking {
         Inputs { reference, score, ..Inputs::NONE }
     }
 
-    /// Whether the responses have to stand best first.
+    /// Whether the responses have to stand best first; where scores are looked at, they may not rise.
     pub fn is_ordered(&self) -> bool {
         let any = [RankingKind::CrossEntropy, RankingKind::Nca].contains(&self.kind);
         !any && !matches!(self.kind, RankingKind::LipoLambda(_))
@@ -196,6 +203,7 @@ impl Ranking {
     pub fn scores(&self) -> Domain {
         match self.kind {
             RankingKind::LipoLambda(_) => EXPONENT,
+            RankingKind::RewardGaps => REWARD,
             _ => FINITE,
         }
     }
@@ -218,11 +226,13 @@ impl Ranking {
         }
     }
 
-    /// The loss of a group, and its derivative by the policy's sum of each response. Every softmax is
-    /// taken from its own maximum, so that values of any size are right.
-    pub fn evaluate(&self, group: &[Response], grads: &mut [f64]) -> f64 {
+    /// The loss of a group; `grads` gets its derivative by the policy's sum of each response. Every softmax
+    /// is taken from its own maximum, so that values of any size are right, and a response that is all but
+    /// certain has the loss of the others' shares.
+    pub fn evaluate(&self, group: &[Response], grads: &mut Vec<f64>) -> f64 {
         let values: Vec<f64> = group.iter().map(|response| self.value(response)).collect();
-        grads.fill(0.0);
+        grads.clear();
+        grads.resize(group.len(), 0.0);
         let loss = match self.kind {
             RankingKind::CrossEntropy => self.cross_entropy(group, &values, grads),
             RankingKind::Nca => self.noise_contrast(group, &values, grads),
@@ -254,30 +264,30 @@ impl Ranking {
     fn choice(&self, group: &[Response], z: &[f64], first: usize, grads: &mut [f64]) -> f64 {
         let scaled = |j: usize| product(self.gap(group, first, j), z[j]);
         let left = first..group.len();
-        let largest = left.clone().map(scaled).fold(f64::NEG_INFINITY, max);
-        let sum: f64 = left.clone().map(|j| exp(scaled(j) - largest)).sum();
-        for j in left {
-            let chosen = if j == first { 1.0 } else { 0.0 };
-            let share = exp(scaled(j) - largest) / sum;
-            grads[j] += product(self.gap(group, first, j), share - chosen);
+        let (largest, rest) = softmax(left.clone().map(scaled), 1.0);
+        let of_largest = |j: usize| exp(scaled(j) - largest);
+        for (j, grad) in grads.iter_mut().enumerate().skip(first + 1) {
+            *grad += product(self.gap(group, first, j), of_largest(j) / (1.0 + rest));
         }
-        largest - scaled(first) + log(sum)
+        // Those of the others, since 1 less its own loses what is small.
+        let others = if scaled(first) == largest { rest } else { 1.0 + rest - of_largest(first) };
+        grads[first] -= product(self.gap(group, first, first), others / (1.0 + rest));
+        largest - scaled(first) + log1p(rest)
     }
 
     /// The softmax of the scores.
     fn targets(&self, group: &[Response]) -> Vec<f64> {
-        let scores: Vec<f64> =
-            group.iter().map(|response| response.score / self.temperature).collect();
-        let (largest, sum) = softmax_parts(&scores);
-        scores.iter().map(|score| exp(score - largest) / sum).collect()
+        let scores = group.iter().map(|response| response.score);
+        let (most, others) = softmax(scores.clone(), self.temperature);
+        scores.map(|score| exp((score - most) / self.temperature) / (1.0 + others)).collect()
     }
 
     fn cross_entropy(&self, group: &[Response], z: &[f64], grads: &mut [f64]) -> f64 {
-        let (largest, sum) = softmax_parts(z);
+        let (largest, rest) = softmax(z.iter().copied(), 1.0);
         let mut loss = 0.0;
         for (i, target) in self.targets(group).into_iter().enumerate() {
-            loss += product(target, largest - z[i] + log(sum));
-            grads[i] = exp(z[i] - largest) / sum - target;
+            loss += product(target, largest - z[i] + log1p(rest));
+            grads[i] = exp(z[i] - largest) / (1.0 + rest) - target;
         }
         loss
     }
@@ -293,10 +303,13 @@ impl Ranking {
     }
 }
 
-/// The largest of some values, and the sum of the exponentials of what the others are below it.
-fn softmax_parts(values: &[f64]) -> (f64, f64) {
-    let largest = values.iter().copied().fold(f64::NEG_INFINITY, max);
-    (largest, values.iter().map(|value| exp(value - largest)).sum())
+/// The largest value, and the sum of `exp((value - largest) / temperature)` over the others. The difference
+/// comes first: two quotients beyond f64 would have none.
+fn softmax(values: impl Iterator<Item = f64> + Clone, temperature: f64) -> (f64, f64) {
+    let largest = values.clone().fold(f64::NEG_INFINITY, max);
+    let top = values.clone().position(|value| value == largest);
+    let others = values.enumerate().filter(|&(index, _)| Some(index) != top);
+    (largest, others.map(|(_, value)| exp((value - largest) / temperature)).sum())
 }
 
 /// KnowPAT. Each value counts with its own weight for being large, and with the weights of the better ones,

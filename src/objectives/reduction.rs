@@ -1,6 +1,7 @@
 //! How the losses of a term's units become one number.
 
 use super::ParameterError;
+use super::scalar::length;
 
 /// A sum that keeps what its additions round away (Knuth's two-sum, 1969), so that the mean of `n`
 /// equal losses is that loss to the last bit, as long as their sum is finite.
@@ -56,13 +57,13 @@ impl Reduction {
         match self {
             Self::Mean | Self::SequenceMean => units as f64,
             Self::Sum => 1.0,
-            Self::TokenMean => tokens.max(1.0),
+            Self::TokenMean => length(tokens),
             Self::Divisor(divisor) => divisor,
         }
     }
 
     /// # Errors
-    /// A divisor that is not finite and above 0.
+    /// A divisor outside 1e-30 to 1e30.
     pub fn check(self) -> Result<(), ParameterError> {
         match self {
             Self::Divisor(got) => super::POSITIVE.check("divisor", got),

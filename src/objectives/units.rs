@@ -3,9 +3,47 @@
 /// The most responses that a unit has.
 pub const MAX_RESPONSES: usize = 4;
 
-/// What an objective is a function of: a pair, a sequence, a pair and a judge's verdict on it, or
-/// rewards.
-pub trait Unit: Copy + Send + Sync + std::fmt::Debug + 'static {
+/// What the units of a term are. It decides which stage and which kernel run the term, and of which
+/// arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    Sequences,
+    Rewards,
+    Pairs,
+    RewardPairs,
+    JudgedPairs,
+    Tokens,
+    Groups,
+}
+
+pub(super) mod sealed {
+    pub trait Sealed {
+        const LAYOUT: super::Layout;
+    }
+}
+
+/// What an objective is a function of: a pair, a sequence, a pair and a judge's verdict on it, rewards,
+/// or a token. There are no others, since kernels read their layouts:
+///
+/// ```compile_fail,E0277
+/// use prefuse::objectives::{Given, MAX_RESPONSES, PerPair, Response, Unit};
+///
+/// #[derive(Clone, Copy, Debug)]
+/// struct Mine;
+///
+/// impl Unit for Mine {
+///     type PerResponse = PerPair;
+///     const NAMES: [&'static str; 2] = ["Pair", "PerPair"];
+///     const RESPONSES: &'static [&'static str] = &["chosen", "rejected"];
+///     fn new_unit(_: &[Response; MAX_RESPONSES], _: Given) -> Self {
+///         Mine
+///     }
+///     fn spread(_: PerPair) -> [f64; MAX_RESPONSES] {
+///         [0.0; MAX_RESPONSES]
+///     }
+/// }
+/// ```
+pub trait Unit: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + 'static {
     /// One number for each response of the unit.
     type PerResponse: Copy + Default + Send + Sync + std::fmt::Debug;
     /// The type names, here and in CUDA C++, of the unit and of one number for each response.
@@ -139,6 +177,10 @@ pub struct PerPair {
     pub rejected: f64,
 }
 
+impl sealed::Sealed for Pair {
+    const LAYOUT: Layout = Layout::Pairs;
+}
+
 impl Unit for Pair {
     type PerResponse = PerPair;
     const NAMES: [&'static str; 2] = ["Pair", "PerPair"];
@@ -186,6 +228,10 @@ pub struct PerSequence {
     pub response: f64,
 }
 
+impl sealed::Sealed for Sequence {
+    const LAYOUT: Layout = Layout::Sequences;
+}
+
 impl Unit for Sequence {
     type PerResponse = PerSequence;
     const NAMES: [&'static str; 2] = ["Sequence", "PerSequence"];
@@ -230,6 +276,10 @@ pub struct PerJudgedPair {
     pub verdict_rejected: f64,
 }
 
+impl sealed::Sealed for JudgedPair {
+    const LAYOUT: Layout = Layout::JudgedPairs;
+}
+
 impl Unit for JudgedPair {
     type PerResponse = PerJudgedPair;
     const NAMES: [&'static str; 2] = ["JudgedPair", "PerJudgedPair"];
@@ -261,6 +311,10 @@ pub struct RewardPair {
     pub soft_label: f64,
 }
 
+impl sealed::Sealed for RewardPair {
+    const LAYOUT: Layout = Layout::RewardPairs;
+}
+
 impl Unit for RewardPair {
     type PerResponse = PerPair;
     const NAMES: [&'static str; 2] = ["RewardPair", "PerPair"];
@@ -285,6 +339,10 @@ pub struct Reward {
     pub prediction: f64,
     /// What it should give: the response's score.
     pub target: f64,
+}
+
+impl sealed::Sealed for Reward {
+    const LAYOUT: Layout = Layout::Rewards;
 }
 
 impl Unit for Reward {
@@ -358,6 +416,10 @@ pub struct PerToken {
     pub sequence: f64,
     /// By the token's entropy.
     pub entropy: f64,
+}
+
+impl sealed::Sealed for Token {
+    const LAYOUT: Layout = Layout::Tokens;
 }
 
 impl Unit for Token {

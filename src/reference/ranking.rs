@@ -1,5 +1,6 @@
 //! Stage 3 over groups: one group after another.
 
+use crate::objectives::scalar::product;
 use crate::stages::Ranking;
 
 pub(super) fn ranking(stage: Ranking<'_>) {
@@ -11,8 +12,8 @@ pub(super) fn ranking(stage: Ranking<'_>) {
         outputs.losses.set(group, inputs.evaluate(group, &mut group_grads));
         if let Some((grads, scale)) = &mut outputs.grads {
             let scale = inputs.scale(*scale, group, tokens);
-            for (sequence, grad) in inputs.members(group).zip(&group_grads) {
-                grads.set(sequence, grads.get(sequence) + scale * grad);
+            for (sequence, &grad) in inputs.members(group).zip(&group_grads) {
+                grads.set(sequence, grads.get(sequence) + product(scale, grad));
             }
         }
     }

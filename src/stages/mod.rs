@@ -44,7 +44,7 @@ impl<'a> Tokens<'a> {
     /// No tokens, or another number of weights.
     pub fn new(labels: &'a Labels<'_>, weights: Option<&'a Weights<'_>>) -> Result<Self> {
         if labels.is_empty() {
-            return Err(Error::NoTokens);
+            return Err(Error::TooFew { what: "tokens", expected: 1, got: 0 });
         }
         let weights = weights.map(Weights::slice);
         if let Some(weights) = weights {
@@ -85,7 +85,11 @@ pub(crate) struct HostTokens<'a> {
     weights: Option<&'a [f32]>,
 }
 
-impl HostTokens<'_> {
+impl<'a> HostTokens<'a> {
+    pub fn new(labels: &'a [i64], ignore: i64, weights: Option<&'a [f32]>) -> Self {
+        Self { labels, ignore, weights }
+    }
+
     /// # Errors
     /// The first label that names no entry of the vocabulary and is not ignored.
     pub fn check(self, vocab: usize) -> Result<()> {
@@ -166,6 +170,26 @@ fn same_values(
     place.check(what, values.place())
 }
 
+/// # Errors
+/// Numbers of tokens of another type than those that the backend has of its logits.
+fn check_per_token(backend: &dyn Backend, what: &'static str, got: DType) -> Result<()> {
+    let types = || backend.dtypes().iter().map(|dtype| dtype.per_token());
+    if types().any(|dtype| dtype == got) {
+        return Ok(());
+    }
+    let expected = if types().any(|dtype| dtype == DType::F64) { "f32 or f64" } else { "f32" };
+    Err(Error::DataType { what, expected, got })
+}
+
+/// # Errors
+/// Numbers of the caller that are neither f32 nor f64.
+pub(crate) fn check_floats(what: &'static str, got: DType) -> Result<()> {
+    match got {
+        DType::F32 | DType::F64 => Ok(()),
+        _ => Err(Error::DataType { what, expected: "f32 or f64", got }),
+    }
+}
+
 pub(crate) fn check_logits(
     backend: &dyn Backend,
     logits: Logits<'_>,
@@ -175,7 +199,7 @@ pub(crate) fn check_logits(
         let (backend, expected) = (backend.name(), backend.dtypes());
         return Err(Error::LogitsType { backend, expected, got: logits.dtype() });
     }
-    same_length("labels", logits.tokens(), tokens.count())?;
+    same_length("rows of logits", tokens.count(), logits.tokens())?;
     backend.place().check("logits", logits.data().place())?;
     tokens.check(backend.place())
 }

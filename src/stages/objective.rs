@@ -46,7 +46,7 @@ pub enum UnitScale<'a> {
 /// What an objective said about one unit, in the order of its responses, then zeros.
 #[derive(Clone, Copy)]
 pub(crate) struct UnitResult {
-    /// The loss, times the weight of the pair.
+    /// The loss, times the weight of the unit.
     pub loss: f64,
     /// The derivative of that by the policy's sum of each response.
     pub grads: [f64; MAX_RESPONSES],

@@ -1,6 +1,7 @@
 use super::objective::{check_grads, check_sums, response_of};
 use super::{BackendId, Totals, UnitScale, check_scratch, same_values};
 use crate::backend::Backend;
+use crate::batch::same_length;
 use crate::element::DType;
 use crate::error::Result;
 use crate::memory::{Slice, SliceMut};
@@ -88,7 +89,6 @@ impl GroupInputs<'_> {
         let sums = (self.policy, self.reference);
         let responses: Vec<Response> =
             self.members(group).map(|sequence| response_of(self.term, sums, sequence)).collect();
-        grads.resize(responses.len(), 0.0);
         let loss = self.ranking.evaluate(&responses, grads);
         let weight = self.term.unit_weight(group);
         grads.iter_mut().for_each(|grad| *grad = product(weight, *grad));
@@ -114,10 +114,17 @@ impl GroupInputs<'_> {
 
 impl Resolved {
     /// The value of a term over groups: from the `[groups]` losses that stage 3 wrote, and the
-    /// counted tokens of all members.
-    pub(crate) fn group_value(&self, losses: &[f64], tokens: f64) -> f64 {
+    /// `[sequences]` counted tokens.
+    ///
+    /// # Errors
+    /// Other lengths.
+    pub fn group_value(&self, losses: &[f64], counts: &[f64]) -> Result<f64> {
+        same_length("losses", self.units(), losses.len())?;
+        self.check_counts(counts)?;
+        let members = self.all_members().iter();
+        let tokens = members.map(|&sequence| counts[sequence as usize]).sum();
         let mut sum = LossSum::default();
         losses.iter().for_each(|&loss| sum.add(loss));
-        product(self.weight(), sum.over(self.divisor(tokens)))
+        Ok(product(self.weight(), sum.over(self.divisor(tokens))))
     }
 }

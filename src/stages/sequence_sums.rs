@@ -1,4 +1,4 @@
-use super::{BackendId, Tokens, same_values};
+use super::{BackendId, Tokens, check_floats, check_per_token, same_values};
 use crate::backend::Backend;
 use crate::batch::same_length;
 use crate::element::DType;
@@ -58,10 +58,11 @@ impl TotalsMut<'_> {
 }
 
 impl<'a> SequenceSums<'a> {
-    /// Sums of `[tokens]` `log_probs`, the policy's or the reference's, under the tokens' weights.
+    /// Sums of `[tokens]` `log_probs`, the policy's or the reference's, f32 or f64, under the tokens'
+    /// weights.
     ///
     /// # Errors
-    /// A length that does not fit, or an output that is not f64.
+    /// A length or type that does not fit, or an output that is not f64.
     pub fn new(
         backend: &dyn Backend,
         log_probs: Slice<'a>,
@@ -73,6 +74,7 @@ impl<'a> SequenceSums<'a> {
         tokens.check(place)?;
         same_length("packed tokens", tokens.count(), packing.packing().tokens())?;
         place.check("cu_seqlens", packing.offsets().place())?;
+        check_floats("log_probs", log_probs.dtype())?;
         same_length("log_probs", tokens.count(), log_probs.len())?;
         place.check("log_probs", log_probs.place())?;
         totals.as_totals().check(place, packing.packing().sequences())?;
@@ -91,10 +93,11 @@ pub struct TokenGrads<'a> {
 }
 
 impl<'a> TokenGrads<'a> {
-    /// Spreads `[sequences]` f64 gradients over `[tokens]` ones.
+    /// Spreads `[sequences]` f64 gradients over `[tokens]` ones, of the type of the log-probs that stage 1
+    /// of the backend writes.
     ///
     /// # Errors
-    /// A length that does not fit, or gradients by sequence that are not f64.
+    /// A length or type that does not fit, or gradients by sequence that are not f64.
     pub fn new(
         backend: &dyn Backend,
         sequence_grads: Slice<'a>,
@@ -108,6 +111,7 @@ impl<'a> TokenGrads<'a> {
         place.check("cu_seqlens", packing.offsets().place())?;
         let sequences = packing.packing().sequences();
         same_values(place, "sequence grads", sequence_grads, DType::F64, sequences)?;
+        check_per_token(backend, "token grads", grads.dtype())?;
         same_length("token grads", tokens.count(), grads.len())?;
         place.check("token grads", grads.as_slice().place())?;
         Ok(Self { backend: BackendId::of(backend), sequence_grads, tokens, packing, grads })

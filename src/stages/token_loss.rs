@@ -91,7 +91,7 @@ impl<'a> TokenLoss<'a> {
                 return Err(Error::Selection { objective, expected, got });
             }
             same_length("packed sequences", placed.sequences(), sequences)?;
-            sampled.with(&outputs.rows).check(place, placed, tokens.count())?;
+            sampled.with(&outputs.rows).check(backend, placed, tokens.count())?;
             outputs.grads.check(place, placed, logits.dtype().per_token(), tokens.count())?;
             scale.check(place, term.units())?;
         }

@@ -1,10 +1,10 @@
-use super::{BackendId, HostTokens, Tokens, UnitScale, same_values};
+use super::{BackendId, HostTokens, Tokens, UnitScale, check_floats, check_per_token, same_values};
 use crate::backend::Backend;
 use crate::batch::same_length;
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Place, Slice, SliceMut};
-use crate::objectives::scalar::product;
+use crate::objectives::scalar::{length, product};
 use crate::objectives::{Evaluation, LossSum, Reduction, Token};
 use crate::placed::{PlacedPacking, PlacedTerm};
 use crate::resolved::{Over, Resolved};
@@ -24,7 +24,8 @@ pub struct TokenObjective<'a> {
 /// What is known about the tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenInputs<'a> {
-    /// `[tokens]` log-probs under the policy, f32, or f64 where the logits are.
+    /// `[tokens]` log-probs under the policy, of the type that stage 1 of the backend writes: f32, or f64
+    /// where the logits are.
     pub log_probs: Slice<'a>,
     /// `[tokens]` f32 or f64 log-probs under the policy that sampled them; where there are none it is
     /// the policy itself.
@@ -113,7 +114,7 @@ impl<'a> TokenObjective<'a> {
         same_length("packed tokens", tokens.count(), packing.packing().tokens())?;
         same_length("packed sequences", placed.sequences(), packing.packing().sequences())?;
         place.check("cu_seqlens", packing.offsets().place())?;
-        inputs.check(place, placed, tokens.count())?;
+        inputs.check(backend, placed, tokens.count())?;
         same_values(place, "counted tokens", counts, DType::F64, placed.sequences())?;
         let dtype = inputs.log_probs.dtype();
         same_values(place, "losses", outputs.losses.as_slice(), DType::F64, term.units())?;
@@ -135,12 +136,18 @@ impl<'a> TokenObjective<'a> {
 }
 
 impl TokenInputs<'_> {
-    pub(super) fn check(&self, place: Place, placed: &PlacedTerm, tokens: usize) -> Result<()> {
-        let (term, sequences) = (placed.term(), placed.sequences());
-        let floats = |what, values: Slice<'_>, len| match values.dtype() {
-            dtype @ (DType::F32 | DType::F64) => same_values(place, what, values, dtype, len),
-            got => Err(Error::DataType { what, expected: "f32 or f64", got }),
+    pub(super) fn check(
+        &self,
+        backend: &dyn Backend,
+        placed: &PlacedTerm,
+        tokens: usize,
+    ) -> Result<()> {
+        let (place, term, sequences) = (backend.place(), placed.term(), placed.sequences());
+        let floats = |what, values: Slice<'_>, len| {
+            check_floats(what, values.dtype())?;
+            same_values(place, what, values, values.dtype(), len)
         };
+        check_per_token(backend, "log_probs", self.log_probs.dtype())?;
         floats("log_probs", self.log_probs, tokens)?;
         if let Some(old) = self.old {
             floats("old log-probs", old, tokens)?;
@@ -226,7 +233,7 @@ impl TokenUnits<'_> {
         self.visit(sequence, [f64::NAN; 2], |_, tokens| {
             tokens.iter().for_each(|token| sum += log_ratio(token, bound).0);
         });
-        [sum, self.counts.get(sequence).max(1.0)]
+        [sum, length(self.counts.get(sequence))]
     }
 
     /// What the objective says about a token by itself, of these log-prob and entropy.
@@ -275,10 +282,10 @@ impl TokenUnits<'_> {
         let mut which = [0; CHUNK];
         for first in range.clone().step_by(CHUNK) {
             let mut tokens = [unknown; CHUNK];
-            let length = CHUNK.min(range.end - first);
-            self.read(sequence, first, &mut tokens[..length]);
+            let some = CHUNK.min(range.end - first);
+            self.read(sequence, first, &mut tokens[..some]);
             let mut counted = 0;
-            for (at, token) in (first..first + length).enumerate() {
+            for (at, token) in (first..first + some).enumerate() {
                 if self.tokens.counted_label(token).is_some() {
                     (which[counted], tokens[counted]) = (token, tokens[at]);
                     counted += 1;
@@ -349,8 +356,8 @@ fn log_ratio(token: &Token, bound: f64) -> (f64, bool) {
 /// What divides the losses of a sequence of `counted` tokens, of `tokens` in all.
 fn divisor(term: &Resolved, counted: f64, tokens: f64) -> f64 {
     match term.reduction() {
-        Reduction::SequenceMean => term.units() as f64 * counted.max(1.0),
-        Reduction::Mean => tokens.max(1.0),
+        Reduction::SequenceMean => term.units() as f64 * length(counted),
+        Reduction::Mean => length(tokens),
         _ => term.divisor(tokens),
     }
 }
@@ -363,19 +370,25 @@ impl Resolved {
     /// Other lengths.
     pub fn token_value(&self, losses: &[f64], counts: &[f64]) -> Result<f64> {
         same_length("losses", self.units(), losses.len())?;
-        let sequences = self.all_members().iter().max().map_or(0, |&last| last as usize + 1);
-        if counts.len() < sequences {
-            let what = "counted tokens";
-            return Err(Error::Length { what, expected: sequences, got: counts.len() });
-        }
+        self.check_counts(counts)?;
         let counted = |unit: usize| counts[self.member(unit, 0)];
         let tokens: f64 = (0..self.units()).map(counted).sum();
         let mut sum = LossSum::default();
         let by_sequence = self.reduction() == Reduction::SequenceMean;
         for (unit, &loss) in losses.iter().enumerate() {
-            sum.add(if by_sequence { loss / counted(unit).max(1.0) } else { loss });
+            sum.add(if by_sequence { loss / length(counted(unit)) } else { loss });
         }
         let divisor = if by_sequence { self.units() as f64 } else { divisor(self, 0.0, tokens) };
         Ok(product(self.weight(), sum.over(divisor)))
+    }
+
+    /// # Errors
+    /// Fewer counted tokens than sequences.
+    pub(super) fn check_counts(&self, counts: &[f64]) -> Result<()> {
+        let expected = self.all_members().iter().max().map_or(0, |&last| last as usize + 1);
+        match counts.len() {
+            got if got < expected => Err(Error::Length { what: "counted tokens", expected, got }),
+            _ => Ok(()),
+        }
     }
 }

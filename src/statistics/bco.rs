@@ -2,7 +2,17 @@
 
 use super::check_option;
 use crate::error::Result;
-use crate::objectives::{FINITE, NOT_NEGATIVE};
+use crate::objectives::{Domain, FINITE};
+
+/// Beyond it a count is not exact as f64.
+const COUNT: Domain =
+    Domain { expected: "a number up to 2^53", contains: |count| count <= 9_007_199_254_740_992.0 };
+
+/// A sum of squares of numbers of any size.
+const SQUARES: Domain = Domain {
+    expected: "a finite number of at least 0",
+    contains: |sum| sum >= 0.0 && sum.is_finite(),
+};
 
 /// Count, mean and sum of squared deviations of a stream of numbers, one number at a time (Welford,
 /// 1962), or of several streams together (Chan, Golub and LeVeque, 1979).
@@ -43,16 +53,17 @@ impl Moments {
     /// another rank sends them.
     ///
     /// # Errors
-    /// A mean that is not finite, or a sum of squares below 0.
+    /// A count beyond 2^53, a mean that is not finite, or a sum of squares that is not or is below 0.
     pub fn from_parts(count: u64, mean: f64, deviations: f64) -> Result<Self> {
+        check_option("count", count as f64, COUNT)?;
         check_option("mean", mean, FINITE)?;
-        check_option("sum of squared deviations", deviations, NOT_NEGATIVE)?;
+        check_option("sum of squared deviations", deviations, SQUARES)?;
         Ok(if count == 0 { Self::new() } else { Self { count, mean, deviations } })
     }
 
     /// Takes a number in.
     pub fn add(&mut self, value: f64) {
-        self.count += 1;
+        self.count = self.count.saturating_add(1);
         let delta = value - self.mean;
         self.mean += delta / self.count as f64;
         self.deviations += delta * (value - self.mean);
@@ -63,9 +74,14 @@ impl Moments {
         if other.count == 0 {
             return;
         }
+        if self.count == 0 {
+            // No difference from a mean of nothing, which may be beyond f64.
+            *self = *other;
+            return;
+        }
         let (own, others) = (self.count as f64, other.count as f64);
         let (delta, share) = (other.mean - self.mean, others / (own + others));
-        self.count += other.count;
+        self.count = self.count.saturating_add(other.count);
         self.mean += delta * share;
         self.deviations += other.deviations + delta * delta * own * share;
     }

@@ -1,8 +1,8 @@
 //! How good a reward model's or a policy's preferences are.
 
 use super::{NUMBER, at_least};
-use crate::batch::{check_pairs, same_length};
-use crate::error::{Error, Result};
+use crate::batch::{check_pairs, same_length, with_capacity};
+use crate::error::Result;
 use crate::objectives::PROBABILITY;
 
 /// The share of pairs whose margin is strictly above 0: a tie counts as wrong, as in TRL's
@@ -55,9 +55,7 @@ pub fn expected_calibration_error(
     same_length("outcomes", probabilities.len(), outcomes.len())?;
     check_pairs("probability", probabilities, PROBABILITY)?;
     check_pairs("outcome", outcomes, PROBABILITY)?;
-    let mut differences: Vec<f64> = Vec::new();
-    let reserved = differences.try_reserve_exact(bins);
-    reserved.map_err(|_| Error::OutOfMemory { what: "bins", got: bins })?;
+    let mut differences = with_capacity("bins", bins)?;
     differences.resize(bins, 0.0);
     let edge = |bin: usize| bin as f64 / bins as f64;
     for (&probability, outcome) in probabilities.iter().zip(outcomes) {

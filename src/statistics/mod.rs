@@ -27,7 +27,8 @@
 //!
 //! Where statistic and loss need the same log-probs, one visit of the logits is enough:
 //! [`token_log_probs`](crate::token_log_probs), then the statistic, then
-//! [`Loss::evaluate`](crate::Loss::evaluate).
+//! [`Loss::evaluate`](crate::Loss::evaluate). What KTO, BCO, AOT and MM-DPO take by sequence is
+//! [`TokenLogProbs::sums`](crate::TokenLogProbs::sums).
 //!
 //! Arithmetic is f64, on slices in host memory. A token counts if its label is not ignored and its
 //! weight is not 0; values at other tokens are not read. Log-probs of tokens are data: one that is NaN
@@ -132,7 +133,7 @@ fn check_separate(pairs: &Pairs<'_>, sequences: usize) -> Result<()> {
 /// Something given for the pairs, which would be lost with their order.
 fn check_neutral(pairs: &Pairs<'_>, objective: &'static str) -> Result<()> {
     let given = pairs.inputs().into_iter();
-    let neutral = [("beta", 1.0), ("margin", 0.0), ("soft_label", 1.0), ("weight", 1.0)];
+    let neutral = [("beta", 1.0), ("margin", 0.0), ("soft label", 1.0), ("weight", 1.0)];
     for (values, (input, neutral)) in given.zip(neutral) {
         let other = values.unwrap_or_default().iter().enumerate().find(|(_, got)| **got != neutral);
         if let Some((pair, &got)) = other {

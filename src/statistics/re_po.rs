@@ -1,7 +1,7 @@
 //! LCPO, later RE-PO: how far each annotator is to be trusted.
 
 use super::{NUMBER, at_least, check_option};
-use crate::batch::{check_pairs, same_length};
+use crate::batch::{check_pairs, same_length, with_capacity};
 use crate::error::{Error, Result};
 use crate::objectives::{PROBABILITY, scalar};
 
@@ -61,9 +61,7 @@ impl Reliability {
     /// No annotators, or more than fit in memory.
     pub fn new(annotators: usize) -> Result<Self> {
         at_least("annotators", 1, annotators)?;
-        let mut values = Vec::new();
-        let reserved = values.try_reserve_exact(annotators);
-        reserved.map_err(|_| Error::OutOfMemory { what: "annotators", got: annotators })?;
+        let mut values = with_capacity("annotators", annotators)?;
         values.resize(annotators, 0.9);
         Ok(Self { values, momentum: 0.1 })
     }

@@ -5,25 +5,24 @@ use std::ops::Range;
 use crate::batch::{Labels, Packing, Weights, same_length};
 use crate::element::Element;
 use crate::error::{Error, Result};
+use crate::stages::HostTokens;
 
 /// Labels and weights in host memory.
 pub(super) struct Tokens<'a> {
-    labels: &'a [i64],
-    ignore: i64,
-    weights: Option<&'a [f32]>,
+    tokens: HostTokens<'a>,
+    len: usize,
 }
 
 impl<'a> Tokens<'a> {
     /// # Errors
     /// Weights of another length, or either in device memory.
     pub fn new(labels: &'a Labels<'_>, weights: Option<&'a Weights<'_>>) -> Result<Self> {
-        let ignore = labels.ignore();
-        let labels = labels.slice().host()?;
+        let (len, ignore) = (labels.len(), labels.ignore());
         let weights = weights.map(Weights::host).transpose()?;
         if let Some(weights) = weights {
-            same_length("token weights", labels.len(), weights.len())?;
+            same_length("token weights", len, weights.len())?;
         }
-        Ok(Self { labels, ignore, weights })
+        Ok(Self { tokens: HostTokens::new(labels.slice().host()?, ignore, weights), len })
     }
 
     /// The same for tokens of a pack.
@@ -43,7 +42,7 @@ impl<'a> Tokens<'a> {
     }
 
     pub fn len(&self) -> usize {
-        self.labels.len()
+        self.len
     }
 
     /// # Errors
@@ -69,8 +68,7 @@ impl<'a> Tokens<'a> {
 
     /// The token's weight, 1 where there are none; nothing for a token that does not count.
     fn weight(&self, token: usize) -> Option<f64> {
-        let weight = self.weights.map_or(1.0, |weights| f64::from(weights[token]));
-        (self.labels[token] != self.ignore && weight != 0.0).then_some(weight)
+        self.tokens.counted_label(token).map(|_| self.tokens.weight(token))
     }
 
     /// Those of a range that count.

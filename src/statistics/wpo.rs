@@ -4,6 +4,7 @@ use super::tokens::Tokens;
 use crate::batch::{Labels, Packing, Pairs, Weights};
 use crate::element::Element;
 use crate::error::Result;
+use crate::objectives::scalar;
 
 /// WPO's weight of each sequence: the exponential of the mean over its counted tokens of
 /// `log p(label) - log sum p^2`, `[sequences]`; 1 for a sequence without counted tokens.
@@ -59,8 +60,8 @@ pub enum WpoClamp {
     AtOne,
 }
 
-/// WPO's weight of each pair: the product of its sequences' weights, `[pairs]`. A weight that the
-/// pair has already is another factor.
+/// WPO's weight of each pair: the product of its sequences' weights, `[pairs]`, and of the weight that the
+/// pair has already, so that [`Pairs::with_weight`] takes it.
 ///
 /// # Errors
 /// A pair beyond the `[sequences]` weights.
@@ -70,9 +71,11 @@ pub fn wpo_pair_weights(
     clamp: WpoClamp,
 ) -> Result<Vec<f64>> {
     pairs.check(sequence_weights.len())?;
-    let weight = |&(chosen, rejected): &(usize, usize)| {
+    let [.., own] = pairs.inputs();
+    let weight = |(pair, &(chosen, rejected)): (usize, &(usize, usize))| {
         let product = sequence_weights[chosen] * sequence_weights[rejected];
-        if clamp == WpoClamp::AtOne && product > 1.0 { 1.0 } else { product }
+        let product = if clamp == WpoClamp::AtOne && product > 1.0 { 1.0 } else { product };
+        own.map_or(product, |own| scalar::product(own[pair], product))
     };
-    Ok(pairs.indices().iter().map(weight).collect())
+    Ok(pairs.indices().iter().enumerate().map(weight).collect())
 }

@@ -153,11 +153,8 @@ fn dpo_end_to_end_of_trl() {
             tokens.log_probs().to_vec().unwrap(),
             tokens.log_sum_squares().unwrap().to_vec().unwrap(),
         );
-        let sums = |values: &[f64]| -> Vec<f64> {
-            packing.ranges().map(|range| values[range].iter().sum()).collect()
-        };
-        let (mut pairs, sums_of_reference) =
-            matched(case, &sums(&policy), &numbers(&expected["ref_logps"]));
+        let sums = tokens.sums(&reference, (&labels(), None), &packing).unwrap().sums;
+        let (mut pairs, sums_of_reference) = matched(case, &sums, &numbers(&expected["ref_logps"]));
         if params.get("wpo").is_some() {
             let weights = wpo_weights(&policy, &squares, &labels(), None, &packing).unwrap();
             let weights = wpo_pair_weights(&pairs, &weights, WpoClamp::None).unwrap();

@@ -33,7 +33,7 @@ struct Bound {
     stores: bool,
 }
 
-const BOUNDS: [Bound; 2] = [
+const BOUNDS: [Bound; 3] = [
     Bound {
         file: "log_probs",
         // Reads the states of rows, not logits.
@@ -45,6 +45,14 @@ const BOUNDS: [Bound; 2] = [
     Bound {
         file: "logit_grads",
         exempt: &[],
+        instructions: 10.0,
+        with_entropy: 13.0,
+        stores: true,
+    },
+    // Of its two loops the one that writes; the other is that of log_probs.
+    Bound {
+        file: "token_loss",
+        exempt: &["token_factors"],
         instructions: 10.0,
         with_entropy: 13.0,
         stores: true,

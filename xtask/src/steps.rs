@@ -100,18 +100,18 @@ fn steps() -> Vec<Step> {
                     &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "fast")],
                 ),
             ),
-            // Other builds of the same crate, so in folders of their own.
+            // In the same folder: all but the emulator itself and its tests is built already.
             step(
                 "kernels in the emulator, watched for races",
                 Cargo(
-                    &["test", "-p", "prefuse-emulator", "--target-dir", "target/race"],
+                    &["test", "-p", "prefuse-emulator"],
                     &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "race")],
                 ),
             ),
             step(
                 "kernels in the emulator, under AddressSanitizer",
                 Cargo(
-                    &["test", "-p", "prefuse-emulator", "--target-dir", "target/asan"],
+                    &["test", "-p", "prefuse-emulator"],
                     &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "asan")],
                 ),
             ),

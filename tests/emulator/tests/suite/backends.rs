@@ -69,15 +69,15 @@ pub fn large_vocabs() -> &'static [usize] {
 }
 
 pub fn edge_vocabs() -> &'static [usize] {
-    or(&[31, 33, 1023, 1024, 1025, 4096, 4097, 4099, 5000, 50_257], &[33, 1025, 4099, 17_409])
+    or(&[33, 1023, 1024, 1025, 4099, 50_257], &[33, 1025, 4099, 17_409])
 }
 
 /// More than three blocks of 8 warps, and more than two rows for the device of one processor; 4096 where
-/// a warp's rows, unaligned ones, and a block's rows are few enough columns.
+/// a warp's rows are few enough columns, and enough for a block's rows on every device.
 pub fn many(vocab: usize) -> usize {
     match (mode(), vocab) {
-        (Mode::Fast, 31 | 33 | 4099) => 4096,
-        (Mode::Fast, 50_257) => 300,
+        (Mode::Fast, 33) => 4096,
+        (Mode::Fast, 4099 | 50_257) => 300,
         (Mode::Fast, _) => 29,
         _ => 11,
     }

@@ -5,9 +5,11 @@ use std::ffi::c_void;
 use std::sync::{Arc, Mutex};
 
 use half::bf16;
-use prefuse::batch::{Batch, Labels, Packing, Pairs, ReferenceLogProbs, Weights};
+use prefuse::batch::{
+    Advantages, Batch, Groups, Labels, Packing, Pairs, ReferenceLogProbs, Weights,
+};
 use prefuse::cuda::{Device, Driver, LaunchShape, Mapped};
-use prefuse::objectives::{Dpo, Nll};
+use prefuse::objectives::{Dpo, KlPenalty, Nll, Ranking, Reinforce, SimPo};
 use prefuse::{
     Backend, Cuda, DType, Error, Loss, MaskedRows, RowOptions, Sequences, Slice, Target, Term,
     Upstream, token_log_probs,
@@ -144,9 +146,12 @@ fn loss() -> Loss<'static> {
         .and_then(|batch| batch.with_weights(Weights::new(vec![0.5; 8]).unwrap()))
         .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_token(&[-1.0_f32; 8])))
         .and_then(|batch| batch.with_pairs(Pairs::halves(2).unwrap()))
+        .and_then(|batch| batch.with_groups(Groups::consecutive(&[2, 2])?))
         .unwrap();
     let nll = Term::sequences(Nll::new(), Sequences::Chosen);
-    Loss::new(batch, [Term::pairs(Dpo::new(0.1)), nll]).unwrap()
+    let groups = Term::groups(Ranking::plackett_luce(0.1));
+    let kl = Term::tokens(KlPenalty::new(), Sequences::All);
+    Loss::new(batch, [Term::pairs(Dpo::new(0.1)), nll, groups, kl]).unwrap()
 }
 
 /// Once memory is there, the backward is launches of the kernels: nothing is waited for, nothing of the
@@ -171,7 +176,9 @@ fn a_backward_waits_for_nothing() {
             "objective_reduce",
             "objective_Sequence_Nll",
             "objective_reduce",
+            "ranking",
             "token_grads_f32",
+            "objective_Token_KlPenalty",
             "check_tokens",
             "logit_grads_rows_bf16",
         ]
@@ -182,8 +189,10 @@ fn a_backward_waits_for_nothing() {
 #[test]
 fn stages_only_launch() {
     use prefuse::stages::{
-        LogProbs, LogitGrads, RowStatistics, SequenceSums, TokenGrads, TokenOutputs, TokenUpstream,
-        Tokens, TotalsMut,
+        LogProbs, LogitGrads, Objective, ObjectiveOutputs, Ranking as OfGroups, RankingOutputs,
+        RowStatistics, SampledTokens, SequenceSums, TokenAdvantages, TokenGrads, TokenInputs,
+        TokenLoss, TokenLossOutputs, TokenObjective, TokenObjectiveGrads, TokenObjectiveOutputs,
+        TokenOutputs, TokenUpstream, Tokens, Totals, TotalsMut, UnitScale,
     };
     for emulator in emulators() {
         let (cuda, calls) = watched(emulator, false);
@@ -193,11 +202,33 @@ fn stages_only_launch() {
         let ids = Placed::new(&cuda, &vec![5_i64; tokens]);
         let labels = Labels::from_slice(ids.slice()).unwrap();
         let counted = Tokens::new(&labels, None).unwrap();
-        let packing = Packing::padded(2, 3).unwrap().place(&cuda).unwrap();
+        let packing = Packing::padded(2, 3).unwrap();
+        let batch = Batch::new(Labels::new(vec![5; tokens]), packing.clone())
+            .and_then(|batch| batch.with_pairs(Pairs::halves(1)?))
+            .and_then(|batch| batch.with_groups(Groups::consecutive(&[2])?))
+            .and_then(|batch| batch.with_advantages(Advantages::per_sequence(&[1.0, -1.0])?))
+            .unwrap();
+        let of_tokens = Term::tokens(Reinforce::new(), Sequences::All);
+        let of_pairs = Term::pairs(SimPo::new(2.0, 0.5));
+        let [pairs, groups, single] = [of_pairs, Term::groups(Ranking::know_pat()), of_tokens]
+            .map(|term| term.resolve(&batch).unwrap().place(&cuda, &batch).unwrap());
+        let single = [single];
+        let advantages = Placed::new(&cuda, &[1.0, -1.0]);
+        let advantages = Some(TokenAdvantages::Sequences(advantages.slice()));
+        let packing = packing.place(&cuda).unwrap();
         let numbers = |dtype, len| cuda.allocate(dtype, len).unwrap();
         let mut rows = [(); 3].map(|()| numbers(DType::F32, tokens));
         let mut totals = [(); 3].map(|()| numbers(DType::F64, 2));
         let mut scratch = numbers(DType::F64, cuda.log_probs_scratch(tokens, vocab));
+        let mut by_token = numbers(DType::F32, tokens);
+        let mut of_terms = [1, 2, 1].map(|len| numbers(DType::F64, len));
+        let mut of_sequences = [(); 2].map(|()| numbers(DType::F64, 2));
+        let needed = [
+            cuda.objective_scratch(2),
+            cuda.ranking_scratch(2),
+            cuda.token_loss_scratch(tokens, vocab, &single),
+        ];
+        let mut of_stage = numbers(DType::F64, needed.into_iter().max().unwrap());
         calls.lock().unwrap().clear();
 
         let [log_probs, maximum, log_sum] = rows.each_mut().map(|row| row.slice_mut());
@@ -210,7 +241,25 @@ fn stages_only_launch() {
         let [log_probs, maximum, log_sum] = rows.each_ref().map(|row| row.slice());
         let stage = SequenceSums::new(&cuda, log_probs, counted, &packing, totals_mut);
         cuda.sequence_sums(stage.unwrap()).unwrap();
-        let mut by_token = numbers(DType::F32, tokens);
+        let [sums, counts, weights] = totals.each_ref().map(|total| total.slice());
+        let known = (Totals { sums, tokens: counts, weights }, None);
+        let [losses, rewards, value] = of_terms.each_mut().map(|numbers| numbers.slice_mut());
+        let grads = Some((of_sequences[0].slice_mut(), UnitScale::Reduced(1.0)));
+        let outputs = ObjectiveOutputs { losses, rewards, value, grads };
+        let stage = Objective::new(&cuda, &pairs, known, outputs, of_stage.slice_mut());
+        cuda.objective(stage.unwrap()).unwrap();
+        let grads = Some((of_sequences[0].slice_mut(), UnitScale::Reduced(1.0)));
+        let outputs = RankingOutputs { losses: of_terms[0].slice_mut(), grads };
+        let stage = OfGroups::new(&cuda, &groups, known, outputs, of_stage.slice_mut());
+        cuda.ranking(stage.unwrap()).unwrap();
+        let inputs =
+            TokenInputs { log_probs, old: None, reference: None, entropy: None, advantages };
+        let by = TokenObjectiveGrads { log_probs: by_token.slice_mut(), entropy: None };
+        let losses = of_sequences[1].slice_mut();
+        let outputs = TokenObjectiveOutputs { losses, grads: Some((by, UnitScale::Reduced(1.0))) };
+        let (of, inputs) = ((counted, &packing), (inputs, counts));
+        let stage = TokenObjective::new(&cuda, &single[0], of, inputs, outputs);
+        cuda.token_objective(stage.unwrap()).unwrap();
         let from: Slice<'_> = totals[0].slice();
         let stage = TokenGrads::new(&cuda, from, counted, &packing, by_token.slice_mut());
         cuda.token_grads(stage.unwrap()).unwrap();
@@ -220,11 +269,25 @@ fn stages_only_launch() {
         let masked = MaskedRows::Zero;
         let stage = LogitGrads::new(&cuda, target, counted, 1.0, statistics, upstream, masked);
         cuda.logit_grads(stage.unwrap()).unwrap();
+        let [log_probs, maximum, log_sum] = rows.each_mut().map(|row| row.slice_mut());
+        let stage = TokenLoss::new(
+            &cuda,
+            (Target::InPlace(placed.target(tokens, vocab)), masked, 1.0),
+            (counted, &packing),
+            (&single, &[UnitScale::Reduced(1.0)]),
+            (SampledTokens { old: None, reference: None, advantages }, counts),
+            TokenLossOutputs {
+                rows: TokenOutputs::new(log_probs, maximum, log_sum),
+                grads: TokenObjectiveGrads { log_probs: by_token.slice_mut(), entropy: None },
+            },
+            of_stage.slice_mut(),
+        );
+        cuda.token_loss(stage.unwrap()).unwrap();
 
+        // To zero memory is enqueued like a launch, and captured like one.
         let calls = calls.lock().unwrap().clone();
-        let made = ["allocate", "zero"];
-        let others: Vec<_> = calls.iter().filter(|call| !call.contains('_')).collect();
-        assert_eq!(others, made, "by_token alone: {calls:?}");
-        assert!(calls.len() >= 8 && !calls.contains(&"allocate_mapped".to_owned()));
+        let others = calls.iter().filter(|call| !call.contains('_') && *call != "zero");
+        assert_eq!(others.filter(|call| *call != "ranking").count(), 0, "{calls:?}");
+        assert!(calls.len() >= 12 && !calls.contains(&"allocate_mapped".to_owned()));
     }
 }

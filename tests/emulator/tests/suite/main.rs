@@ -6,6 +6,8 @@ mod alignment;
 mod backends;
 #[path = "../../../bad_call.rs"]
 mod bad_call;
+#[path = "../../../bad_stage.rs"]
+mod bad_stage;
 #[path = "../../../common.rs"]
 mod common;
 #[path = "../../../device_errors.rs"]
