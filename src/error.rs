@@ -215,7 +215,7 @@ pub enum Error {
         sequence: usize,
     },
     /// A number given for each pair that lies outside its domain.
-    #[error("{input} of pair {pair}: expected {expected}, got {got}")]
+    #[error("{input} of pair {pair}: expected {expected}, got {got:?}")]
     PairInput {
         /// Which number.
         input: &'static str,
@@ -228,7 +228,7 @@ pub enum Error {
     },
     /// A number given for each pair that the objective does not look at.
     #[error(
-        "{input} of pair {pair}: {objective} does not use it, expected the neutral {neutral}, got {got}"
+        "{input} of pair {pair}: {objective} does not use it, expected the neutral {neutral}, got {got:?}"
     )]
     UnusedInput {
         /// The objective's name.
@@ -338,7 +338,7 @@ pub enum Error {
         /// What they are.
         what: &'static str,
     },
-    /// A selection of units of another kind than the objective's.
+    /// A selection or a reduction of units of another kind than the objective's.
     #[error("{objective}: expected {expected}, got {got}")]
     Selection {
         /// The objective's name.
@@ -376,7 +376,7 @@ pub enum Error {
         got: usize,
     },
     /// A number given for a sequence, outside its domain.
-    #[error("{input} of sequence {sequence}: expected {expected}, got {got}")]
+    #[error("{input} of sequence {sequence}: expected {expected}, got {got:?}")]
     SequenceInput {
         /// Which number.
         input: &'static str,
@@ -406,7 +406,7 @@ pub enum Error {
         got: &'static str,
     },
     /// An objective's parameter outside its domain.
-    #[error("{parameter} of {objective}: expected {expected}, got {got}")]
+    #[error("{parameter} of {objective}: expected {expected}, got {got:?}")]
     Parameter {
         /// The objective's name.
         objective: &'static str,
@@ -418,7 +418,7 @@ pub enum Error {
         got: f64,
     },
     /// A scalar option outside its domain.
-    #[error("{what}: expected {expected}, got {got}")]
+    #[error("{what}: expected {expected}, got {got:?}")]
     Scalar {
         /// Which option.
         what: &'static str,

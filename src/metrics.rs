@@ -1,4 +1,5 @@
-//! What trainers log, under TRL's definitions.
+//! What trainers log, under TRL's definitions, but for `logps/*`: here they are sums for every objective,
+//! where TRL has averages for SimPO, ORPO and CPO's IPO. Their rewards are of averages here too.
 
 use crate::resolved::Resolved;
 

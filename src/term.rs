@@ -36,7 +36,8 @@ pub enum Sequences {
     #[default]
     All,
     /// The chosen sequence of each pair, in pair order; one that stands in two pairs counts twice.
-    /// The weights of the pairs are for terms over pairs and do not enter.
+    /// The weights of the pairs are for terms over pairs and do not enter, nor does another term's selection
+    /// of pairs: [`Indices`](Self::Indices) names their chosen sequences.
     Chosen,
     /// These, in this order.
     Indices(Vec<usize>),
@@ -208,6 +209,10 @@ impl Term {
             return Err(Error::Parameter { objective, parameter, expected, got: self.weight });
         }
         let missing = |what| Err(Error::Missing { objective, what });
+        if self.reduction == Reduction::SequenceMean && self.layout() != Layout::Tokens {
+            let expected = "Mean or another reduction over units, SequenceMean being over tokens";
+            return Err(Error::Selection { objective, expected, got: "SequenceMean" });
+        }
         let (layout, sequences) = (self.layout(), &self.sequences);
         match (layout, sequences, &self.pairs) {
             (Layout::Sequences | Layout::Rewards | Layout::Tokens, _, Some(_)) => {
@@ -290,6 +295,34 @@ impl Term {
             }
         }
         Ok(())
+    }
+
+    /// What the objective requires for its pairs, and the scores of the members.
+    fn check_numbers(&self, batch: &Batch<'_>, members: &[i64]) -> Result<()> {
+        let Compared::Units(unit) = &self.objective else { return Ok(()) };
+        let (objective, required) = (self.name(), unit.required());
+        let [beta, margin, soft_label, _] = batch.pairs().map_or([None; 4], Pairs::inputs);
+        for (what, required, given) in [
+            ("betas of the pairs", required.beta, beta),
+            ("margins of the pairs", required.margin, margin),
+            ("soft labels of the pairs", required.soft_label, soft_label),
+        ] {
+            if required && given.is_none() {
+                return Err(Error::Missing { objective, what });
+            }
+        }
+        let Some(scores) = batch.scores().filter(|_| unit.inputs().score) else { return Ok(()) };
+        let domain = unit.score_domain();
+        let outside = members.iter().map(|&member| member as usize);
+        match outside.into_iter().find(|&sequence| !(domain.contains)(scores[sequence])) {
+            None => Ok(()),
+            Some(sequence) => Err(Error::SequenceInput {
+                input: "score",
+                sequence,
+                expected: domain.expected,
+                got: scores[sequence],
+            }),
+        }
     }
 
     /// The pairs of the units of a term over pairs, in order.
@@ -384,6 +417,7 @@ impl Term {
                 }
             }
         }
+        self.check_numbers(batch, &members)?;
         let inputs = self.given(batch, &members).map(|values| values.map(Arc::from));
         let scores = batch.scores().filter(|_| self.inputs().score).map(Arc::from);
         let groups = match self.layout() {

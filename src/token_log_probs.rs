@@ -298,8 +298,8 @@ impl TokenLogProbs {
     /// let reference = [-1.0, -1.2];
     /// let ratios =
     ///     kto_log_ratios(&policy.sums, &reference, &policy.tokens, EmptySequences::Skip)?;
-    /// let baseline = kto_baseline(&ratios)?;
-    /// # let _ = baseline;
+    /// let baseline = kto_baseline(&ratios.into_iter().collect());
+    /// assert!(baseline >= 0.0);
     /// # Ok::<(), prefuse::Error>(())
     /// ```
     ///

@@ -42,7 +42,7 @@ fn options() {
         for temperature in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             let rows = RowOptions::default().with_temperature(temperature);
             let message =
-                format!("temperature: expected a number from 1e-30 to 1e30, got {temperature}");
+                format!("temperature: expected a number from 1e-30 to 1e30, got {temperature:?}");
             let logits = data.logits(4, 3);
             refused(token_log_probs(&*backend, logits, &labels, None, rows), &message);
             let loss = Loss::new(ready(), [Term::pairs(Dpo::new(0.1))]).unwrap().with_rows(rows);
@@ -81,7 +81,7 @@ fn gradients() {
         refused(run(3, 4, one), "logits gradient: expected shape [4, 3], got [3, 4]");
         for got in [f64::NAN, f64::INFINITY, 1e300] {
             let message = format!(
-                "upstream gradient: expected a finite number in the range of f32, got {got}"
+                "upstream gradient: expected a finite number in the range of f32, got {got:?}"
             );
             refused(run(4, 3, Upstream::Loss(got)), &message);
             refused(run(4, 3, Upstream::Units(&[&[got]])), &message);

@@ -141,7 +141,7 @@ fn pairs() {
     for beta in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         refused(
             pairs().with_beta(vec![1.0, beta]),
-            &format!("beta of pair 1: expected a number from 1e-30 to 1e30, got {beta}"),
+            &format!("beta of pair 1: expected a number from 1e-30 to 1e30, got {beta:?}"),
         );
     }
     refused(
@@ -164,7 +164,7 @@ fn parameters() {
     for beta in [0.0, -0.1, f64::NAN, f64::INFINITY] {
         refused(
             make(Term::pairs(Dpo::new(beta))),
-            &format!("beta of Dpo: expected a number from 1e-30 to 1e30, got {beta}"),
+            &format!("beta of Dpo: expected a number from 1e-30 to 1e30, got {beta:?}"),
         );
         assert!(make(Term::pairs(Ipo::new(beta))).is_err());
         assert!(make(Term::pairs(Hinge::new(beta))).is_err());
@@ -188,7 +188,7 @@ fn parameters() {
     );
     refused(
         make(Term::pairs(SimPo::new(2.0, f64::NAN))),
-        "gamma of SimPo: expected a finite number, got NaN",
+        "gamma of SimPo: expected a number from 0 to 1e30, got NaN",
     );
     for got in [f64::NAN, f64::INFINITY] {
         let advantages = |at: usize| {
@@ -214,7 +214,7 @@ fn parameters() {
     );
     refused(
         make(Term::pairs(Dpo::new(0.1)).with_reduction(Reduction::Divisor(0.0))),
-        "divisor of Dpo: expected a number from 1e-30 to 1e30, got 0",
+        "divisor of Dpo: expected a number from 1e-30 to 1e30, got 0.0",
     );
 }
 
@@ -270,7 +270,7 @@ fn terms() {
     );
     refused(
         Loss::new(with(pairs().with_weight(&[0.0][..]).unwrap()), [nll(Sequences::Chosen)]),
-        "weight of pair 0: Nll does not use it, expected the neutral 1, got 0",
+        "weight of pair 0: Nll does not use it, expected the neutral 1, got 0.0",
     );
     let neutral = with(pairs().with_margin(&[0.0][..]).unwrap());
     assert!(Loss::new(neutral, [Term::pairs(Ipo::new(0.1))]).is_ok());

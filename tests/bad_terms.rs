@@ -2,8 +2,9 @@
 
 use prefuse::batch::{Batch, Pairs, ReferenceLogProbs, Weights};
 use prefuse::objectives::{
-    BradleyTerry, Divergence, Dpo, ExoPair, Kto, NamedError, Nll, ParameterError, Reduction,
-    RewardRegression, Scir, SimPo, Sppo, from_named, objectives,
+    AnyObjective, BradleyTerry, Cispo, Divergence, Dpo, ExoPair, InfiFpo, Irepo, Kto, Lcpo,
+    LcpoCpo, LcpoSimPo, NamedError, Nll, Objective, Reduction, RewardRegression, Scir, SimPo, Slic,
+    Sppo, from_named, objectives,
 };
 use prefuse::{Cpu, Loss, ScalarLoss, Sequences, Slice, Term};
 
@@ -64,7 +65,7 @@ fn what_a_term_looks_at() {
         "Kto: expected a batch with soft labels of the sequences, got none",
     );
     refused(
-        one(Term::judged_pairs(Scir::new(0.1))),
+        one(Term::judged_pairs(Scir::new(0.1, 0.0))),
         "Scir: expected a batch with verdicts on the pairs, got none",
     );
     refused(
@@ -87,9 +88,85 @@ fn what_a_term_looks_at() {
     refused(one(Term::pairs(OfOld::new())), "OfOld: expected inputs that its unit has, got old");
     let without = batch(&[0; 4], &[0, 2, 4]).unwrap();
     refused(
-        Loss::new(without, [Term::judged_pairs(Scir::new(0.1))]),
+        Loss::new(without, [Term::judged_pairs(Scir::new(0.1, 0.0))]),
         "Scir: expected a batch with reference log-probs, got none",
     );
+}
+
+/// Where an input that may be given makes the method.
+#[test]
+fn what_a_method_is_nothing_without() {
+    let one = |term: Term| Loss::new(ready(), [term]);
+    let required =
+        |name: &str, what: &str| format!("{name}: expected a batch with {what}, got none");
+    let labels = "soft labels of the pairs";
+    refused(one(Term::pairs(Lcpo::new(0.1))), &required("Lcpo", labels));
+    refused(one(Term::pairs(LcpoSimPo::new(2.0, 0.5))), &required("LcpoSimPo", labels));
+    refused(one(Term::pairs(LcpoCpo::new(0.1))), &required("LcpoCpo", labels));
+    let margins = "margins of the pairs";
+    refused(one(Term::pairs(Irepo::new(0.1))), &required("Irepo", margins));
+    let given = Pairs::halves(1).unwrap().with_margin(&[0.0]).unwrap();
+    let batch = ready().with_pairs(given).unwrap();
+    assert!(Loss::new(batch, [Term::pairs(Irepo::new(0.1))]).is_ok());
+}
+
+/// Each objective says what its scores are.
+#[test]
+fn scores_of_another_kind() {
+    let with = |scores: [f64; 2], term: Term| {
+        Loss::new(ready().with_scores(scores.to_vec()).unwrap(), [term])
+    };
+    refused(
+        with([0.5, 2.0], Term::pairs(Sppo::new(0.1))),
+        "score of sequence 1: expected a number from 0 to 1, got 2.0",
+    );
+    refused(
+        with([0.5, -1.0], Term::pairs(InfiFpo::new(2.5))),
+        "score of sequence 0: expected an average log-prob, at most 0, got 0.5",
+    );
+    assert!(with([-0.5, -1.0], Term::pairs(InfiFpo::new(2.5))).is_ok());
+}
+
+/// A mean over tokens is not to be had from sums.
+#[test]
+fn reductions_over_tokens() {
+    let nll = Term::sequences(Nll::new(), Sequences::All);
+    for (name, term) in [("Nll", nll), ("Dpo", Term::pairs(Dpo::new(0.1)))] {
+        let expected = format!(
+            "{name}: expected Mean or another reduction over units, SequenceMean being over tokens, got \
+             SequenceMean"
+        );
+        let term = term.with_reduction(Reduction::SequenceMean);
+        refused(Loss::new(ready(), [term]), &expected);
+    }
+}
+
+#[test]
+fn parameters_outside_their_domains() {
+    let check = |objective: AnyObjective| {
+        let error = objective.check().unwrap_err();
+        format!("{}: expected {}, got {:?}", error.parameter, error.expected, error.got)
+    };
+    assert_eq!(
+        check(AnyObjective::new(ExoPair::new(0.1, 0.6))),
+        "label_smoothing: expected a number above 0 and up to 0.5, got 0.6"
+    );
+    let weight = "expected a number from 0 to 1e30";
+    for gamma in [-0.5, 1e308] {
+        let got = check(AnyObjective::new(SimPo::new(2.0, gamma)));
+        assert_eq!(got, format!("gamma: {weight}, got {gamma:?}"));
+    }
+    assert_eq!(check(AnyObjective::new(Slic::new(-1.0))), format!("delta: {weight}, got -1.0"));
+    assert_eq!(
+        check(AnyObjective::new(Dpo::new(0.1).with_alpha(11.0))),
+        "alpha: expected a number from -10 to 10, got 11.0"
+    );
+    let cispo = Cispo::new(1.28).with_floor(2.0);
+    let error = "floor: expected a number up to cap, got 2.0";
+    assert_eq!(check(AnyObjective::new(cispo)), error);
+    assert!(Cispo::new(1.28).with_floor(1.28).check().is_ok());
+    let named = Cispo::from_named(&[("cap", 1.28), ("floor", 2.0)]);
+    assert_eq!(named.unwrap_err().to_string(), error);
 }
 
 #[test]
@@ -198,7 +275,12 @@ fn objectives_by_name() {
         (error.to_string(), error)
     };
     let got = |name: &str, parameters: &[(&str, f64)]| error(name, parameters).0;
-    assert_eq!(got("DPO", &[]), "objective: expected the name of one in the list, got DPO");
+    for name in ["DPO", "dpo"] {
+        assert_eq!(got(name, &[]), format!("objective: expected one of [\"Dpo\"], got {name}"));
+    }
+    assert!(got("sim_po", &[]).ends_with("[\"SimPo\"], got sim_po"));
+    let names = got("Rebel", &[]);
+    assert!(objectives().iter().all(|objective| names.contains(objective.name())), "{names}");
     assert_eq!(got("Dpo", &[]), "parameter beta: expected a value, got none");
     assert_eq!(
         got("ExoPair", &[("beta", 0.1), ("smoothing", 0.1)]),
@@ -214,9 +296,10 @@ fn objectives_by_name() {
     );
     assert_eq!(
         got("Dpo", &[("beta", 0.1), ("length_normalized", 2.0)]),
-        "length_normalized: expected true or false, got 2"
+        "length_normalized: expected true or false, got 2.0"
     );
-    let divergence = ("Dpo", [("beta", 0.1), ("divergence", 4.0)]);
-    let outside = ParameterError { parameter: "divergence", expected: "a variant", got: 4.0 };
-    assert_eq!(error(divergence.0, &divergence.1).1, NamedError::Parameter(outside));
+    let (text, outside) = error("Dpo", &[("beta", 0.1), ("divergence", 4.0)]);
+    let expected = &["ReverseKl", "ForwardKl", "JensenShannon", "Alpha"];
+    assert_eq!(outside, NamedError::Variant { parameter: "divergence", expected, got: 4.0 });
+    assert_eq!(text, format!("divergence: expected a position in {expected:?}, got 4.0"));
 }

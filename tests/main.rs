@@ -18,11 +18,13 @@ mod cuda_driver;
 #[cfg(feature = "cuda")]
 mod device_errors;
 mod docs;
+mod examples;
 mod golden;
 mod large_offsets;
 #[cfg(feature = "cuda")]
 mod large_offsets_on_device;
 mod layout;
+mod lcpo;
 mod log_probs;
 mod logit_grads;
 mod mask_dpo;

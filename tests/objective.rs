@@ -1,7 +1,9 @@
 //! Stage 3: every objective of the list, and the loop that runs it.
 
+use prefuse::objectives::scalar::{posterior_log_odds, sigmoid};
 use prefuse::objectives::{
-    AnyObjective, Given, Importance, LogProbClip, MAX_RESPONSES, P3o, Response, objectives,
+    AnyObjective, DiscoPop, Divergence, Given, Importance, LogProbClip, MAX_RESPONSES, P3o,
+    Response, objectives,
 };
 use prefuse::stages::{Objective as Stage, ObjectiveOutputs, Totals, UnitScale};
 use prefuse::{Backend, Reference, Term};
@@ -9,7 +11,7 @@ use rand::RngExt;
 
 use crate::backends::backends;
 use crate::common::{Placed, rng};
-use crate::units::{Unit, complete, is_exponential, random_unit, single_tokens};
+use crate::units::{Unit, complete, exponent_rate, is_exponential, random_unit, single_tokens};
 
 /// `f`'s derivative at 0 and how wrong it may be, by central differences of steps `h` and `h / 2`: the
 /// extrapolation of the two is of order `h^4`, so that the difference between them bounds its error,
@@ -44,6 +46,12 @@ fn has_constant_ratio(objective: &AnyObjective) -> bool {
     ["Cispo", "Vespo"].contains(&objective.name()) || parameters.contains(&fixed)
 }
 
+/// Whether a response is a constant for the gradient.
+fn is_detached(objective: &AnyObjective, response: usize) -> bool {
+    let side = if response < 2 { "detach_pair" } else { "detach_verdicts" };
+    objective.parameters().contains(&(side, 1.0))
+}
+
 #[test]
 fn gradients_are_finite_differences() {
     for objective in objectives() {
@@ -59,6 +67,10 @@ fn gradients_are_finite_differences() {
             }
             let grads = objective.evaluate(&unit.0, unit.1).grads;
             for (response, got) in grads.into_iter().enumerate() {
+                if is_detached(&objective, response) {
+                    assert_eq!(got, 0.0, "{objective:?}");
+                    continue;
+                }
                 let loss = |shift: f64| {
                     let (responses, given) = shifted(&unit, response, shift);
                     objective.evaluate(&responses, given).loss
@@ -94,7 +106,7 @@ fn posteriors_are_constants() {
             let at = |soft_label| objective.evaluate(&responses, Given { soft_label, ..given });
             let (right, wrong, got) = (at(1.0), at(0.0), at(given.soft_label));
             let log_odds = wrong.loss - right.loss;
-            let label = prefuse::objectives::scalar::posterior(log_odds, given.soft_label);
+            let label = sigmoid(posterior_log_odds(log_odds, given.soft_label));
             let mix = |right: f64, wrong: f64| label * right + (1.0 - label) * wrong;
             let close = |a: f64, b: f64| {
                 approx::assert_relative_eq!(a, b, max_relative = 1e-12, epsilon = 1e-12);
@@ -153,11 +165,42 @@ fn check_extreme(objective: &AnyObjective, responses: &[Response; MAX_RESPONSES]
     let got = objective.evaluate(responses, given);
     let all = || got.grads.iter().chain(&got.rewards).chain([&got.loss]);
     assert!(all().all(|x| !x.is_nan()), "{objective:?} {responses:?} {got:?}");
-    // An exponential of 1000 is beyond f64, and the odds of a probability of 1 are infinite.
+    // The odds of a probability of 1 are infinite, and a rejected response of infinite odds is an infinite
+    // loss.
+    let [chosen, rejected, ..] = responses;
     let certain = objective.name() == "Orpo"
-        && responses[..2].iter().any(|response| response.policy == 0.0 && response.tokens > 0.0);
+        && rejected.policy == 0.0
+        && chosen.tokens > 0.0
+        && rejected.tokens > 0.0;
+    // So is a score that is an exponential beyond f64, and its slope.
+    let rate = exponent_rate(objective);
+    let beyond = [chosen, rejected].iter().any(|response| {
+        rate.is_some_and(|rate| rate * (response.policy - response.reference) > f64::MAX.ln())
+    });
     let finite = all().all(|x| x.is_finite());
-    assert!(finite || is_exponential(objective) || certain, "{objective:?} {responses:?} {got:?}");
+    assert!(finite || beyond || certain, "{objective:?} {responses:?} {got:?}");
+}
+
+/// What DiscoPOP is where its margin is infinite, as it is against an exponential beyond f64.
+#[test]
+fn disco_pop_at_infinite_margins() {
+    let none = Response::default();
+    let at = |temperature: f64, chosen: f64, rejected: f64| {
+        let disco_pop = DiscoPop::new(0.1).with_divergence(Divergence::ForwardKl);
+        let objective = AnyObjective::new(disco_pop.with_temperature(temperature));
+        let responses = [chosen, rejected].map(|sum| Response::new(sum, 1.0).with_reference(0.0));
+        objective.evaluate(&[responses[0], responses[1], none, none], Given::NEUTRAL)
+    };
+    for temperature in [0.05, 1.0, 20.0] {
+        // -log sigmoid(u) is -u there; exp(-u) grows faster where the temperature is above 1.
+        let lost = at(temperature, -1000.0, 0.0);
+        assert_eq!(lost.loss, f64::INFINITY, "{temperature}");
+        assert_eq!(lost.grads[0], f64::NEG_INFINITY, "{temperature}");
+        let slope = if temperature > 1.0 { f64::INFINITY } else { 0.1 };
+        assert_eq!(lost.grads[1], slope, "{temperature}");
+        let won = at(temperature, 0.0, -1000.0);
+        assert_eq!((won.loss, won.grads), (0.0, [0.0; 4]), "{temperature}");
+    }
 }
 
 /// The stated value at the kink: at no slack the gradient is 0, as torch's relu has it.
@@ -203,7 +246,7 @@ fn clips_at_their_edges() {
 /// A side of the consistency loss that is detached has no gradient, and the other keeps its own.
 #[test]
 fn detached_sides() {
-    let scir = prefuse::objectives::Scir::new(0.1).with_entropy_weight(0.2);
+    let scir = prefuse::objectives::Scir::new(0.1, 0.2);
     let (responses, given) = random_unit(1, &AnyObjective::new(scir));
     let grads = |scir| AnyObjective::new(scir).evaluate(&responses, given).grads;
     let [chosen, rejected, for_chosen, for_rejected] = grads(scir);

@@ -19,8 +19,10 @@ option. A loss over several kinds of units is a list of terms: [`papers.md`](pap
 `log-ratio` is the policy's sum of log-probs minus the reference's, over the counted tokens of a response
 under the batch's token weights. A parameter with a default is set by `with_` and its name. *Uses* names the
 inputs beside the policy's sums and counts: a reference, scores and a single sequence's soft labels have to be
-there, what is given for a pair (beta as a factor of the objective's, margin, soft label) may be; whatever
-is given and not used is an error. Each term over pairs or sequences also takes a weight for each of them.
+there, what is given for a pair (beta as a factor of the objective's, margin, soft label) may be, and has to be
+where it says so. What is given and not used is an error, but for a reference, pairs beside terms over others,
+and parameters that another parameter leaves unread, such as `alpha` without `Divergence::Alpha`. Each term over
+pairs or sequences also takes a weight for each of them; 0 takes it out of the sum, not out of a mean's count.
 
 ";
 
@@ -53,9 +55,20 @@ multiplies the result.
 |---|---|---|
 | `Mean` | the term's units: pairs, sequences, or for token objectives counted tokens | every published pair loss; with `length_normalized` the mean over sequences of a mean over tokens |
 | `TokenMean` | the counted tokens of the term's units, at least 1 | TRL's `sft` term |
-| `SequenceMean` | for token objectives, each sequence's counted tokens (at least 1) and the number of sequences; else as `Mean` | GRPO |
+| `SequenceMean` | for token objectives only: each sequence's counted tokens (at least 1) and the number of sequences | GRPO |
 | `Divisor(n)` | a number from outside | the tokens or pairs of a whole accumulation window or of all ranks; a fixed constant |
 | `Sum` | 1 | Plackett-Luce and other sums; a caller who divides later |
+
+## What surprises
+
+* A response without counted tokens, empty or wholly masked, is a response all the same: its sums and averages are
+  0, and a mean counts its unit. `forward.totals().tokens` tells which they are; select the others to leave them
+  out.
+* `Sequences::Chosen` are the chosen sequences of all the batch's pairs, also beside a term over a selection of
+  them: name theirs by `Sequences::Indices`.
+* `Nll` with `length_normalized` and `TokenMean` divides by the tokens twice.
+* A selection by a statistic, such as `easy_pairs` or `keep_largest`, may be empty, and a term over nothing is an
+  error: leave the term out of that step.
 ";
 
 /// A doc comment's paragraph on one line, for a cell of a table.
@@ -92,7 +105,7 @@ fn parameter(parameter: &ParameterDescription) -> String {
 }
 
 fn row(table: &mut String, objective: &AnyObjective, description: &Description) {
-    let (name, inputs) = (objective.name(), objective.inputs());
+    let (name, inputs, required) = (objective.name(), objective.inputs(), objective.required());
     let mut file = String::new();
     for (position, letter) in name.chars().enumerate() {
         if letter.is_uppercase() && position > 0 {
@@ -106,9 +119,11 @@ fn row(table: &mut String, objective: &AnyObjective, description: &Description) 
     let uses = [
         (inputs.reference, "reference"),
         (inputs.score, "scores"),
-        (inputs.soft_label, "soft label"),
+        (inputs.soft_label && !required.soft_label, "soft label"),
+        (required.soft_label, "soft label, which has to be given"),
         (inputs.beta, "beta"),
-        (inputs.margin, "margin"),
+        (inputs.margin && !required.margin, "margin"),
+        (required.margin, "margin, which has to be given"),
         (inputs.advantage, "advantages"),
         (inputs.old, "old log-probs (else the policy's own)"),
         (inputs.entropy, "entropies"),

@@ -427,7 +427,7 @@ fn bad_groups() {
     let listed = Term::groups(Ranking::info_nca(0.1, 0.0));
     refused(
         ScalarLoss::new(scored(&[1.0; 4]), [listed]),
-        "temperature of ListCrossEntropy: expected a number from 1e-30 to 1e30, got 0",
+        "temperature of ListCrossEntropy: expected a number from 1e-30 to 1e30, got 0.0",
     );
     refused(
         ScalarLoss::new(scored(&[1.0; 4]), [Term::groups(Ranking::info_nca(0.1, 1.0))]),

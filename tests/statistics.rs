@@ -1,6 +1,8 @@
 //! Statistics by hand-computed values and by what has to hold for any input.
 
-use prefuse::batch::{Advantages, Batch, Labels, Packing, Pairs, ReferenceLogProbs, Weights};
+use prefuse::batch::{
+    Advantages, Batch, Labels, Logits, Packing, Pairs, ReferenceLogProbs, Weights,
+};
 use prefuse::objectives::{Dpo, Nll, Reduction};
 use prefuse::statistics::*;
 use prefuse::{
@@ -81,6 +83,23 @@ fn mm_dpo_factors_stay_in_range() {
     close(factors[3], 1.25);
     assert_eq!(factors[4], 1.5);
     assert_eq!(mm_dpo_beta_factors(&gaps, 0.0, 1.0).unwrap(), [1.0; 5]);
+}
+
+/// The sample leaves out the margin with the latest of the exponential times, here by its weight or by its
+/// draw; a margin far outside has no weight that f64 could hold.
+#[test]
+fn mm_dpo_batch_betas_by_hand() {
+    let beta =
+        |margins: &[f64], draws: &[f64]| mm_dpo_batch_beta(margins, draws, 0.1, 0.5).unwrap();
+    close(beta(&[0.0, 1.0, 2.0, 1.0, 6.0], &[0.5; 5]), 0.1 * (1.0 + 0.5 * (1.0 - 2.0)));
+    let late = [0.5, 1e-9, 0.5, 0.5, 0.5];
+    close(beta(&[0.0, 3.0, 1.0, 2.0, 4.0], &late), 0.1 * (1.0 + 0.5 * (1.75 - 2.0)));
+    assert_eq!(beta(&[1.0, 1.0], &[0.5, 0.25]), 0.1);
+    let mut margins = vec![0.0; 9999];
+    margins.push(-1e6);
+    close(beta(&margins, &vec![0.5; 10_000]), 0.1 * (1.0 + 0.5 * 100.0));
+    // The floor.
+    assert_eq!(beta(&[0.0, 0.0, 0.0, 0.0, 1e6], &[0.5; 5]), 1e-3);
 }
 
 #[test]
@@ -285,6 +304,18 @@ fn token_weights_multiply_those_given() {
     let pairs = Pairs::new(vec![(0, 1)]).unwrap();
     let got = ld_dpo_weights(0.5, &labels, Some(&weights), &packing, &pairs).unwrap();
     assert_eq!(got.host().unwrap(), [2.0, 0.0, 0.5, 0.0, -0.5, 1.0, 1.0, 0.5]);
+    // Of the policy alone: the reference's sums are whole.
+    let reference = ReferenceLogProbs::per_sequence_weighted(&[-3.0, -1.0, 0.0]);
+    let batch = Batch::new(labels.clone(), packing.clone())
+        .and_then(|batch| {
+            batch.with_weights(got)?.with_pairs(pairs.clone())?.with_reference(reference)
+        })
+        .unwrap();
+    let loss = Loss::new(batch, [Term::pairs(Dpo::new(1.0))]).unwrap();
+    let forward = loss.forward(&Reference::new(), Logits::new(&[0.0; 16], 8, 2).unwrap()).unwrap();
+    let sums = [2.0, 1.0].map(|weights| -weights * std::f64::consts::LN_2);
+    close(forward.terms()[0].rewards[0][0], sums[0] + 3.0);
+    close(forward.terms()[0].rewards[0][1], sums[1] + 1.0);
 
     let (aligned, reference) =
         ([-1.0_f32; 8], [-3.0, f32::NAN, -1.0, f32::NAN, -2.0, 0.0, 9.0, 9.0]);

@@ -32,7 +32,7 @@ fn numbers_outside_their_domain() {
     assert_eq!(empty, far);
     refused(
         Moments::from_parts(1, 0.0, -1.0),
-        "sum of squared deviations: expected a finite number of at least 0, got -1",
+        "sum of squared deviations: expected a finite number of at least 0, got -1.0",
     );
     refused(
         mm_dpo_beta_factors(&[1.0, NAN], 0.5, 0.5),
@@ -44,7 +44,14 @@ fn numbers_outside_their_domain() {
     );
     refused(
         mm_dpo_beta_factors(&[1.0], 0.5, 0.0),
-        "k: expected a number from 1e-30 to 1e30, got 0",
+        "k: expected a number from 1e-30 to 1e30, got 0.0",
+    );
+    let batch = |margins: &[f64], draws: &[f64]| mm_dpo_batch_beta(margins, draws, 0.1, 0.1);
+    refused(batch(&[1.0], &[0.5]), "margins: expected at least 2, got 1");
+    refused(batch(&[1.0; 2], &[0.5]), "draws: expected length 2, got 1");
+    refused(
+        batch(&[1.0; 2], &[0.5, 1.0]),
+        "draw of pair 1: expected a number above 0 and below 1, got 1.0",
     );
     refused(posteriors(&[NAN], &[0.5]), "log-odds of pair 0: expected a number, got NaN");
     refused(
@@ -87,11 +94,11 @@ fn numbers_outside_their_domain() {
     );
     refused(
         preference_log_odds(&[1.0]),
-        "probability of pair 0: expected a number above 0 and below 1, got 1",
+        "probability of pair 0: expected a number above 0 and below 1, got 1.0",
     );
     refused(
         strength_log_odds(&[1.0], &[0.0]),
-        "rejected strength of pair 0: expected a finite number above 0, got 0",
+        "rejected strength of pair 0: expected a finite number above 0, got 0.0",
     );
 }
 
@@ -134,7 +141,7 @@ fn lists_that_do_not_fit() {
     );
     refused(
         align_xplore_rewards(&halves(), &[1.0, -1.0], &[1.0; 2], 1.03),
-        "sum with the preference of sequence 1: expected a finite number from 0, got -1",
+        "sum with the preference of sequence 1: expected a finite number from 0, got -1.0",
     );
     refused(
         align_xplore_rewards(&halves(), &[1.0; 2], &[NAN, 1.0], 1.03),
@@ -142,7 +149,7 @@ fn lists_that_do_not_fit() {
     );
     refused(
         align_xplore_rewards(&halves(), &[1.0; 2], &[1.0; 2], -1.0),
-        "threshold: expected a number from 0 to 1e30, got -1",
+        "threshold: expected a number from 0 to 1e30, got -1.0",
     );
 }
 
@@ -160,8 +167,8 @@ fn reliability() {
     );
     let mut reliability = Reliability::new(2).unwrap();
     refused(
-        reliability.clone().with_initial(1.5),
-        "reliability: expected a number from 0 to 1, got 1.5",
+        reliability.clone().with_initial(0.4),
+        "initial reliability: expected a number from 0.5 to 1, got 0.4",
     );
     refused(
         reliability.clone().with_momentum(-0.1),
@@ -187,7 +194,7 @@ fn confidence_threshold() {
     for (window, quantile) in [(2, 0.5), (50, 0.98), (50, 1.0), (10, -0.1), (10, NAN)] {
         refused(
             ConfidenceThreshold::new(window, quantile),
-            &format!("quantile: {expected}, got {quantile}"),
+            &format!("quantile: {expected}, got {quantile:?}"),
         );
     }
     assert!(ConfidenceThreshold::new(50, 0.97).is_ok());
@@ -216,7 +223,7 @@ fn fused_references() {
     );
     refused(
         fuse(&[&source], &pairs, Fusion::Confidence { epsilon: 0.0 }),
-        "epsilon: expected a number from 1e-30 to 1e30, got 0",
+        "epsilon: expected a number from 1e-30 to 1e30, got 0.0",
     );
     refused(
         fuse_references(&[&source], &[f64::NEG_INFINITY, 0.0], &pairs, Fusion::Mean),
@@ -404,7 +411,7 @@ fn tokens() {
     );
     refused(
         TgDpo { alpha: 0.5, beta: 0.0 }.weights(&three, &three, &labels, None, &packing, &halves()),
-        "beta: expected a number from 1e-30 to 1e30, got 0",
+        "beta: expected a number from 1e-30 to 1e30, got 0.0",
     );
     refused(
         tgdpo(&[-1.0, f32::NAN, -1.0], &three, 0.5, &halves()),
@@ -419,7 +426,7 @@ fn tokens() {
     refused(nash(&[0.5], 0.1), "win probabilities: expected length 2, got 1");
     refused(
         nash(&[0.5, 2.0], 0.1),
-        "win probability of sequence 1: expected a number from 0 to 1, got 2",
+        "win probability of sequence 1: expected a number from 0 to 1, got 2.0",
     );
     refused(nash(&[0.5; 2], NAN), "beta: expected a finite number, got NaN");
     let quill = NextQuill::default();

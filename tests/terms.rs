@@ -129,7 +129,7 @@ fn judged_pairs() {
         .and_then(|pairs| pairs.with_verdicts(vec![(5, 4), (4, 5)]))
         .unwrap();
     let batch = batch(&ids).with_pairs(pairs).unwrap();
-    let scir = Scir::new(0.1).with_weight(0.5).with_entropy_weight(0.1);
+    let scir = Scir::new(0.1, 0.1).with_weight(0.5);
     let terms = [Term::judged_pairs(scir), Term::pairs(Dpo::new(0.1)).with_pairs([1])];
     let loss = Loss::new(batch, terms).unwrap();
     compare(&loss, &data);

@@ -1,7 +1,9 @@
 //! Units of any objective of the list, and batches that hold them.
 
 use prefuse::batch::{Batch, Labels, Packing, Pairs, ReferenceLogProbs};
-use prefuse::objectives::{AnyObjective, Given, MAX_RESPONSES, Response};
+use prefuse::objectives::{
+    AVERAGE, AnyObjective, Divergence, Given, MAX_RESPONSES, Parameter, Response,
+};
 use rand::{Rng, RngExt};
 
 use crate::common::rng;
@@ -9,22 +11,38 @@ use crate::common::rng;
 /// A unit: its responses, then what is given for it.
 pub type Unit = ([Response; MAX_RESPONSES], Given);
 
-/// Whether scores are exponentials of log-ratios, which soon leave every range.
-pub fn is_exponential(objective: &AnyObjective) -> bool {
+/// The rate `k` of an objective whose scores are exponentials `exp(k * log-ratio)`.
+pub fn exponent_rate(objective: &AnyObjective) -> Option<f64> {
     let parameters = objective.parameters();
-    parameters.iter().any(|&(name, value)| name == "divergence" && (value == 1.0 || value == 3.0))
+    let value = |name| parameters.iter().find(|(other, _)| *other == name).map(|(_, value)| *value);
+    match value("divergence")? {
+        kind if kind == Divergence::ForwardKl.value() => Some(-1.0),
+        kind if kind == Divergence::Alpha.value() => Some(value("alpha")? - 1.0),
+        _ => None,
+    }
 }
 
-/// Log-probs of up to 30 tokens, scores between 0 and 1, and what the objective uses of the rest.
+/// Whether scores are exponentials of log-ratios, which soon leave every range.
+pub fn is_exponential(objective: &AnyObjective) -> bool {
+    exponent_rate(objective).is_some()
+}
+
+/// Of scores that are drawn from the 1 below it.
+fn highest_score(objective: &AnyObjective) -> f64 {
+    if objective.score_domain().expected == AVERAGE.expected { 0.0 } else { 1.0 }
+}
+
+/// Log-probs of up to 30 tokens, scores between 0 and 1 or averages between -1 and 0, and what the objective uses of the rest.
 pub fn random_unit(seed: u64, objective: &AnyObjective) -> Unit {
     let mut rng = rng(seed);
     let scale = if is_exponential(objective) { -3.0 } else { -40.0 };
+    let highest = highest_score(objective);
     let mut response = || {
         let (policy, reference) = (scale * rng.random::<f64>(), scale * rng.random::<f64>());
         let tokens = rng.random_range(0..30) as f64;
         Response::new(policy, tokens)
             .with_reference(reference)
-            .with_score(rng.random())
+            .with_score(highest - rng.random::<f64>())
             .with_old(policy + rng.random_range(-0.5..0.5))
     };
     let mut responses = [response(), response(), response(), response()];
@@ -62,7 +80,9 @@ pub fn complete<'a>(
     };
     let mut batch = batch;
     if inputs.score {
-        batch = batch.with_scores(numbers(&mut rng, sequences, 0.0..1.0)).unwrap();
+        let highest = highest_score(objective);
+        let scores = numbers(&mut rng, sequences, highest - 1.0..highest);
+        batch = batch.with_scores(scores).unwrap();
     }
     if objective.responses().len() == 1 {
         if inputs.soft_label {

@@ -23,12 +23,20 @@ __device__ inline double softplus(double x) { return max(x, 0.0) + log1p(exp(-ab
 
 __device__ inline double product(double a, double b) { return a == 0.0 || b == 0.0 ? 0.0 : a * b; }
 
+__device__ inline double soft_loss(double u, double right, double wrong) {
+  return product(right, softplus(-u)) + product(wrong, softplus(u));
+}
+
+__device__ inline double soft_slope(double u, double right, double wrong) {
+  return wrong * sigmoid(u) - right * sigmoid(-u);
+}
+
 __device__ inline double logistic_loss(double u, double label) {
-  return product(label, softplus(-u)) + product(1.0 - label, softplus(u));
+  return soft_loss(u, label, 1.0 - label);
 }
 
 __device__ inline double logistic_slope(double u, double label) {
-  return (1.0 - label) * sigmoid(u) - label * sigmoid(-u);
+  return soft_slope(u, label, 1.0 - label);
 }
 
 __device__ inline double smoothed(double soft_label, double label_smoothing) {
@@ -43,8 +51,9 @@ __device__ inline double one_or(double divides, double divisor) {
 
 __device__ inline double ratio(double a, double b) { return a == b ? 1.0 : a / b; }
 
-__device__ inline double posterior(double log_odds, double prior) {
-  return prior <= 0.0 || prior >= 1.0 ? prior : sigmoid(log_odds + log(prior / (1.0 - prior)));
+__device__ inline double posterior_log_odds(double log_odds, double prior) {
+  const double of_prior = log(prior / (1.0 - prior));
+  return of_prior - of_prior == 0.0 ? log_odds + of_prior : of_prior;
 }
 
 // The values of `Divergence` in src/objectives/scalar.rs.

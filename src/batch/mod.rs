@@ -196,7 +196,8 @@ impl<'a> Batch<'a> {
     }
 
     /// Adds `[sequences]` factors of the losses of terms over single sequences; negative ones are
-    /// allowed, and 0 takes a sequence out of the term.
+    /// allowed, and 0 takes a sequence out of the sum of the losses and out of the gradient, but not out of
+    /// the count that a mean divides by: for that select the others.
     ///
     /// # Errors
     /// Another length, or a factor that is not finite.

@@ -15,7 +15,7 @@ use crate::memory::{Place, Slice};
 /// let reference_logits = [0.1_f32, 0.7, 0.2, 0.9, 0.3, 0.0];
 /// let (logits, labels) = (Logits::new(&reference_logits, 2, 3)?, Labels::new(&[1, 0]));
 /// let tokens = token_log_probs(&Cpu::new(), logits, &labels, None, RowOptions::default())?;
-/// let reference = ReferenceLogProbs::per_token(tokens.log_probs().host::<f32>()?);
+/// let reference = ReferenceLogProbs::from_slice(tokens.log_probs())?; // on any backend
 /// # let _ = reference;
 /// # Ok::<(), prefuse::Error>(())
 /// ```

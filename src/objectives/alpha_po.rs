@@ -8,11 +8,11 @@ crate::objective! {
     pub struct AlphaPo {
         required {
             /// The shape; the paper uses -0.25 to 0.25.
-            alpha: f64 in FINITE,
+            alpha: f64 in ORDER,
             /// Scale of the rewards.
             beta: f64 in POSITIVE,
             /// Target margin, absolute.
-            gamma: f64 in FINITE,
+            gamma: f64 in NOT_NEGATIVE,
         }
         optional {
             /// Probability that a label is wrong, 0 to 0.5; it flips each pair's soft label.

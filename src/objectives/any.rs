@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::objective::{Clipped, Evaluation, Inputs, Objective, Source};
-use super::parameter::{Description, ParameterError};
+use super::parameter::{Description, Domain, ParameterError};
 use super::units::{Given, Layout, MAX_RESPONSES, Response, Token, Unit};
 
 /// Any [`Objective`], on whatever unit. Copies share it.
@@ -69,6 +69,16 @@ impl AnyObjective {
         self.0.inputs()
     }
 
+    /// Which of them have to be given for pairs.
+    pub fn required(&self) -> Inputs {
+        self.0.required()
+    }
+
+    /// What scores it takes.
+    pub fn score_domain(&self) -> Domain {
+        self.0.score_domain()
+    }
+
     /// Loss, gradient and rewards of the unit of these responses.
     pub fn evaluate(&self, responses: &[Response; MAX_RESPONSES], given: Given) -> AnyEvaluation {
         self.0.evaluate(responses, given)
@@ -113,6 +123,8 @@ trait OnResponses: std::fmt::Debug + Send + Sync {
     fn parameters(&self) -> Vec<(&'static str, f64)>;
     fn check(&self) -> Result<(), ParameterError>;
     fn inputs(&self) -> Inputs;
+    fn required(&self) -> Inputs;
+    fn score_domain(&self) -> Domain;
     fn evaluate(&self, responses: &[Response; MAX_RESPONSES], given: Given) -> AnyEvaluation;
     fn evaluate_tokens(&self, tokens: &[Token], to: &mut [Evaluation<Token>]);
     fn clipped(&self, responses: &[Response; MAX_RESPONSES]) -> Option<Clipped>;
@@ -153,6 +165,14 @@ impl<U: Unit> OnResponses for On<U> {
 
     fn inputs(&self) -> Inputs {
         self.0.inputs()
+    }
+
+    fn required(&self) -> Inputs {
+        self.0.required()
+    }
+
+    fn score_domain(&self) -> Domain {
+        self.0.score_domain()
     }
 
     fn evaluate(&self, responses: &[Response; MAX_RESPONSES], given: Given) -> AnyEvaluation {

@@ -11,7 +11,7 @@ crate::objective! {
         optional {
             /// The running mean of all rewards, a constant (`statistics::Moments`). TRL up to 0.28
             /// takes the current batch in first; TRL since 0.29 has 0.
-            shift: f64 = 0.0, in FINITE, set by with_shift;
+            shift: f64 = 0.0, in BOUNDED, set by with_shift;
         }
     }
     uses(reference, beta)

@@ -12,6 +12,7 @@ crate::objective! {
         }
     }
     uses(old, advantage)
+    ordered(floor <= cap)
     examples [Self::new(1.28), Self::new(5.0).with_floor(0.5)]
     fn evaluate(self, token: Token) -> (loss, grad, reward) {
         let ratio = clip(exp(token.policy - token.old), self.floor, self.cap);

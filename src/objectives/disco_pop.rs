@@ -5,7 +5,8 @@ crate::objective! {
     /// `(1 - m) * -log sigmoid(u) + m * exp(-u)` with `m = sigmoid(u / temperature)`,
     /// `u = beta * (log-ratio chosen - log-ratio rejected)`.
     ///
-    /// `m * exp(-u)` is taken as one exponential: TRL and Liger have NaN where `exp(-u)` overflows.
+    /// `m * exp(-u)` is taken as one exponential, `exp(u * (1 / temperature - 1)) / (1 + exp(u /
+    /// temperature))` below 0: TRL and Liger have NaN where `exp(-u)` overflows.
     /// Rewards: `beta * log-ratio`.
     pub struct DiscoPop {
         required {
@@ -18,13 +19,15 @@ crate::objective! {
             /// What the policy is held to the reference by; the score of each log-ratio takes its place.
             divergence: Divergence = Divergence::ReverseKl, in CHOICE, set by with_divergence;
             /// The order of [`Divergence::Alpha`].
-            alpha: f64 = 0.5, in FINITE, set by with_alpha;
+            alpha: f64 = 0.5, in ORDER, set by with_alpha;
         }
     }
     uses(reference, beta)
     examples [
         Self::new(0.1),
         Self::new(0.1).with_temperature(0.5).with_divergence(Divergence::JensenShannon),
+        Self::new(0.1).with_divergence(Divergence::ForwardKl),
+        Self::new(0.1).with_divergence(Divergence::Alpha).with_alpha(0.7),
     ]
     fn evaluate(self, pair: Pair) -> (loss, grad, reward) {
         let beta = self.beta * pair.beta;
@@ -35,7 +38,10 @@ crate::objective! {
         let u = beta * divergence_margin(self.divergence, self.alpha, chosen, 1.0, rejected, 1.0);
         let modulation = sigmoid(u / self.temperature);
         let rest = sigmoid(-u / self.temperature);
-        let exponential = exp(-u - softplus(-u / self.temperature));
+        let exponential = exp(select(
+            u < 0.0,
+            product(u, 1.0 / self.temperature - 1.0) - log1p(exp(u / self.temperature)),
+            -u - softplus(-u / self.temperature)));
         loss = product(rest, softplus(-u)) + exponential;
         let slope = beta * (product(exponential, rest / self.temperature - 1.0)
             - rest * sigmoid(-u)

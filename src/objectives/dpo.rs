@@ -21,7 +21,7 @@ crate::objective! {
             /// What the policy is held to the reference by; the score of each log-ratio takes its place.
             divergence: Divergence = Divergence::ReverseKl, in CHOICE, set by with_divergence;
             /// The order of [`Divergence::Alpha`].
-            alpha: f64 = 0.5, in FINITE, set by with_alpha;
+            alpha: f64 = 0.5, in ORDER, set by with_alpha;
         }
     }
     uses(reference, beta, margin, soft_label)

@@ -13,19 +13,21 @@ crate::objective! {
             beta: f64 in POSITIVE,
             /// `e`, the probability that a label is wrong; 0 would make the loss infinite, TRL up to
             /// 0.28 takes 0.001 in its place.
-            label_smoothing: f64 in INSIDE_UNIT,
+            label_smoothing: f64 in INSIDE_HALF,
         }
         optional {
             /// What the policy is held to the reference by; the score of each log-ratio takes its place.
             divergence: Divergence = Divergence::ReverseKl, in CHOICE, set by with_divergence;
             /// The order of [`Divergence::Alpha`].
-            alpha: f64 = 0.5, in FINITE, set by with_alpha;
+            alpha: f64 = 0.5, in ORDER, set by with_alpha;
         }
     }
     uses(reference, beta)
     examples [
         Self::new(0.1, 0.001),
         Self::new(0.1, 0.2).with_divergence(Divergence::JensenShannon),
+        Self::new(0.1, 0.2).with_divergence(Divergence::ForwardKl),
+        Self::new(0.1, 0.2).with_divergence(Divergence::Alpha).with_alpha(0.7),
     ]
     fn evaluate(self, pair: Pair) -> (loss, grad, reward) {
         let beta = self.beta * pair.beta;

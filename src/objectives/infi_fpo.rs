@@ -13,6 +13,7 @@ crate::objective! {
         optional {}
     }
     uses(beta, margin, soft_label, score)
+    score in AVERAGE
     examples [Self::new(2.5)]
     fn evaluate(self, pair: Pair) -> (loss, grad, reward) {
         let beta = self.beta * pair.beta;

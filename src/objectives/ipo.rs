@@ -18,7 +18,7 @@ crate::objective! {
             /// What the policy is held to the reference by; the score of each log-ratio takes its place.
             divergence: Divergence = Divergence::ReverseKl, in CHOICE, set by with_divergence;
             /// The order of [`Divergence::Alpha`].
-            alpha: f64 = 0.5, in FINITE, set by with_alpha;
+            alpha: f64 = 0.5, in ORDER, set by with_alpha;
         }
     }
     uses(reference, beta)
@@ -26,6 +26,8 @@ crate::objective! {
         Self::new(0.1),
         Self::new(0.1).with_length_normalized(true),
         Self::new(0.1).with_length_normalized(true).with_divergence(Divergence::ForwardKl),
+        Self::new(0.1).with_divergence(Divergence::JensenShannon),
+        Self::new(0.1).with_divergence(Divergence::Alpha).with_alpha(0.7),
     ]
     fn evaluate(self, pair: Pair) -> (loss, grad, reward) {
         let beta = self.beta * pair.beta;

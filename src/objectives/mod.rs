@@ -15,9 +15,9 @@ mod units;
 pub use any::{AnyEvaluation, AnyObjective};
 pub use objective::{Clipped, Evaluation, Inputs, Objective, Source};
 pub use parameter::{
-    BELOW_HALF, CHOICE, Description, Domain, FINITE, INSIDE_UNIT, NOT_NEGATIVE, Named, NamedError,
-    POSITIVE, PROBABILITY, Parameter, ParameterDescription, ParameterError, ParameterKind, SWITCH,
-    UP_TO_HALF,
+    AVERAGE, BELOW_HALF, BOUNDED, CHOICE, Description, Domain, FINITE, INSIDE_HALF, INSIDE_UNIT,
+    NOT_NEGATIVE, Named, NamedError, ORDER, POSITIVE, PROBABILITY, Parameter, ParameterDescription,
+    ParameterError, ParameterKind, SWITCH, UP_TO_HALF,
 };
 pub use ranking::{Constants, Ranking, RankingKind, RankingValue};
 pub use reduction::{LossSum, Reduction};
@@ -32,8 +32,9 @@ pub use units::{
 #[doc(hidden)]
 pub mod domains {
     pub use super::{
-        BELOW_HALF, CHOICE, Domain, FINITE, INSIDE_UNIT, NOT_NEGATIVE, POSITIVE, PROBABILITY,
-        Parameter, ParameterDescription, SWITCH, UP_TO_HALF,
+        AVERAGE, BELOW_HALF, BOUNDED, CHOICE, Domain, FINITE, INSIDE_HALF, INSIDE_UNIT,
+        NOT_NEGATIVE, ORDER, POSITIVE, PROBABILITY, Parameter, ParameterDescription, SWITCH,
+        UP_TO_HALF,
     };
 }
 
@@ -63,7 +64,7 @@ macro_rules! list {
         ) -> Result<AnyObjective, NamedError> {
             match objective {
                 $(stringify!($Name) => $Name::from_named(parameters).map(AnyObjective::new),)*
-                _ => Err(NamedError::UnknownObjective { got: objective.to_owned() }),
+                _ => Err(NamedError::of_unknown(objective, &[$(stringify!($Name)),*])),
             }
         }
     };

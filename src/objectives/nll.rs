@@ -9,7 +9,8 @@ crate::objective! {
     pub struct Nll {
         required {}
         optional {
-            /// Divides by the sequence's counted tokens (at least 1).
+            /// Divides by the sequence's counted tokens (at least 1); for the mean or the sum, as `TokenMean`
+            /// would divide by them again.
             length_normalized: bool = false, in SWITCH, set by with_length_normalized;
         }
     }

@@ -1,6 +1,6 @@
 //! What an objective is, and the macro that writes one for Rust and for CUDA at once.
 
-use super::parameter::{Description, ParameterError, ParameterKind};
+use super::parameter::{Description, Domain, FINITE, ParameterError, ParameterKind};
 use super::units::{PerToken, Token, Unit};
 
 /// A loss on one unit, with its derivative by the policy log-prob sum of each response.
@@ -8,8 +8,9 @@ use super::units::{PerToken, Token, Unit};
 /// Those of this crate are written with [`objective!`](crate::objective); a loss of your own may
 /// use the macro too, or implement the trait by hand.
 #[diagnostic::on_unimplemented(
-    note = "objectives on pairs go in `Term::pairs`, those on sequences in `Term::sequences`, those \
-            on rewards in `Term::reward_pairs` and `Term::rewards`"
+    note = "objectives on pairs go in `Term::pairs` and `Term::judged_pairs`, those on sequences in \
+            `Term::sequences`, those on tokens in `Term::tokens`, those on rewards in \
+            `Term::reward_pairs` and `Term::rewards`"
 )]
 pub trait Objective<U: Unit>: std::fmt::Debug + Send + Sync {
     /// The objective's name.
@@ -24,6 +25,17 @@ pub trait Objective<U: Unit>: std::fmt::Debug + Send + Sync {
 
     /// Which inputs beside the policy's sums and counts it looks at.
     fn inputs(&self) -> Inputs;
+
+    /// Those of the numbers that a pair may be given (beta, margin, soft label) without which it is
+    /// another loss, so that a batch has to have them.
+    fn required(&self) -> Inputs {
+        Inputs::NONE
+    }
+
+    /// What scores it takes.
+    fn score_domain(&self) -> Domain {
+        FINITE
+    }
 
     /// Loss, gradient and rewards of one unit.
     fn evaluate(&self, unit: &U) -> Evaluation<U>;
@@ -175,10 +187,15 @@ impl Source {
 /// [`Domain`](crate::objectives::Domain), your own or one of [`objectives`](crate::objectives). Every
 /// optional input that the body reads has to stand in `uses`, with ` if ` and a condition on the
 /// parameters where it is not always read: others are checked to be neutral, and an undeclared
-/// reference, score or sequence is NaN. An objective on tokens may say `clips log_ratio at parameter`
-/// (see [`Token`](crate::objectives::Token)), and which sides of its clip hold, for logs, in a function
-/// `clipped` that is Rust alone. `examples` may be left out; the list of this crate's
-/// objectives takes them, and the tests iterate over that.
+/// reference, score or sequence is NaN. Lines that may follow, in this order: `requires(margin)`, what has
+/// to be given for pairs, not only may be; `score in PROBABILITY`, the scores' domain; `ordered(floor <=
+/// cap)` of two parameters; `clips log_ratio at parameter`, for an objective on tokens (see
+/// [`Token`](crate::objectives::Token)), which may also say which sides of its clip hold, for logs, in a
+/// function `clipped` that is Rust alone. `examples` may be left out; the list of this crate's objectives
+/// takes them, and the tests iterate over that.
+///
+/// The struct is `pub` and has doc comments, no other attributes; its body is `required {}` and `optional
+/// {}`, both, if empty too. Counts of tokens may be 0: divide by `length(tokens)`.
 ///
 /// ```
 /// use prefuse::objectives::{Dpo, Objective, Pair};
@@ -216,6 +233,9 @@ macro_rules! objective {
                 = $default:expr, in $optional_domain:expr, set by $with:ident;)* }
         }
         uses($($input:ident $(if $condition:expr)?),*)
+        $(requires($($required_input:ident),*))?
+        $(score in $score_domain:ident)?
+        $(ordered($lower:ident <= $upper:ident))?
         $(clips log_ratio at $bound:ident)?
         $(examples [$($example:expr),* $(,)?])?
         fn evaluate($this:ident, $unit:ident: $Unit:ident) -> ($loss:ident, $grad:ident, $reward:ident) {
@@ -300,6 +320,13 @@ macro_rules! objective {
                 use $crate::objectives::domains::*;
                 $(Domain::check($required_domain, stringify!($required), self.$required.value())?;)*
                 $(Domain::check($optional_domain, stringify!($optional), self.$optional.value())?;)*
+                $(
+                    if self.$lower > self.$upper {
+                        let expected = concat!("a number up to ", stringify!($upper));
+                        let (parameter, got) = (stringify!($lower), self.$lower);
+                        return Err($crate::objectives::ParameterError { parameter, expected, got });
+                    }
+                )?
                 Ok(())
             }
 
@@ -310,6 +337,22 @@ macro_rules! objective {
                     ..$crate::objectives::Inputs::NONE
                 }
             }
+
+            $(
+                fn required(&self) -> $crate::objectives::Inputs {
+                    $crate::objectives::Inputs {
+                        $($required_input: true,)*
+                        ..$crate::objectives::Inputs::NONE
+                    }
+                }
+            )?
+
+            $(
+                fn score_domain(&self) -> $crate::objectives::Domain {
+                    use $crate::objectives::domains::*;
+                    $score_domain
+                }
+            )?
 
             $(
                 fn log_ratio_bound(&self) -> f64 {

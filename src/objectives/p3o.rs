@@ -16,6 +16,7 @@ crate::objective! {
         optional {}
     }
     uses(reference, margin)
+    requires(margin)
     examples [Self::new(0.2)]
     fn evaluate(self, pair: Pair) -> (loss, grad, reward) {
         reward.chosen = pair.chosen.policy - pair.chosen.reference;

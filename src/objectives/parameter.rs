@@ -42,6 +42,26 @@ pub const POSITIVE: Domain = Domain {
 pub const NOT_NEGATIVE: Domain =
     Domain { expected: "a number from 0 to 1e30", contains: |value| (0.0..=1e30).contains(&value) };
 
+/// Numbers of either sign whose products with each other and squares are finite.
+pub const BOUNDED: Domain = Domain {
+    expected: "a number from -1e30 to 1e30",
+    contains: |value| (-1e30..=1e30).contains(&value),
+};
+
+/// The order of an exponential of log-ratios; published ones are between -1 and 2, and log-ratios of a
+/// hundred are beyond f64 at 10.
+pub const ORDER: Domain = Domain {
+    expected: "a number from -10 to 10",
+    contains: |value| (-10.0..=10.0).contains(&value),
+};
+
+/// Averages of log-probs, which are not above 0 but for the rounding of bf16 logits; it tells them from
+/// probabilities and rewards.
+pub const AVERAGE: Domain = Domain {
+    expected: "an average log-prob, at most 0",
+    contains: |value| (f64::MIN..=1e-2).contains(&value),
+};
+
 /// Finite numbers.
 pub const FINITE: Domain = Domain { expected: "a finite number", contains: f64::is_finite };
 
@@ -53,6 +73,12 @@ pub const UP_TO_HALF: Domain =
 pub const BELOW_HALF: Domain = Domain {
     expected: "a number from 0 to below 0.5",
     contains: |value| (0.0..0.5).contains(&value),
+};
+
+/// Label smoothing that leaves the label at least as probable as its opposite, and its opposite possible.
+pub const INSIDE_HALF: Domain = Domain {
+    expected: "a number above 0 and up to 0.5",
+    contains: |value| value > 0.0 && value <= 0.5,
 };
 
 /// Probabilities whose logarithm, and that of their complement, is finite.
@@ -190,6 +216,8 @@ pub struct Named<'a> {
 pub enum NamedError {
     /// No objective of the list has this name.
     UnknownObjective {
+        /// Those whose names are the same but for case and underscores; if there are none, all.
+        expected: Vec<&'static str>,
         /// The name found.
         got: String,
     },
@@ -210,6 +238,15 @@ pub enum NamedError {
         /// Its name.
         expected: &'static str,
     },
+    /// A number that is no variant's position.
+    Variant {
+        /// The parameter.
+        parameter: &'static str,
+        /// The variants, of which a value is the position.
+        expected: &'static [&'static str],
+        /// The value found.
+        got: f64,
+    },
     /// A value outside its domain.
     Parameter(ParameterError),
 }
@@ -217,8 +254,8 @@ pub enum NamedError {
 impl std::fmt::Display for NamedError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::UnknownObjective { got } => {
-                write!(f, "objective: expected the name of one in the list, got {got}")
+            Self::UnknownObjective { expected, got } => {
+                write!(f, "objective: expected one of {expected:?}, got {got}")
             }
             Self::UnknownParameter { expected, got } => {
                 write!(f, "parameter: expected one of {expected:?}, got {got}")
@@ -227,14 +264,28 @@ impl std::fmt::Display for NamedError {
             Self::Missing { expected } => {
                 write!(f, "parameter {expected}: expected a value, got none")
             }
+            Self::Variant { parameter, expected, got } => {
+                write!(f, "{parameter}: expected a position in {expected:?}, got {got:?}")
+            }
             Self::Parameter(ParameterError { parameter, expected, got }) => {
-                write!(f, "{parameter}: expected {expected}, got {got}")
+                write!(f, "{parameter}: expected {expected}, got {got:?}")
             }
         }
     }
 }
 
 impl std::error::Error for NamedError {}
+
+impl NamedError {
+    /// Of a name that is none of the list's.
+    pub(super) fn of_unknown(got: &str, list: &[&'static str]) -> Self {
+        let bare = |name: &str| name.replace(['_', '-', ' '], "").to_lowercase();
+        let alike = list.iter().copied().filter(|name| bare(name) == bare(got));
+        let alike: Vec<_> = alike.collect();
+        let expected = if alike.is_empty() { list.to_vec() } else { alike };
+        Self::UnknownObjective { expected, got: got.to_owned() }
+    }
+}
 
 impl<'a> Named<'a> {
     /// Of an objective with these parameters.
@@ -271,7 +322,14 @@ impl<'a> Named<'a> {
         let Some(&(_, got)) = self.values.iter().find(|&&(given, _)| given == name) else {
             return default.ok_or(NamedError::Missing { expected: name });
         };
-        let outside = ParameterError { parameter: name, expected: domain.expected, got };
-        P::of(got).ok_or(NamedError::Parameter(outside))
+        P::of(got).ok_or(match P::KIND {
+            ParameterKind::OneOf { variants, .. } => {
+                NamedError::Variant { parameter: name, expected: variants, got }
+            }
+            _ => {
+                let (parameter, expected) = (name, domain.expected);
+                NamedError::Parameter(ParameterError { parameter, expected, got })
+            }
+        })
     }
 }

@@ -4,18 +4,20 @@ crate::objective! {
     /// `-log sigmoid(beta * (average log-prob - score) + gamma)`.
     ///
     /// The score of a sequence is the mean of the aligned models' average log-probs, each by its own
-    /// count of tokens. The released code takes the policy's average over the prompt too. Reward:
-    /// `beta * average log-prob`.
+    /// count of tokens. The policy's average is over the tokens that count: over the response in the
+    /// paper; the released code's is over the prompt too, for which the prompt's labels have to count.
+    /// Reward: `beta * average log-prob`.
     pub struct Poft {
         required {}
         optional {
             /// Scale of the averages; 1 in the released code.
             beta: f64 = 1.0, in POSITIVE, set by with_beta;
             /// Added inside; 0 in the released code.
-            gamma: f64 = 0.0, in FINITE, set by with_gamma;
+            gamma: f64 = 0.0, in BOUNDED, set by with_gamma;
         }
     }
     uses(score)
+    score in AVERAGE
     examples [Self::new(), Self::new().with_beta(2.0).with_gamma(0.5)]
     fn evaluate(self, sequence: Sequence) -> (loss, grad, reward) {
         let average = sequence.response.policy / length(sequence.response.tokens);

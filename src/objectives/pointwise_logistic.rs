@@ -5,7 +5,8 @@ crate::objective! {
     ///
     /// Desirable sequences have the soft label 1, undesirable ones 0; BCO's density ratio, which
     /// weighs undesirable sequences, is given by the weights of the sequences. With beta 1 and
-    /// `length_normalized` it is what TRPA falls back to. Reward: `beta * log-ratio`.
+    /// `length_normalized` it is what TRPA falls back to. Reward: `beta * log-ratio`, divided by length if
+    /// the loss divides it, so that the shift is the mean of the rewards.
     pub struct PointwiseLogistic {
         required {
             /// Scale of the log-ratios.
@@ -14,7 +15,7 @@ crate::objective! {
         optional {
             /// The running mean of all rewards, a constant (`statistics::Moments`); TRL takes the
             /// current batch in first.
-            shift: f64 = 0.0, in FINITE, set by with_shift;
+            shift: f64 = 0.0, in BOUNDED, set by with_shift;
             /// Divides the log-ratio by the sequence's counted tokens (at least 1).
             length_normalized: bool = false, in SWITCH, set by with_length_normalized;
         }

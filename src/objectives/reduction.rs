@@ -40,11 +40,10 @@ pub enum Reduction {
     /// Sum over the units.
     Sum,
     /// Sum over the units, divided by their counted tokens (at least 1): the token mean, for
-    /// losses that are sums over tokens.
+    /// losses that are sums over tokens; one with `length_normalized` would be divided twice.
     TokenMean,
     /// Mean over the sequences of each one's mean over its counted tokens (at least 1): GRPO's, for
-    /// objectives on tokens. For others the mean over the units, of losses that are divided by length
-    /// themselves.
+    /// objectives on tokens only. For [`Nll`](super::Nll) that is `with_length_normalized` and the mean.
     SequenceMean,
     /// Sum over the units, divided by a number from outside, such as the count of the whole
     /// accumulation window or of all ranks.

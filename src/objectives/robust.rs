@@ -17,13 +17,15 @@ crate::objective! {
             /// What the policy is held to the reference by; the score of each log-ratio takes its place.
             divergence: Divergence = Divergence::ReverseKl, in CHOICE, set by with_divergence;
             /// The order of [`Divergence::Alpha`].
-            alpha: f64 = 0.5, in FINITE, set by with_alpha;
+            alpha: f64 = 0.5, in ORDER, set by with_alpha;
         }
     }
     uses(reference, beta, margin)
     examples [
         Self::new(0.1, 0.2),
         Self::new(0.1, 0.1).with_divergence(Divergence::JensenShannon),
+        Self::new(0.1, 0.1).with_divergence(Divergence::ForwardKl),
+        Self::new(0.1, 0.1).with_divergence(Divergence::Alpha).with_alpha(0.7),
     ]
     fn evaluate(self, pair: Pair) -> (loss, grad, reward) {
         let beta = self.beta * pair.beta;

@@ -51,9 +51,10 @@ crate::objective! {
                     0.0);
                 grad.chosen = beta * product(sigmoid(u) * sigmoid(-u), u - target);
             } else {
-                let label = sigmoid(target);
-                loss = max(logistic_loss(u, label) - logistic_loss(target, label), 0.0);
-                grad.chosen = beta * logistic_slope(u, label);
+                let right = sigmoid(target);
+                let wrong = sigmoid(-target);
+                loss = max(soft_loss(u, right, wrong) - soft_loss(target, right, wrong), 0.0);
+                grad.chosen = beta * soft_slope(u, right, wrong);
             }
         }
         grad.rejected = -grad.chosen;

@@ -10,8 +10,9 @@ crate::choice! {
         ForwardKl,
         /// `log 2 + log sigmoid(d)`.
         JensenShannon,
-        /// `(exp((alpha - 1) d) - 1) / (alpha - 1)`, as TRL 1.16 has it: `d` at 1, forward KL at 0.
-        /// TRL up to 0.28 has `1 - alpha` in alpha's place.
+        /// `(exp((alpha - 1) d) - 1) / (alpha - 1)`, as TRL 1.16 has it: `d` at 1, forward KL at 0. The
+        /// paper's alpha, and that of TRL up to 0.28, is `1 - alpha` of it: `f'(u) = (1 - u^-a) / a` at
+        /// `u = exp(d)`, `a` from 0 (reverse KL) to 1 (forward KL).
         Alpha,
     }
 }
@@ -108,16 +109,27 @@ pub fn product(a: f64, b: f64) -> f64 {
     if a == 0.0 || b == 0.0 { 0.0 } else { a * b }
 }
 
-/// `label * softplus(-u) + (1 - label) * softplus(u)`: the logistic loss of margin `u` under a
-/// soft label.
-pub fn logistic_loss(u: f64, label: f64) -> f64 {
-    product(label, softplus(-u)) + product(1.0 - label, softplus(u))
+/// `right * softplus(-u) + wrong * softplus(u)`: the logistic loss of margin `u` under a soft label whose
+/// complement is known to more digits than `1 - right` has, as it is where the label is a
+/// [`sigmoid`].
+pub fn soft_loss(u: f64, right: f64, wrong: f64) -> f64 {
+    product(right, softplus(-u)) + product(wrong, softplus(u))
 }
 
-/// The derivative of [`logistic_loss`] by `u`. It equals `sigmoid(u) - label`, without that form's
-/// cancellation.
+/// The derivative of [`soft_loss`] by `u`, for `right + wrong = 1`. It equals `sigmoid(u) - right`,
+/// without that form's cancellation.
+pub fn soft_slope(u: f64, right: f64, wrong: f64) -> f64 {
+    wrong * sigmoid(u) - right * sigmoid(-u)
+}
+
+/// [`soft_loss`] under a label that is given.
+pub fn logistic_loss(u: f64, label: f64) -> f64 {
+    soft_loss(u, label, 1.0 - label)
+}
+
+/// The derivative of [`logistic_loss`] by `u`.
 pub fn logistic_slope(u: f64, label: f64) -> f64 {
-    (1.0 - label) * sigmoid(u) - label * sigmoid(-u)
+    soft_slope(u, label, 1.0 - label)
 }
 
 /// `w` if the label is right and `1 - w` if it is not, for a label that is wrong with probability
@@ -141,14 +153,11 @@ pub fn ratio(a: f64, b: f64) -> f64 {
     if a == b { 1.0 } else { a / b }
 }
 
-/// The probability that a label is right, by what it was before and the log-odds that the policy
-/// gives it: `sigmoid(log_odds + logit(prior))`. A prior of 0 or 1 stays what it is.
-pub fn posterior(log_odds: f64, prior: f64) -> f64 {
-    if prior <= 0.0 || prior >= 1.0 {
-        prior
-    } else {
-        sigmoid(log_odds + log(prior / (1.0 - prior)))
-    }
+/// The log-odds that a label is right, by the probability of that before and the log-odds that the policy
+/// gives it: `log_odds + logit(prior)`. A prior of 0 or 1 is certain: infinite.
+pub fn posterior_log_odds(log_odds: f64, prior: f64) -> f64 {
+    let of_prior = log(prior / (1.0 - prior));
+    if of_prior.is_infinite() { of_prior } else { log_odds + of_prior }
 }
 
 /// The natural exponential.

@@ -11,12 +11,12 @@ crate::objective! {
         required {
             /// Scale of the implicit rewards.
             beta: f64 in POSITIVE,
+            /// Weight of the entropies, which keeps both sides confident; how large is not known.
+            entropy_weight: f64 in NOT_NEGATIVE,
         }
         optional {
             /// Weight of the consistency.
             weight: f64 = 1.0, in NOT_NEGATIVE, set by with_weight;
-            /// Weight of the entropies, which keeps both sides confident.
-            entropy_weight: f64 = 0.0, in NOT_NEGATIVE, set by with_entropy_weight;
             /// The pair is a constant for the gradient.
             detach_pair: bool = false, in SWITCH, set by with_detach_pair;
             /// The verdicts are constants for the gradient.
@@ -25,8 +25,10 @@ crate::objective! {
     }
     uses(reference)
     examples [
-        Self::new(0.1),
-        Self::new(0.1).with_weight(0.5).with_entropy_weight(0.2),
+        Self::new(0.1, 0.0),
+        Self::new(0.1, 0.2).with_weight(0.5),
+        Self::new(0.1, 0.2).with_detach_pair(true),
+        Self::new(0.1, 0.2).with_detach_verdicts(true),
     ]
     fn evaluate(self, pair: JudgedPair) -> (loss, grad, reward) {
         reward.chosen = self.beta * (pair.chosen.policy - pair.chosen.reference);
@@ -35,11 +37,12 @@ crate::objective! {
         reward.verdict_rejected = pair.verdict_rejected.policy;
         let u = reward.chosen - reward.rejected;
         let v = reward.verdict_chosen - reward.verdict_rejected;
-        let distance = logistic_slope(u, sigmoid(v));
+        let distance = soft_slope(u, sigmoid(v), sigmoid(-v));
         let u_slope = sigmoid(u) * sigmoid(-u);
         let v_slope = sigmoid(v) * sigmoid(-v);
         loss = self.weight * product(distance, u - v)
-            + self.entropy_weight * (logistic_loss(u, sigmoid(u)) + logistic_loss(v, sigmoid(v)));
+            + self.entropy_weight
+                * (soft_loss(u, sigmoid(u), sigmoid(-u)) + soft_loss(v, sigmoid(v), sigmoid(-v)));
         if (!self.detach_pair) {
             grad.chosen = self.beta * (self.weight * (product(u_slope, u - v) + distance)
                 - self.entropy_weight * product(u, u_slope));

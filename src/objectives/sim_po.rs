@@ -10,8 +10,9 @@ crate::objective! {
         required {
             /// Scale of the reward; the paper uses 2 to 10.
             beta: f64 in POSITIVE,
-            /// Target margin, absolute. The released code gives it as a ratio to beta.
-            gamma: f64 in FINITE,
+            /// Target margin, absolute; the released code and HALOs give it as a ratio to beta, for them
+            /// it is `ratio * beta`.
+            gamma: f64 in NOT_NEGATIVE,
         }
         optional {
             /// Probability that a label is wrong, 0 to 0.5 (TRL and the released code offer it);

@@ -1,13 +1,15 @@
 crate::objective! {
     /// Sequence Likelihood Calibration (SLiC-HF; Zhao et al., 2023), its first term:
-    /// `max(0, delta - beta * (log-prob chosen - log-prob rejected))` on sums, without a reference.
-    /// The paper's second term is an [`Nll`](super::Nll) term.
+    /// `max(0, delta - (beta * (log-prob chosen - log-prob rejected) - margin))`, without a reference,
+    /// on sums, or on averages with `length_normalized`. The paper's second term is an
+    /// [`Nll`](super::Nll) term.
     ///
-    /// At the kink the gradient is 0, as torch's relu has it. Rewards: `beta * log-prob`.
+    /// At the kink the gradient is 0, as torch's relu has it. Rewards: `beta` times the sum, or the
+    /// average, that is compared.
     pub struct Slic {
         required {
             /// The margin below which a pair counts; HALOs and CPO's hinge in TRL have 1.
-            delta: f64 in FINITE,
+            delta: f64 in NOT_NEGATIVE,
         }
         optional {
             /// Scale of the log-probs; the paper has none, CPO's hinge in TRL has 0.1.

@@ -13,6 +13,7 @@ crate::objective! {
         optional {}
     }
     uses(reference, beta, score)
+    score in PROBABILITY
     examples [Self::new(0.1)]
     fn evaluate(self, pair: Pair) -> (loss, grad, reward) {
         let beta = self.beta * pair.beta;

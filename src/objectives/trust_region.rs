@@ -9,7 +9,7 @@ crate::objective! {
         }
     }
     uses(old)
-    examples [Self::new()]
+    examples [Self::new(), Self::new().with_limit(0.5)]
     fn evaluate(self, token: Token) -> (loss, grad, reward) {
         let difference = token.policy - token.old;
         let estimate = kl_estimate(KlEstimator::K3, difference);

@@ -164,7 +164,7 @@ impl UnitInputs<'_> {
         }
         let (evaluation, weight) = self.term.evaluate(unit, &responses);
         let [first, second, ..] = evaluation.rewards;
-        // A weight of 0 takes a unit out of the term, whatever its loss is.
+        // A weight of 0 takes a unit out of the sum, whatever its loss is; a mean still counts it.
         UnitResult {
             loss: product(weight, evaluation.loss),
             grads: evaluation.grads.map(|grad| product(weight, grad)),

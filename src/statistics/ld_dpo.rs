@@ -11,9 +11,10 @@ use crate::objectives::PROBABILITY;
 ///
 /// They multiply the weights that are given; tokens that do not count get 0, and sequences in no pair
 /// keep theirs. With `alpha` 0 the rest no longer counts as tokens either, which objectives that divide
-/// by length see. Policy and reference are both summed under a batch's weights, as in TRL since 0.29;
-/// the policy alone, as in LLaMA-Factory and in TRL up to 0.28, would leave a constant of the reference's
-/// tail in the loss. Source: LD-DPO (Liu et al., 2024), as TRL 1.16 has it, whose values it reproduces;
+/// by length see. Policy and reference are both summed under a batch's weights, as in TRL since 0.29.
+/// LLaMA-Factory and TRL up to 0.28 weigh the policy alone, which leaves a constant of the reference's tail in
+/// the loss: for that, give the reference's whole sums as
+/// [`per_sequence_weighted`](crate::batch::ReferenceLogProbs::per_sequence_weighted). Source: LD-DPO (Liu et al., 2024), as TRL 1.16 has it, whose values it reproduces;
 /// TRL 0.28 counts positions from the start of the prompt, which is a slip.
 ///
 /// ```

@@ -6,6 +6,7 @@
 //! | KTO | [`kto_log_ratios`], [`kto_baseline`] | [`Kto::with_baseline`](crate::objectives::Kto::with_baseline) |
 //! | BCO | [`Moments`] | [`BcoPair::with_shift`](crate::objectives::BcoPair::with_shift), [`PointwiseLogistic::with_shift`](crate::objectives::PointwiseLogistic::with_shift) |
 //! | MM-DPO | [`mm_dpo_beta_factors`] | [`Pairs::with_beta`](crate::batch::Pairs::with_beta) |
+//! | MM-DPO's released code | [`mm_dpo_batch_beta`] | [`Dpo::new`](crate::objectives::Dpo::new) |
 //! | LCPO / RE-PO | [`Reliability`], [`posteriors`] | [`Pairs::with_soft_label`](crate::batch::Pairs::with_soft_label) |
 //! | CREAM | [`kendall_tau`], [`consistency`] | [`Pairs::with_soft_label`](crate::batch::Pairs::with_soft_label) |
 //! | SPA / Selfie | [`ConfidenceThreshold`] | [`Pairs::with_soft_label`](crate::batch::Pairs::with_soft_label) |
@@ -75,7 +76,7 @@ pub use infi_fpo::{Fusion, fuse_references};
 pub use irepo::{preference_log_odds, strength_log_odds};
 pub use kto::{EmptySequences, kto_baseline, kto_log_ratios};
 pub use ld_dpo::ld_dpo_weights;
-pub use mm_dpo::mm_dpo_beta_factors;
+pub use mm_dpo::{mm_dpo_batch_beta, mm_dpo_beta_factors};
 pub use nash_md::nash_md_weights;
 pub use next_quill::NextQuill;
 pub use off_policy::mask_off_policy;

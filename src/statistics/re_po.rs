@@ -3,14 +3,17 @@
 use super::{NUMBER, at_least, check_option};
 use crate::batch::{check_pairs, same_length, with_capacity};
 use crate::error::{Error, Result};
-use crate::objectives::{PROBABILITY, scalar};
+use crate::objectives::scalar::{posterior_log_odds, sigmoid};
+use crate::objectives::{Domain, PROBABILITY};
 
 /// The probability that each pair's label is right, by what the policy says and how reliable its
 /// annotator is: `sigmoid(log_odds + logit(reliability))`, `[pairs]` each.
 ///
-/// The log-odds `h` of a pair are its loss with the two responses swapped minus its loss: for DPO
-/// `beta * (log-ratio chosen - log-ratio rejected)`, the difference of the logged rewards. A reliability
-/// of 0 or 1 is certain and stays what it is. Source: RE-PO (Cao et al., 2026, eq. 4), read in the
+/// The log-odds `h` of a pair are its loss with the two responses swapped minus its loss;
+/// [`Lcpo::log_odds`](crate::objectives::Lcpo::log_odds),
+/// [`LcpoSimPo::log_odds`](crate::objectives::LcpoSimPo::log_odds) and
+/// [`LcpoCpo::log_odds`](crate::objectives::LcpoCpo::log_odds) are those of the four published bases, by the
+/// margins of the logged rewards. A reliability of 0 or 1 is certain and stays what it is. Source: RE-PO (Cao et al., 2026, eq. 4), read in the
 /// paper; the form with the logit is the same number without a quotient of small ones.
 /// [`Lcpo`](crate::objectives::Lcpo) computes it inside the loss; here it is for
 /// [`Reliability::update`].
@@ -21,8 +24,12 @@ pub fn posteriors(log_odds: &[f64], reliability: &[f64]) -> Result<Vec<f64>> {
     same_length("reliability", log_odds.len(), reliability.len())?;
     check_pairs("log-odds", log_odds, NUMBER)?;
     check_pairs("reliability", reliability, PROBABILITY)?;
-    Ok(log_odds.iter().zip(reliability).map(|(&h, &eta)| scalar::posterior(h, eta)).collect())
+    let posterior = |(&h, &eta): (&f64, &f64)| sigmoid(posterior_log_odds(h, eta));
+    Ok(log_odds.iter().zip(reliability).map(posterior).collect())
 }
+
+const INITIAL: Domain =
+    Domain { expected: "a number from 0.5 to 1", contains: |value| (0.5..=1.0).contains(&value) };
 
 /// The reliability `eta` of each annotator: how likely a label of theirs is right.
 ///
@@ -38,14 +45,14 @@ pub fn posteriors(log_odds: &[f64], reliability: &[f64]) -> Result<Vec<f64>> {
 ///
 /// let annotators = [0, 1, 0]; // who labelled each pair
 /// let mut reliability = Reliability::new(2)?;
-/// let eta = reliability.of(&annotators)?;
-/// let pairs = Pairs::halves(3)?.with_soft_label(eta.clone())?; // for `Lcpo`, or below for `Dpo`
-/// let rewards_margins = [1.2, -0.3, 0.4];
-/// let labels = posteriors(&rewards_margins, &eta)?;
+/// let (eta, lcpo) = (reliability.of(&annotators)?, Lcpo::new(0.1));
+/// let pairs = Pairs::halves(3)?.with_soft_label(eta.clone())?; // for `lcpo`, or below for `Dpo`
+/// let margins = [1.2, -0.3, 0.4]; // of the rewards in `forward.terms()[0].rewards`
+/// let labels = posteriors(&margins.map(|margin| lcpo.log_odds(margin)), &eta)?;
 /// reliability.update(&annotators, &labels)?;
 /// assert!(reliability.values()[0] > reliability.values()[1]);
 /// let soft = Pairs::halves(3)?.with_soft_label(labels)?;
-/// # let _ = (pairs, soft, Lcpo::new(0.1));
+/// # let _ = (pairs, soft);
 /// # Ok::<(), prefuse::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -80,9 +87,9 @@ impl Reliability {
     /// Another reliability for every annotator to start from; the paper takes it from 0.5 to 1.
     ///
     /// # Errors
-    /// A number outside 0 to 1.
+    /// A number outside 0.5 to 1.
     pub fn with_initial(mut self, initial: f64) -> Result<Self> {
-        check_option("reliability", initial, PROBABILITY)?;
+        check_option("initial reliability", initial, INITIAL)?;
         self.values.fill(initial);
         Ok(self)
     }

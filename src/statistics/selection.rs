@@ -24,6 +24,8 @@ use crate::objectives::{NOT_NEGATIVE, PROBABILITY};
 /// # Ok::<(), prefuse::Error>(())
 /// ```
 ///
+/// There may be none, and a term over no pairs is an error: leave it out of that step's loss.
+///
 /// # Errors
 /// A margin that is NaN, or a share outside 0 to 1.
 pub fn keep_largest(margins: &[f64], share: f64) -> Result<Vec<usize>> {
@@ -54,6 +56,8 @@ pub fn keep_largest(margins: &[f64], share: f64) -> Result<Vec<usize>> {
 /// # let _ = term;
 /// # Ok::<(), prefuse::Error>(())
 /// ```
+///
+/// There may be none, and a term over no pairs is an error: leave it out of that step's loss.
 ///
 /// # Errors
 /// A gap that is NaN, or a threshold outside 0 to 1e30.

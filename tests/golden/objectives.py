@@ -27,7 +27,7 @@ GRADIENTS = {
         "verdict_rejected_policy": "grad_verdict_rejected",
     },
     "reward_pair": {"chosen": "grad_chosen", "rejected": "grad_rejected"},
-    "reward": {"prediction": "grad_prediction"},
+    "reward": {"prediction": "grad_response"},
 }
 KINKED = ("Hinge", "Slic")
 
@@ -43,7 +43,8 @@ NOTES = [
     ),
     (
         "per-pair beta multiplies the objective's beta wherever that occurs, also in targets such as "
-        "1/(2 beta), not gamma, delta, shift, lambda or weights; margin is subtracted from u"
+        "1/(2 beta), and lambda (TRL's beta), not gamma, delta, shift or weights; margin is "
+        "subtracted from u"
     ),
     (
         "score kinds: win = win probabilities (Sppo), average = fused average log-probs (InfiFpo), "
@@ -67,9 +68,13 @@ NOTES = [
     "Irepo: the margin is the target logit (0 if not given)",
     "Scir: detach_policy and detach_judge detach the whole side, its entropy included",
     (
-        "reward_* = beta*beta_i*(policy - reference), never length-normalised, absent where no source "
-        "states one; Cpo and Slic beta*beta_i*sum; SimPo beta*beta_i*average; Orpo lambda*average; "
-        "AlphaPo beta*beta_i*(1 - p^-alpha)/alpha with p = exp(average)"
+        "reward_*, of every response = beta*beta_i*(policy - reference), never length-normalised but "
+        "where a shift or log-odds are of averages (PointwiseLogistic, Lcpo); Cpo, LcpoCpo and Slic "
+        "beta*beta_i*sum, or of the average that the loss compares; SimPo and LcpoSimPo "
+        "beta*beta_i*average; Poft beta*average; InfiFpo beta*beta_i*(average - score); Orpo "
+        "lambda*beta_i*average; AlphaPo beta*beta_i*(1 - p^-alpha)/alpha with p = exp(average); "
+        "LogRatio and P3o the log-ratio, Nll 0; of verdicts their log-probs; of reward models the "
+        "rewards"
     ),
     "tolerance: rtol 1e-9 with atol 1e-12 (times the weight or parameter that scales a loss)",
 ]
@@ -131,6 +136,7 @@ def expected(label, objective, unit, params, arrays):
     for name, grad in zip(names, grads, strict=True):
         check_gradient(label, losses_of, arrays, name, grad)
         out[names[name]] = grad
+    assert {key.replace("grad", "reward") for key in names.values()} == set(rewards), label
     out |= rewards
     for key, value in out.items():
         assert value.shape == losses.shape, (label, key)
@@ -158,6 +164,7 @@ def main(arguments):
         "functions": ["torch.nn.functional.logsigmoid", "torch.expm1", "torch.autograd.grad"],
         "provenance": "torch autograd f64 composed by this project from the papers",
         "packages": {"torch": torch.__version__.split("+")[0]},
+        "count": len(cases),
         "encoding": "tensor={shape,dtype,data row-major}; every number is finite",
         "notes": NOTES,
     }

@@ -89,7 +89,12 @@ PAIRS = {
         "reward",
         FACTOR,
         with_defaults(
-            [{"beta": 0.1, "tau": 0.05}, {"beta": 0.5, "tau": 0.5}, *divergences(beta=0.1, tau=0.1)]
+            [
+                {"beta": 0.1, "tau": 0.05},
+                {"beta": 0.5, "tau": 0.5},
+                {"beta": 1.0, "tau": 0.05},  # with "extreme", where exp(-u) is beyond f64
+                *divergences(beta=0.1, tau=0.1),
+            ]
         ),
     ),
     "NcaPair": ("reward", FACTOR, [{"beta": 0.1}, {"beta": 0.7}]),
@@ -120,7 +125,12 @@ PAIRS = {
     "Lcpo": (
         "reward",
         FACTOR,
-        [{"beta": beta, "base": base} for base in ("Dpo", "Ipo") for beta in (0.1, 0.7)],
+        [
+            {"beta": beta, "base": base, "length_normalized": normalized}
+            for normalized in (False, True)
+            for base in ("Dpo", "Ipo")
+            for beta in (0.1, 0.7)
+        ],
     ),
     "LcpoSimPo": ("reward", FACTOR, [{"beta": 2.0, "gamma": 0.5}, {"beta": 0.7, "gamma": 0.0}]),
     "LcpoCpo": ("reward", FACTOR, [{"beta": 0.1}, {"beta": 0.7}]),
@@ -134,7 +144,16 @@ PAIRS = {
             {"beta": 0.5, "label_smoothing": 0.1, "nll_weight": 0.0},
         ],
     ),
-    "Slic": ("reward", SHIFTED, [{"delta": 1.0, "beta": 1.0}, {"delta": 0.4, "beta": 0.2}]),
+    "Slic": (
+        "reward",
+        SHIFTED,
+        [
+            {"delta": 1.0, "beta": 1.0, "length_normalized": False},
+            {"delta": 0.4, "beta": 0.2, "length_normalized": False},
+            {"delta": 0.0, "beta": 1.0} | NORMALIZED,
+            {"delta": 0.5, "beta": 0.7} | NORMALIZED,
+        ],
+    ),
     "SimPo": (
         "reward",
         FULL,
@@ -154,7 +173,7 @@ PAIRS = {
     ),
     "Orpo": (
         "reward",
-        (),
+        FACTOR,
         [{"lambda": 0.1, "nll_weight": 1.0}, {"lambda": 1.0, "nll_weight": 0.3}],
     ),
 }
@@ -199,7 +218,7 @@ OTHERS = {
         [{"centering": 0.0}, {"centering": 0.01}],
     ),
     "Eurus": ("reward_pair", (), [{"absolute_weight": 1.0}, {"absolute_weight": 0.0}]),
-    "RewardTie": ("reward_pair", (), [{}]),
+    "RewardTie": ("reward_pair", (), [{"centering": 0.0}, {"centering": 0.01}]),
     "RewardGap": ("reward_pair", (), [{"beta": 1.0}, {"beta": 0.1}]),
     "RewardRegression": ("reward", (), [{}]),
 }
@@ -230,6 +249,8 @@ def plan():
             else:
                 chosen = [("random", form) for form in forms]
                 chosen += [(base, forms[-1]) for base in usable[1:2]]
+                if objective == "DiscoPop" and "extreme" in usable:
+                    chosen += [("extreme", form) for form in forms]
             if objective.startswith("Lcpo"):
                 chosen = [(base, (*form, "reliability")) for base, form in chosen]
                 chosen += [(base, ("exact_reliability",)) for base in usable if index == 0]

@@ -149,7 +149,8 @@ def sppo(x, p, stop):
     dw, dl = x.log_ratios
     beta = x.factor(p)
     chosen = (dw - (x.chosen_score - 0.5) / beta) ** 2
-    return 0.5 * (chosen + (dl - (x.rejected_score - 0.5) / beta) ** 2), {}
+    losses = 0.5 * (chosen + (dl - (x.rejected_score - 0.5) / beta) ** 2)
+    return losses, implicit_rewards(x, p)
 
 
 def sppo_hard(x, p, stop):
@@ -163,10 +164,11 @@ def rpo(x, p, stop):
     u = x.factor(p) * x.h(p)
     t = p["reward_scale"] * (x.chosen_score - x.rejected_score)
     if p["form"] == "Squared":
-        return (u - t) ** 2, {}
+        return (u - t) ** 2, implicit_rewards(x, p)
     a, b = (t, u) if p["form"] == "BackwardKl" else (u, t)
     up = sigmoid(a) * (logsigmoid(a) - logsigmoid(b))
-    return up + sigmoid(-a) * (logsigmoid(-a) - logsigmoid(-b)), {}
+    down = sigmoid(-a) * (logsigmoid(-a) - logsigmoid(-b))
+    return up + down, implicit_rewards(x, p)
 
 
 def irepo(x, p, stop):
@@ -174,31 +176,39 @@ def irepo(x, p, stop):
     u = x.factor(p) * x.h(p)
     ell = torch.zeros_like(u) + x.margin
     if p["probability_form"]:
-        return (sigmoid(u) - sigmoid(ell)) ** 2, {}
-    return (u - ell) ** 2, {}
+        return (sigmoid(u) - sigmoid(ell)) ** 2, implicit_rewards(x, p)
+    return (u - ell) ** 2, implicit_rewards(x, p)
 
 
 def reliability_weighted(h, x, stop):
     """LCPO's two steps: the posterior of a clean label, fixed, then its cross-entropy."""
     eta = x.soft_label
     w = stop(sigmoid(h + torch.log(eta) - torch.log1p(-eta)))
-    return logistic(h, w), {}
+    return logistic(h, w)
 
 
 def lcpo(x, p, stop):
-    h = x.h(p)
-    beta = x.factor(p)
-    return reliability_weighted(beta * h if p["base"] == "Dpo" else 2 * h / beta, x, stop)
+    """Addendum 4, table 1; IPO's difference may be one of averages, and so are the rewards then."""
+    h, beta = x.h(p), x.factor(p)
+    nw, nl = x.lengths if p["length_normalized"] else (1, 1)
+    dw, dl = x.log_ratios
+    rewards = {"reward_chosen": beta * dw / nw, "reward_rejected": beta * dl / nl}
+    log_odds = beta * h if p["base"] == "Dpo" else 2 * h / beta
+    return reliability_weighted(log_odds, x, stop), rewards
 
 
 def lcpo_simpo(x, p, stop):
     aw, al = x.averages
-    m = x.factor(p) * (aw - al)
-    return reliability_weighted(logsigmoid(m - p["gamma"]) - logsigmoid(-m - p["gamma"]), x, stop)
+    beta, gamma = x.factor(p), p["gamma"]
+    m = beta * (aw - al)
+    log_odds = logsigmoid(m - gamma) - logsigmoid(-m - gamma)
+    rewards = {"reward_chosen": beta * aw, "reward_rejected": beta * al}
+    return reliability_weighted(log_odds, x, stop), rewards
 
 
 def lcpo_cpo(x, p, stop):
-    return reliability_weighted((x.factor(p) + 1) * (x.chosen_policy - x.rejected_policy), x, stop)
+    log_odds = (x.factor(p) + 1) * (x.chosen_policy - x.rejected_policy)
+    return reliability_weighted(log_odds, x, stop), free_rewards(x, p)
 
 
 def p3o(x, p, stop):
@@ -206,32 +216,42 @@ def p3o(x, p, stop):
     u = x.log_ratios[0] - x.log_ratios[1]
     low, high = x.margin - p["epsilon"], x.margin + p["epsilon"]
     clipped = torch.minimum(torch.maximum(u, u * 0 + low), u * 0 + high)
-    return 0.5 * torch.maximum(-u, -clipped), {}
+    dw, dl = x.log_ratios
+    return 0.5 * torch.maximum(-u, -clipped), {"reward_chosen": dw, "reward_rejected": dl}
 
 
 def infi_fpo(x, p, stop):
-    """papers_a 6; the scores are the fused average log-probs."""
+    """papers_a 6; the scores are the fused average log-probs, the reference of the rewards."""
     aw, al = x.averages
+    rw, rl = x.factor(p) * (aw - x.chosen_score), x.factor(p) * (al - x.rejected_score)
     u = x.factor(p) * ((aw - x.chosen_score) - (al - x.rejected_score)) - x.margin
-    return logistic(u, x.label(p)), {}
+    return logistic(u, x.label(p)), {"reward_chosen": rw, "reward_rejected": rl}
 
 
 # ---- pairs, reference-free ----------------------------------------------------------------------
 
 
-def cpo(x, p, stop):
+def free_rewards(x, p):
+    """beta times the sums, or the averages where the loss compares those (losses.md, metrics)."""
+    nw, nl = x.lengths if p.get("length_normalized") else (1, 1)
     beta = x.factor(p)
-    rw, rl = beta * x.chosen_policy, beta * x.rejected_policy
-    u = beta * (x.chosen_policy - x.rejected_policy) - x.margin
+    return {
+        "reward_chosen": beta * (x.chosen_policy / nw),
+        "reward_rejected": beta * (x.rejected_policy / nl),
+    }
+
+
+def cpo(x, p, stop):
+    u = x.factor(p) * (x.chosen_policy - x.rejected_policy) - x.margin
     losses = logistic(u, x.label(p)) - p["nll_weight"] * x.chosen_policy
-    return losses, {"reward_chosen": rw, "reward_rejected": rl}
+    return losses, free_rewards(x, p)
 
 
 def slic(x, p, stop):
-    beta = x.factor(p)
-    u = beta * (x.chosen_policy - x.rejected_policy) - x.margin
-    rewards = {"reward_chosen": beta * x.chosen_policy, "reward_rejected": beta * x.rejected_policy}
-    return torch.relu(p["delta"] - u), rewards
+    """losses.md; on averages it is RRHF's."""
+    sw, sl = x.averages if p["length_normalized"] else (x.chosen_policy, x.rejected_policy)
+    u = x.factor(p) * (sw - sl) - x.margin
+    return torch.relu(p["delta"] - u), free_rewards(x, p)
 
 
 def alpha_po(x, p, stop):
@@ -248,22 +268,27 @@ def log_odds(a):
 
 
 def orpo(x, p, stop):
+    """losses.md; TRL's beta is the paper's lambda, so that a factor of beta is one of lambda."""
     aw, al = x.averages
+    scale = x.factor({"beta": p["lambda"]})
     ratio = log_odds(aw) - log_odds(al)
-    rewards = {"reward_chosen": p["lambda"] * aw, "reward_rejected": p["lambda"] * al}
-    return p["lambda"] * softplus(-ratio) - p["nll_weight"] * aw, rewards
+    rewards = {"reward_chosen": scale * aw, "reward_rejected": scale * al}
+    return scale * softplus(-ratio) - p["nll_weight"] * aw, rewards
 
 
 # ---- single sequences ---------------------------------------------------------------------------
 
 
 def nll(x, p, stop):
+    """TRL logs no reward of it: 0."""
     n = x.tokens.clamp(min=1) if p["length_normalized"] else 1
-    return -x.policy / n, {}
+    return -x.policy / n, {"reward_response": torch.zeros_like(x.policy)}
 
 
 def log_ratio(x, p, stop):
-    return x.policy - x.reference, {}
+    """SELM's optimism: the implicit reward without its beta."""
+    d = x.policy - x.reference
+    return d, {"reward_response": d}
 
 
 def kto(x, p, stop):
@@ -276,17 +301,17 @@ def kto(x, p, stop):
 
 
 def pointwise_logistic(x, p, stop):
-    d = x.policy - x.reference
-    if p["length_normalized"]:
-        return logistic(p["beta"] * d / x.tokens.clamp(min=1) - p["shift"], x.soft_label), {}
-    reward = p["beta"] * d
+    """BCO's shift is the mean of the rewards, which are of averages if the loss is."""
+    n = x.tokens.clamp(min=1) if p["length_normalized"] else 1
+    reward = p["beta"] * (x.policy - x.reference) / n
     return logistic(reward - p["shift"], x.soft_label), {"reward_response": reward}
 
 
 def poft(x, p, stop):
     """papers_a 13; the score is the opponents' mean average log-prob."""
     average = x.policy / x.tokens.clamp(min=1)
-    return softplus(-(p["beta"] * (average - x.score) + p["gamma"])), {}
+    losses = softplus(-(p["beta"] * (average - x.score) + p["gamma"]))
+    return losses, {"reward_response": p["beta"] * average}
 
 
 # ---- judged pairs and rewards -------------------------------------------------------------------
@@ -299,33 +324,45 @@ def entropy(u):
 
 def scir(x, p, stop):
     u = p["beta"] * x.h(p)
+    rewards = implicit_rewards(x, p)
+    for side in ("verdict_chosen", "verdict_rejected"):
+        rewards[f"reward_{side}"] = x.given[f"{side}_policy"]
     v = x.verdict_chosen_policy - x.verdict_rejected_policy
     u = stop(u) if p["detach_policy"] else u
     v = stop(v) if p["detach_judge"] else v
     consistency = (sigmoid(u) - sigmoid(v)) * (u - v)
-    return p["weight"] * consistency + p["entropy_weight"] * (entropy(u) + entropy(v)), {}
+    return p["weight"] * consistency + p["entropy_weight"] * (entropy(u) + entropy(v)), rewards
+
+
+def own_rewards(x):
+    return {"reward_chosen": x.chosen, "reward_rejected": x.rejected}
+
+
+def centre(x, p):
+    return p["centering"] * (x.chosen + x.rejected) ** 2
 
 
 def bradley_terry(x, p, stop):
-    centre = p["centering"] * (x.chosen + x.rejected) ** 2
-    return logistic(x.chosen - x.rejected - x.margin, x.label(p)) + centre, {}
+    losses = logistic(x.chosen - x.rejected - x.margin, x.label(p))
+    return losses + centre(x, p), own_rewards(x)
 
 
 def eurus(x, p, stop):
     absolute = softplus(-x.chosen) + softplus(x.rejected)
-    return softplus(-(x.chosen - x.rejected)) + p["absolute_weight"] * absolute, {}
+    return softplus(-(x.chosen - x.rejected)) + p["absolute_weight"] * absolute, own_rewards(x)
 
 
 def reward_tie(x, p, stop):
-    return (x.chosen - x.rejected) ** 2, {}
+    """papers_a 7, reward model: ties, which are centered like all pairs."""
+    return (x.chosen - x.rejected) ** 2 + centre(x, p), own_rewards(x)
 
 
 def reward_gap(x, p, stop):
-    return -(x.chosen - x.rejected) / p["beta"], {}
+    return -(x.chosen - x.rejected) / p["beta"], own_rewards(x)
 
 
 def reward_regression(x, p, stop):
-    return (x.prediction - x.target) ** 2, {}
+    return (x.prediction - x.target) ** 2, {"reward_response": x.prediction}
 
 
 LOSSES = {

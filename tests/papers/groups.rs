@@ -153,10 +153,12 @@ fn trpa(Given { batch, groups, policy, .. }: Given) -> Result<Loss<'static>> {
     Loss::new(batch, [preference, region])
 }
 
-fn trpa_fallback(Given { batch, desirable, .. }: Given) -> Result<Loss<'static>> {
+fn trpa_fallback(Given { batch, desirable, policy, .. }: Given) -> Result<Loss<'static>> {
+    let batch = batch.with_old(ReferenceLogProbs::per_token(&policy))?;
     let logistic = PointwiseLogistic::new(1.0).with_length_normalized(true);
-    let term = Term::sequences(logistic, Sequences::All);
-    Loss::new(batch.with_soft_labels(desirable)?, [term])
+    let preference = Term::sequences(logistic, Sequences::All);
+    let region = Term::tokens(TrustRegion::new(), Sequences::All).with_weight(0.001);
+    Loss::new(batch.with_soft_labels(desirable)?, [preference, region])
 }
 
 fn p3o(Given { batch, pairs, policy, sums, scores, .. }: Given) -> Result<Loss<'static>> {

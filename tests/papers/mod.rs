@@ -30,9 +30,10 @@ pub struct Paper {
 }
 
 /// How certain a formula is.
-const KNOWN: [&str; 6] = [
+const KNOWN: [&str; 7] = [
     "authors' code and paper read",
     "authors' code read",
+    "authors' README read",
     "paper read",
     "abstract read",
     "third-party notes",
@@ -104,8 +105,11 @@ constants for the gradient. A call ends in a `Result` of a `Loss`, a `ScalarLoss
 | `policy`, `reference`, `other` | by token: log-probs under the policy, the reference, and another model |
 | `scores`, `averages`, `prompts`, `desirable` | by sequence: of a judge or reward model; average log-probs of other models; which prompt it answers; 1 or 0 |
 | `sums` | by sequence: sums of log-probs under the policy as it is, the policy that sampled, and the reference |
-| `gaps`, `margins`, `annotators` | by pair: of rewards; of implicit rewards, as `Forward::metrics` has them; who labelled it |
+| `gaps`, `margins`, `annotators` | by pair: of rewards; of implicit rewards, chosen less rejected in `forward.terms()[0].rewards`; who labelled it |
 | `sentences` | which tokens are a sentence, and whether it is true |
+
+The calls need `use prefuse::{Loss, ScalarLoss, Sequences, Term}`; objectives, `Ranking` and `Reduction` are in
+`prefuse::objectives`, what a batch is made of in `prefuse::batch`, all else in `prefuse::statistics`.
 
 The last column says where the formula was read. *To come* marks what the crate does not have yet.
 

@@ -42,11 +42,11 @@ pub fn papers() -> Vec<Paper> {
             title: "MM-DPO, dynamic reward scaling",
             trains: "DPO whose beta grows with the reward gap, `beta * (1 + w * (1 - exp(-k * gap)))`, \
                 and NLL of the chosen response; a reward model with ties, `-log sigmoid(r_w - r_l)` or \
-                `(r_w - r_l)^2`",
+                `(r_w - r_l)^2`, and `0.01 * (r_w + r_l)^2` over all pairs",
             calls: vec![call!("policy", mm_dpo), call!("reward model", mm_rlhf_rewards)],
             missing: "",
             known: "authors' code and paper read; the code's own beta, from the implicit margins of the \
-                batch, is what the paper rejects",
+                batch, is what the paper rejects: `mm_dpo_batch_beta`",
         },
         Paper {
             name: "LCPO",
@@ -106,7 +106,7 @@ pub fn papers() -> Vec<Paper> {
                 `-log sigmoid(beta * (a - mean of their a) + gamma)`",
             calls: vec![call!(poft)],
             missing: "",
-            known: "authors' code and paper read; the code averages over the prompt too",
+            known: "authors' code and paper read; the code averages over the prompt too: count its labels",
         },
         Paper {
             name: "iREPO",
@@ -222,8 +222,9 @@ fn lcpo(Given { batch, pairs, annotators, .. }: Given) -> Result<Loss<'static>> 
 }
 
 fn lcpo_update(Given { annotators, margins, .. }: Given) -> Result<Vec<f64>> {
-    let mut reliability = Reliability::new(2)?;
-    let posteriors = posteriors(&margins, &reliability.of(&annotators)?)?;
+    let (lcpo, mut reliability) = (Lcpo::new(0.1), Reliability::new(2)?);
+    let log_odds: Vec<f64> = margins.iter().map(|&margin| lcpo.log_odds(margin)).collect();
+    let posteriors = posteriors(&log_odds, &reliability.of(&annotators)?)?;
     reliability.update(&annotators, &posteriors)?;
     Ok(reliability.values().to_vec())
 }
@@ -304,7 +305,7 @@ fn curry_dpo(Given { batch, .. }: Given) -> Result<Loss<'static>> {
 fn scir(Given { batch, pairs, .. }: Given) -> Result<Loss<'static>> {
     let pairs = pairs.with_verdicts(vec![(4, 6), (5, 7)])?; // "the chosen one", "the rejected one"
     let agreed = Term::pairs(Dpo::new(0.1)).with_pairs([0]);
-    let consistency = Term::judged_pairs(Scir::new(0.1).with_entropy_weight(0.1));
+    let consistency = Term::judged_pairs(Scir::new(0.1, 0.1));
     Loss::new(batch.with_pairs(pairs)?, [agreed, consistency])
 }
 

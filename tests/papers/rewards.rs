@@ -189,9 +189,11 @@ pub fn bradley_terry(Given { rewards, .. }: Given) -> Result<ScalarLoss<'static>
 }
 
 pub fn mm_rlhf_rewards(Given { rewards, .. }: Given) -> Result<ScalarLoss<'static>> {
-    // Pair 1 is a tie; the code centers ties too.
-    let ranked = Term::reward_pairs(BradleyTerry::new().with_centering(0.01)).with_pairs([0]);
-    ScalarLoss::new(rewards, [ranked, Term::reward_pairs(RewardTie::new()).with_pairs([1])])
+    // Pair 1 is a tie. Ties have a mean of their own, the centering one over all 2 pairs.
+    let ranked = BradleyTerry::new().with_centering(0.01 * 1.0 / 2.0);
+    let tie = RewardTie::new().with_centering(0.01 * 1.0 / 2.0);
+    let ranked = Term::reward_pairs(ranked).with_pairs([0]);
+    ScalarLoss::new(rewards, [ranked, Term::reward_pairs(tie).with_pairs([1])])
 }
 
 pub fn dr_irl_rewards(Given { rewards, .. }: Given) -> Result<ScalarLoss<'static>> {

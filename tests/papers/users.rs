@@ -16,7 +16,7 @@ pub fn papers() -> Vec<Paper> {
             trains: "SFT, then DPO three times: for informativeness, robustness, citations",
             calls: vec![call!("SFT", sft), call!("each stage", dpo)],
             missing: "",
-            known: "paper read: the authors' text; beta is their framework's default",
+            known: "authors' README read; beta is their framework's default",
         },
         Paper {
             name: "TEMPLE",
