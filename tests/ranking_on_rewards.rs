@@ -24,8 +24,8 @@ fn on_rewards() {
         sum(&mut (0..4).map(|i| q[i] * (log_sum(&z) - z[i])))
     };
     let pairs = || (0..4).flat_map(|i| (i + 1..4).map(move |j| (i, j)));
-    type Written<'a> = Box<dyn Fn(&[f64; 4]) -> f64 + 'a>;
-    let written: [(Ranking, Written<'_>); 7] = [
+    type Formula<'a> = dyn Fn(&[f64; 4]) -> f64 + 'a;
+    let written: [(Ranking, Box<Formula<'_>>); 7] = [
         (
             Ranking::plackett_luce(0.5),
             Box::new(|r| {
@@ -79,12 +79,12 @@ fn on_rewards() {
     let groups = || Groups::consecutive(&[4]).unwrap();
     let batch = || Batch::of_sequences(4).unwrap();
     let scored = || batch().with_scores(&scores).unwrap();
-    let mut cases: Vec<(ScalarLoss<'_>, &dyn Fn(&[f64; 4]) -> f64)> = vec![];
+    let mut cases: Vec<(ScalarLoss<'_>, &Formula<'_>)> = vec![];
     for (ranking, formula) in &written {
         let term = Term::groups(ranking.with_value(RankingValue::Sum));
         let batch = if ranking.inputs().score { scored() } else { batch() };
         let batch = batch.with_groups(groups()).unwrap();
-        cases.push((ScalarLoss::new(batch, [term]).unwrap(), formula));
+        cases.push((ScalarLoss::new(batch, [term]).unwrap(), &**formula));
     }
     // All pairs: RRHF's hinge, and Bradley-Terry.
     let of_pairs = |term: Term| {
