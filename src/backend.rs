@@ -9,6 +9,7 @@ use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Slice};
 use crate::placed::PlacedTerm;
+use crate::reference::token_loss as composed;
 use crate::stages::{
     LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenLoss, TokenObjective,
 };
@@ -122,7 +123,7 @@ pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
 
     /// The f64 numbers of scratch that [`token_loss`](Self::token_loss) needs.
     fn token_loss_scratch(&self, tokens: usize, vocab: usize, terms: &[PlacedTerm]) -> usize {
-        TokenLoss::composed_scratch(self, [tokens, vocab], terms)
+        composed::scratch(self, [tokens, vocab], terms)
     }
 
     /// Stages 1, 3 and 4 of terms that look at each token by itself. It has the bits of these stages one
@@ -132,7 +133,7 @@ pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
     /// # Errors
     /// A label outside the vocabulary.
     fn token_loss(&self, stage: TokenLoss<'_>) -> Result<()> {
-        stage.compose(self)
+        composed::token_loss(self, stage)
     }
 }
 

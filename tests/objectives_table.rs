@@ -67,8 +67,8 @@ multiplies the result.
 * `Sequences::Chosen` are the chosen sequences of all the batch's pairs, also beside a term over a selection of
   them: name theirs by `Sequences::Indices`.
 * `Nll` with `length_normalized` and `TokenMean` divides by the tokens twice.
-* A selection by a statistic, such as `easy_pairs` or `keep_largest`, may be empty, and a term over nothing is an
-  error: leave the term out of that step.
+* A selection by a statistic, such as `easy_pairs` or `keep_largest`, may be empty, and a mean over nothing is an
+  error: leave the term out of that step, or give it another reduction.
 ";
 
 /// A doc comment's paragraph on one line, for a cell of a table.

@@ -422,7 +422,7 @@ fn bad_groups() {
     assert!(ScalarLoss::new(scored(&[0.0, 1.0, 500.0, -1e300]), [lipo()]).is_ok());
     refused(
         ScalarLoss::new(scored(&[0.0, 1.0, 0.0, 501.0]), [lipo()]),
-        "score of sequence 3: expected a number up to 500, got 501",
+        "score of sequence 3: expected a number up to 500, got 501.0",
     );
     let listed = Term::groups(Ranking::info_nca(0.1, 0.0));
     refused(

@@ -413,11 +413,11 @@ fn empty_selections() {
             let grads = gradient(&loss, backend, &got, &data, Upstream::Loss(1.0));
             assert_eq!(grads, expected, "{reduction:?}");
         }
-        for reduction in [Reduction::Mean, Reduction::SequenceMean] {
-            for term in empty(reduction) {
-                let error = with(vec![term]).unwrap_err();
-                assert!(matches!(error, Error::NoUnits { .. }), "{error}");
-            }
+        let by_sequence = Term::tokens(Reinforce::new(), none());
+        let by_sequence = by_sequence.with_reduction(Reduction::SequenceMean);
+        for term in empty(Reduction::Mean).into_iter().chain([by_sequence]) {
+            let error = with(vec![term]).unwrap_err();
+            assert!(matches!(error, Error::NoUnits { .. }), "{error}");
         }
     }
 }

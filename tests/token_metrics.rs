@@ -2,7 +2,8 @@
 
 use prefuse::batch::{Advantages, Batch, Labels, Packing, ReferenceLogProbs, Weights};
 use prefuse::objectives::{
-    Cispo, EntropyBonus, Gmpo, Gspo, KlPenalty, Nll, Objective, PpoClip, Rloo, Sapo, Token,
+    Cispo, EntropyBonus, Gmpo, Gspo, KlPenalty, LogProbClip, Nll, Objective, PpoClip, Rloo, Sapo,
+    Token,
 };
 use prefuse::{
     ClipFraction, ClipMetrics, DType, Loss, Reference, Resolved, RowOptions, Sequences, Slice,
@@ -111,8 +112,10 @@ fn clips_by_hand() {
     let cispo = all(Cispo::new(1.9).with_floor(0.2));
     compare(clip(&batch(by_sequence([1.0; 4])), cispo.clone()).high, [1.0, 1.0, 0.0]);
     compare(clip(&negative(), cispo).low, [0.0, 0.0, 1.0]);
-    let gmpo = all(Gmpo::new(1.0));
-    compare(clip(&batch(by_sequence([1.0; 4])), gmpo).high, [0.0, 1.0, 0.0]);
+    for term in [all(Gmpo::new(1.0)), all(LogProbClip::new(1.0))] {
+        compare(clip(&batch(by_sequence([1.0; 4])), term.clone()).high, [0.0, 1.0, 0.0]);
+        compare(clip(&negative(), term).low, [0.0, 0.0, 1.0]);
+    }
     // Sequences have the ratios 1, 2^0.5 and 0.1; their products are 1, 2 and 0.1.
     let gspo = all(Gspo::new(0.2, 0.3));
     compare(clip(&negative(), gspo.clone()).low, [0.0, 0.0, 1.0]);

@@ -25,6 +25,7 @@ use crate::element::DType;
 use crate::error::Result;
 use crate::memory::Buffer;
 use crate::placed::PlacedTerm;
+use crate::reference::token_loss as composed;
 use crate::stages::{
     BackendId, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenLoss,
     TokenObjective,
@@ -130,14 +131,14 @@ impl Backend for Cpu {
     }
 
     fn token_loss_scratch(&self, tokens: usize, vocab: usize, terms: &[PlacedTerm]) -> usize {
-        let composed = TokenLoss::composed_scratch(self, [tokens, vocab], terms);
+        let composed = composed::scratch(self, [tokens, vocab], terms);
         composed.max(token_loss::scratch(tokens))
     }
 
     fn token_loss(&self, stage: TokenLoss<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
         if stage.target.logits().tokens() < FEW_ROWS {
-            return stage.compose(self);
+            return composed::token_loss(self, stage);
         }
         token_loss::token_loss(self.simd, stage)
     }

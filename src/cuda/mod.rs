@@ -33,6 +33,7 @@ use crate::element::DType;
 use crate::error::Result;
 use crate::memory::{Buffer, Place, Slice, SliceMut};
 use crate::placed::PlacedTerm;
+use crate::reference::token_loss as composed;
 use crate::stages::{
     BackendId, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenLoss,
     TokenObjective, UnitScale,
@@ -268,7 +269,7 @@ impl Backend for Cuda {
     }
 
     fn token_loss_scratch(&self, tokens: usize, vocab: usize, terms: &[PlacedTerm]) -> usize {
-        let composed = TokenLoss::composed_scratch(self, [tokens, vocab], terms);
+        let composed = composed::scratch(self, [tokens, vocab], terms);
         composed.max(token_loss::scratch(tokens, terms.len()))
     }
 

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::memory::Slice;
 use crate::objectives::cuda_token_objectives;
 use crate::placed::{PlacedTerm, Tables};
+use crate::reference::token_loss as composed;
 use crate::stages::{MaskedRows, Target, TokenAdvantages, TokenLoss};
 
 /// Twins of the constants in the kernel.
@@ -73,7 +74,7 @@ pub(super) fn scratch(tokens: usize, terms: usize) -> usize {
 
 pub(super) fn token_loss(cuda: &Cuda, stage: TokenLoss<'_>) -> Result<()> {
     let Some(visit) = Visit::of(&cuda.context, &stage) else {
-        return stage.compose(cuda);
+        return composed::token_loss(cuda, stage);
     };
     let _turn = cuda.context.turn();
     visit.run(&cuda.context, &stage)
@@ -124,11 +125,14 @@ impl<'a> Visit<'a> {
         let advantages = numbers(self.terms.len());
         let tokens = Tokens::of(stage.tokens);
         tokens::check(context, tokens, logits.vocab())?;
-        let zeroed = self.terms.len() * count * 8;
+        let zeroed = scratch(count, self.terms.len()) * 8;
         // SAFETY: the stage's constructor checked that the scratch has room for them.
         unsafe { context.driver().zero(numbers(0), zeroed) }?;
         for (index, (term, tables)) in self.terms.iter_mut().enumerate() {
             term.factors = numbers(index);
+            if stage.terms[index].term().units() == 0 {
+                continue;
+            }
             let arguments = factors(context, stage, index, (term.factors, advantages), tables);
             let shape = launch::token_objective(stage.terms[index].term().units());
             // SAFETY: the kernel takes these arguments; the stage's constructor checked every length,

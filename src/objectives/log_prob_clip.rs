@@ -24,4 +24,9 @@ crate::objective! {
             grad.policy = -token.advantage;
         }
     }
+    fn clipped(self, token) -> (low, high, dual) {
+        let log_ratio = token.policy - token.old;
+        low = log_ratio < -self.epsilon && token.advantage < 0.0;
+        high = log_ratio > self.epsilon && token.advantage > 0.0;
+    }
 }

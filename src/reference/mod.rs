@@ -5,6 +5,7 @@ mod logit_grads;
 mod objective;
 mod ranking;
 mod sequence_sums;
+pub(crate) mod token_loss;
 mod token_objective;
 
 use crate::backend::{Backend, sealed};

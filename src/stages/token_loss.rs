@@ -1,11 +1,8 @@
 use super::log_probs::TokenOutputs;
-use super::token_objective::{
-    TokenAdvantages, TokenInputs, TokenObjective, TokenObjectiveGrads, TokenObjectiveOutputs,
-    TokenUnits,
-};
+use super::token_objective::{TokenAdvantages, TokenInputs, TokenObjectiveGrads, TokenUnits};
 use super::{
-    BackendId, LogProbs, LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstream, Tokens,
-    UnitScale, check_logits, check_scratch, check_target, check_temperature, same_values,
+    BackendId, MaskedRows, Target, Tokens, UnitScale, check_logits, check_scratch, check_target,
+    check_temperature, same_values,
 };
 use crate::backend::Backend;
 use crate::batch::same_length;
@@ -110,60 +107,6 @@ impl<'a> TokenLoss<'a> {
             outputs,
             masked,
             scratch,
-        })
-    }
-
-    /// f64 numbers that [`compose`](Self::compose) needs.
-    pub(crate) fn composed_scratch<B: Backend + ?Sized>(
-        backend: &B,
-        [tokens, vocab]: [usize; 2],
-        terms: &[PlacedTerm],
-    ) -> usize {
-        let units = terms.iter().map(|placed| placed.term().units());
-        units.chain([backend.log_probs_scratch(tokens, vocab)]).max().unwrap_or(0)
-    }
-
-    /// The stages one after another.
-    ///
-    /// # Errors
-    /// Theirs.
-    pub(crate) fn compose<B: Backend + ?Sized>(self, backend: &B) -> Result<()> {
-        let Self { backend: id, target, tokens, temperature, packing, counts, masked, .. } = self;
-        let TokenLossOutputs { mut rows, mut grads } = self.outputs;
-        let mut scratch = self.scratch;
-        backend.log_probs(LogProbs {
-            backend: id,
-            logits: target.logits(),
-            tokens,
-            temperature,
-            outputs: rows.reborrow(),
-            scratch: scratch.reborrow(),
-        })?;
-        for (term, &scale) in self.terms.iter().zip(self.scales) {
-            let losses = scratch.reborrow().part(0..term.term().units())?;
-            backend.token_objective(TokenObjective {
-                backend: id,
-                term,
-                tokens,
-                packing,
-                counts,
-                inputs: self.sampled.with(&rows),
-                outputs: TokenObjectiveOutputs { losses, grads: Some((grads.reborrow(), scale)) },
-            })?;
-        }
-        let entropy = grads.entropy.as_ref().map(SliceMut::as_slice);
-        let entropy = entropy.zip(rows.entropy.as_ref().map(SliceMut::as_slice));
-        backend.logit_grads(LogitGrads {
-            backend: id,
-            target,
-            tokens,
-            temperature,
-            statistics: RowStatistics {
-                maximum: rows.maximum.as_slice(),
-                log_sum: rows.log_sum.as_slice(),
-            },
-            upstream: TokenUpstream { log_probs: grads.log_probs.as_slice(), entropy },
-            masked,
         })
     }
 }

@@ -24,7 +24,8 @@ use crate::objectives::{NOT_NEGATIVE, PROBABILITY};
 /// # Ok::<(), prefuse::Error>(())
 /// ```
 ///
-/// There may be none, and a term over no pairs is an error: leave it out of that step's loss.
+/// There may be none, and a mean over no pairs is an error: leave the term out of that step's loss, or give it
+/// a divisor.
 ///
 /// # Errors
 /// A margin that is NaN, or a share outside 0 to 1.
@@ -57,7 +58,8 @@ pub fn keep_largest(margins: &[f64], share: f64) -> Result<Vec<usize>> {
 /// # Ok::<(), prefuse::Error>(())
 /// ```
 ///
-/// There may be none, and a term over no pairs is an error: leave it out of that step's loss.
+/// There may be none, and a mean over no pairs is an error: leave the term out of that step's loss, or give it
+/// a divisor.
 ///
 /// # Errors
 /// A gap that is NaN, or a threshold outside 0 to 1e30.
