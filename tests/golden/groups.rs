@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 
 use prefuse::batch::{Batch, Groups, GroupsError, ReferenceLogProbs};
-use prefuse::objectives::{
-    BradleyTerry, Dpo, PointwiseLogistic, Ranking, RankingValue, Reduction, Slic,
-};
+use prefuse::objectives::{BradleyTerry, Dpo, PointwiseLogistic, Ranking, Reduction, Slic};
 use prefuse::statistics::{
     Baseline, GroupAdvantages, Singleton, Spread, Ties, prompt_scaled, ranks,
 };
@@ -69,7 +67,7 @@ impl<'a> Input<'a> {
         batch.and_then(Batch::into_owned).unwrap()
     }
 
-    /// A ranking under the scores, best first where it wants that, and where it does it refuses others.
+    /// A ranking under the scores, best first where it wants that; one that looks at scores refuses others.
     fn ranked(&self, ranking: Ranking, scores: &[f64], weights: Option<&[f64]>) -> Evaluated {
         let batch = || match ranking.inputs().reference {
             true => self.referenced(),
@@ -80,12 +78,12 @@ impl<'a> Input<'a> {
         let mut groups = self.compared();
         let sorted = |group: &[usize]| group.windows(2).all(|two| scores[two[0]] >= scores[two[1]]);
         if ranking.is_ordered() && !groups.iter().all(sorted) {
-            // Beside a term that takes scores, so that there are some.
-            let beside = Term::groups(Ranking::nca(0.1, 1.0).with_value(RankingValue::Sum));
-            let batch = scored().with_groups(groups.clone()).unwrap();
-            let refused = ScalarLoss::new(batch, [term(), beside]);
-            let error = refused.unwrap_err();
-            assert!(matches!(error, Error::Groups(GroupsError::Order { .. })), "{error}");
+            // The others do not look at scores: their order is the caller's word.
+            if ranking.inputs().score {
+                let batch = scored().with_groups(groups.clone()).unwrap();
+                let error = ScalarLoss::new(batch, [term()]).unwrap_err();
+                assert!(matches!(error, Error::Groups(GroupsError::Order { .. })), "{error}");
+            }
             let mut ordered: Vec<Vec<usize>> = groups.iter().map(<[usize]>::to_vec).collect();
             for group in &mut ordered {
                 group.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
