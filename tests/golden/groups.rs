@@ -78,7 +78,7 @@ impl<'a> Input<'a> {
         let mut groups = self.compared();
         let sorted = |group: &[usize]| group.windows(2).all(|two| scores[two[0]] >= scores[two[1]]);
         if ranking.is_ordered() && !groups.iter().all(sorted) {
-            // The others do not look at scores: their order is the caller's word.
+            // One that looks at no scores takes the caller's word for the order.
             if ranking.inputs().score {
                 let batch = scored().with_groups(groups.clone()).unwrap();
                 let error = ScalarLoss::new(batch, [term()]).unwrap_err();
