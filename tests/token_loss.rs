@@ -9,7 +9,8 @@ use prefuse::stages::{
     UnitScale,
 };
 use prefuse::{
-    Backend, Element, Loss, MaskedRows, Reference, RowOptions, Sequences, Target, Term, Upstream,
+    Backend, Cpu, Element, Loss, MaskedRows, Reference, RowOptions, Sequences, Target, Term,
+    Upstream,
 };
 
 use crate::backends::{backends, fast_backends, visit, visits};
@@ -140,12 +141,17 @@ fn every_objective_on_single_tokens() {
     let ids = labels(5, &data, vocab);
     let objectives = singly();
     assert!(objectives.len() >= 8, "{objectives:?}");
+    // Old and reference log-probs stand by the policy's, so that no limit of an objective holds them all.
+    let packing = || Packing::new(&[0, 1, tokens]).unwrap();
+    let likelihood = Term::sequences(Nll::new(), Sequences::All);
+    let likelihood = Loss::new(Batch::new(Labels::new(&ids[..]), packing()).unwrap(), [likelihood]);
+    let found = forward(&likelihood.unwrap(), &Cpu::new(), &data);
+    let log_probs = found.tokens().log_probs().to_vec().unwrap();
     for objective in objectives {
         let inputs = objective.inputs();
-        let mut batch =
-            Batch::new(Labels::new(&ids[..]), Packing::new(&[0, 1, tokens]).unwrap()).unwrap();
+        let mut batch = Batch::new(Labels::new(&ids[..]), packing()).unwrap();
         let near = |shift: f64| -> Vec<f64> {
-            (0..tokens).map(|t| -12.0 + shift * (t as f64).sin()).collect()
+            log_probs.iter().zip(0..).map(|(x, t)| x + shift * f64::from(t).cos()).collect()
         };
         if inputs.old {
             batch = batch.with_old(ReferenceLogProbs::per_token(&near(0.4))).unwrap();

@@ -67,7 +67,7 @@ impl<'a> Input<'a> {
         batch.and_then(Batch::into_owned).unwrap()
     }
 
-    /// A ranking under the scores, best first where it wants that, and where it does it refuses others.
+    /// A ranking under the scores, best first where it wants that; one that looks at scores refuses others.
     fn ranked(&self, ranking: Ranking, scores: &[f64], weights: Option<&[f64]>) -> Evaluated {
         let batch = || match ranking.inputs().reference {
             true => self.referenced(),
