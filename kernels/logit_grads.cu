@@ -124,7 +124,8 @@ template <class E, int THREADS> struct Span {
 #pragma unroll
           for (int u = 0; u < UNROLL; ++u) raw[u] = ld16_stream(from + u * STEP);
 #pragma unroll
-          for (int u = 0; u < UNROLL; ++u) st16_stream(to + u * STEP, grad_vector<E, ENTROPY>(row, raw[u]));
+          for (int u = 0; u < UNROLL; ++u)
+            st16_stream(to + u * STEP, grad_vector<E, ENTROPY>(row, raw[u]));
         },
         [&](int64_t k) {
           const int64_t c = k * E::COUNT;

@@ -1,9 +1,12 @@
 // Stage 3: each unit's loss, rewards and gradients, by the objectives' own text; then the value of the
 // term and the gradient by each sequence's sum.
 //
-// Some 200 bytes for each unit, all f64. Two launches: the second needs all units of the first, and one
-// block would be slow for many. A loss makes both again in its backward, into outputs of its own: to keep
-// the units' gradients would save the first, some microseconds, for 16 bytes a pair held until then.
+// Some 200 bytes for each unit, all f64. One launch of one block where there are up to 1024 units, which
+// that evaluates in 4 rounds: less than a second launch takes. More units have many blocks, and a second
+// launch, which needs all of them. The order of every sum is the same.
+//
+// A loss makes the same again in its backward, into outputs of its own: to keep the units' gradients would
+// save some microseconds, for 16 bytes a pair held until then.
 #include "block.cuh"
 #include "ptx.cuh"
 #include "scalar.cuh"
@@ -43,8 +46,8 @@ struct ReduceArguments {
   const double *tokens;  // by sequence
   double divisor;        // 0 for the tokens of all members, at least 1
   double weight;         // of the term
-  double *value;
-  double *grads;  // by sequence; null where none are asked for
+  double *value;         // null where a launch of its own reduces
+  double *grads;         // by sequence; null where none are asked for
   int64_t sequences;
   const int64_t *uses_offsets;  // [sequences + 1]
   const int64_t *uses;          // where a sequence's gradients are in `unit_grads`, in unit order
@@ -53,8 +56,7 @@ struct ReduceArguments {
   const ErrorSlot *error;
 };
 
-constexpr int UNITS_THREADS = 128;
-constexpr int REDUCE_THREADS = 256;
+constexpr int THREADS = 256;
 
 __device__ double or_neutral(const double *values, int64_t unit, double neutral) {
   return values == nullptr ? neutral : values[unit];
@@ -121,10 +123,8 @@ __device__ int spread(PerJudgedPair x, double (&out)[MAX_RESPONSES]) {
 template <class Unit, class PerResponse, class Objective>
 __device__ __forceinline__ void evaluate_units(const UnitsArguments &a,
                                                const Objective &objective) {
-  if (a.error->code != 0) return;
-  const int64_t step = int64_t(gridDim.x) * UNITS_THREADS;
-  for (int64_t unit = int64_t(blockIdx.x) * UNITS_THREADS + threadIdx.x; unit < a.units;
-       unit += step) {
+  const int64_t step = int64_t(gridDim.x) * THREADS;
+  for (int64_t unit = int64_t(blockIdx.x) * THREADS + threadIdx.x; unit < a.units; unit += step) {
     Unit input;
     load_unit(a, unit, input);
     double loss = 0.0;
@@ -184,45 +184,59 @@ __device__ void add_grads(const ReduceArguments &a, double divisor, int64_t sequ
   a.grads[sequence] = grad;
 }
 
-}  // namespace
-}  // namespace prefuse
+struct ReduceShared {
+  double warps[THREADS / 32];
+  double divisor;
+};
 
-extern "C" __global__ void __launch_bounds__(prefuse::REDUCE_THREADS)
-    objective_reduce(prefuse::ReduceArguments a) {
-  struct Shared {
-    double warps[prefuse::REDUCE_THREADS / 32];
-    double divisor;
-  };
-  Shared &shared = prefuse::block_shared<Shared>();
-  if (a.error->code != 0) return;
+// By one block, once all units have been evaluated.
+__device__ __forceinline__ void reduce_units(const ReduceArguments &a) {
+  ReduceShared &shared = block_shared<ReduceShared>();
   double tokens = 0.0;
   if (a.divisor == 0.0) {
     // Whole numbers: the order of their sum does not show.
-    for (int64_t i = threadIdx.x; i < a.units * a.responses; i += prefuse::REDUCE_THREADS) {
+    for (int64_t i = threadIdx.x; i < a.units * a.responses; i += THREADS) {
       tokens += a.tokens[a.members[i]];
     }
   }
-  tokens = prefuse::block_sum(tokens, shared.warps);
-  if (threadIdx.x == 0) shared.divisor = a.divisor == 0.0 ? prefuse::max(tokens, 1.0) : a.divisor;
+  tokens = block_sum(tokens, shared.warps);
+  if (threadIdx.x == 0) shared.divisor = a.divisor == 0.0 ? max(tokens, 1.0) : a.divisor;
   __syncthreads();
   const double divisor = shared.divisor;
   if (threadIdx.x < 32) {
-    const prefuse::LossSum sum = prefuse::sum_losses(a.losses, a.units, threadIdx.x);
-    if (threadIdx.x == 0) *a.value = prefuse::product(a.weight, sum.over(divisor));
+    const LossSum sum = sum_losses(a.losses, a.units, threadIdx.x);
+    if (threadIdx.x == 0) *a.value = product(a.weight, sum.over(divisor));
   }
   if (a.grads == nullptr) return;
-  for (int64_t sequence = threadIdx.x; sequence < a.sequences;
-       sequence += prefuse::REDUCE_THREADS) {
-    prefuse::add_grads(a, divisor, sequence);
+  for (int64_t sequence = threadIdx.x; sequence < a.sequences; sequence += THREADS) {
+    add_grads(a, divisor, sequence);
   }
 }
 
-// 4 blocks a multiprocessor: left to itself ptxas aims at more, and spills around the calls of the f64
+template <class Unit, class PerResponse, class Objective>
+__device__ __forceinline__ void objective(const UnitsArguments &units, const Objective &objective,
+                                          const ReduceArguments &all) {
+  if (units.error->code != 0) return;
+  evaluate_units<Unit, PerResponse>(units, objective);
+  if (all.value == nullptr) return;
+  __syncthreads();
+  reduce_units(all);
+}
+
+}  // namespace
+}  // namespace prefuse
+
+extern "C" __global__ void __launch_bounds__(prefuse::THREADS)
+    objective_reduce(prefuse::ReduceArguments a) {
+  if (a.error->code == 0) prefuse::reduce_units(a);
+}
+
+// 2 blocks a multiprocessor: left to itself ptxas aims at more, and spills around the calls of the f64
 // division's slow path (seen in 9 objectives, up to 40 bytes).
-#define OBJECTIVE(NAME, UNIT, PER_RESPONSE)                         \
-  extern "C" __global__ void __launch_bounds__(UNITS_THREADS, 4)    \
-      objective_##UNIT##_##NAME(UnitsArguments a, NAME objective) { \
-    evaluate_units<UNIT, PER_RESPONSE>(a, objective);               \
+#define OBJECTIVE(NAME, UNIT, PER_RESPONSE)                                                   \
+  extern "C" __global__ void __launch_bounds__(THREADS, 2)                                    \
+      objective_##UNIT##_##NAME(UnitsArguments units, NAME parameters, ReduceArguments all) { \
+    objective<UNIT, PER_RESPONSE>(units, parameters, all);                                    \
   }
 
 // Those of kernels/token_objective.cu.

@@ -35,11 +35,12 @@ struct RankingArguments {
   const double *weight;  // by group
   double *values;        // by member, like the two after it: scratch
   double *largest;  // of each choice; KnowPAT: the weights of the better ones; LiPO-lambda: gains
-  double *sums;     // of each choice, without the largest; KnowPAT: the weights; LiPO-lambda: discounts
-  double *losses;   // by group
-  double *grads;    // by sequence; null where none are asked for
-  double divisor;   // 0 for the tokens of all members, at least 1
-  double scale;     // upstream, times the term's weight
+  double
+      *sums;  // of each choice, without the largest; KnowPAT: the weights; LiPO-lambda: discounts
+  double *losses;                // by group
+  double *grads;                 // by sequence; null where none are asked for
+  double divisor;                // 0 for the tokens of all members, at least 1
+  double scale;                  // upstream, times the term's weight
   const double *group_upstream;  // by group; null for `scale` over the divisor
   const ErrorSlot *error;
 };

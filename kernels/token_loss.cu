@@ -69,7 +69,7 @@ struct TokenFactorsArguments {
   int64_t by_token;      // whether they are by token, not by sequence
   const double *weight;  // by unit; may be null
   UnitScale scale;
-  double *factors;            // by token; 0 before
+  double *factors;           // by token; 0 before
   double *token_advantages;  // by token
   const ErrorSlot *error;
 };
@@ -77,8 +77,7 @@ struct TokenFactorsArguments {
 __device__ __forceinline__ void write_factors(const TokenFactorsArguments &a) {
   SumShared &shared = block_shared<SumShared>();
   if (a.error->code != 0) return;
-  const double all =
-      needs_all(a.scale) ? count_all(a.members, a.units, a.counts, shared) : 0.0;
+  const double all = needs_all(a.scale) ? count_all(a.members, a.units, a.counts, shared) : 0.0;
   for (int64_t unit = blockIdx.x; unit < a.units; unit += gridDim.x) {
     const int64_t sequence = a.members[unit];
     const double weight = a.weight == nullptr ? 1.0 : a.weight[unit];
@@ -110,8 +109,7 @@ struct RowNews {
 
 // The gradients of a token, added to what is there as stage 3 adds them: rounded to f32 after each term.
 __device__ void add_token_grads(const TokenLossArguments &a, int64_t token,
-                                const RowResults &results, float &by_log_prob,
-                                float &by_entropy) {
+                                const RowResults &results, float &by_log_prob, float &by_entropy) {
   const double log_prob = results.log_prob;
   const Token input = {log_prob,
                        a.old.values == nullptr ? log_prob : at(a.old, token),
@@ -153,7 +151,8 @@ template <class E> struct Share {
     int place = 0;
     for (int s = first; s < segments; s += step) {
       const int64_t start = int64_t(s) * SEGMENT, beyond = label - start;
-      const int at = (beyond < 0 || beyond >= SEGMENT ? -2 * SEGMENT : int(beyond)) - lane * E::COUNT;
+      const int at =
+          (beyond < 0 || beyond >= SEGMENT ? -2 * SEGMENT : int(beyond)) - lane * E::COUNT;
       const int64_t column = start + lane * E::COUNT;
       if (start + SEGMENT <= vocab) {
         Bits *to = dx + column;
@@ -164,8 +163,7 @@ template <class E> struct Share {
       } else {
 #pragma unroll 1
         for (int i = 0; i < Segment<E>::VECTORS; ++i) {
-          write_some(column + i * Segment<E>::STEP,
-                     vector(place + i, at - i * Segment<E>::STEP));
+          write_some(column + i * Segment<E>::STEP, vector(place + i, at - i * Segment<E>::STEP));
         }
       }
       place += Segment<E>::VECTORS;
@@ -197,7 +195,8 @@ __device__ __forceinline__ void token_loss(const TokenLossArguments &a) {
   const int rank = cluster_rank(), size = cluster_size();
   const int slots = (a.rows.segments + size * WARPS - 1) / (size * WARPS);
   vectors += warp * slots * Segment<E>::VECTORS * 32 + lane;
-  Share<E> share = {nullptr, a.rows.vocab, rank * WARPS + warp, size * WARPS, a.rows.segments, lane};
+  Share<E> share = {nullptr,      a.rows.vocab,    rank * WARPS + warp,
+                    size * WARPS, a.rows.segments, lane};
   cluster_sync();  // the first block runs
   for (int64_t token = blockIdx.x / size; token < a.rows.tokens.count; token += gridDim.x / size) {
     share.dx = static_cast<typename E::Bits *>(a.grads) + token * a.grads_stride;
@@ -258,10 +257,10 @@ extern "C" __global__ void __launch_bounds__(prefuse::THREADS, 4)
   prefuse::write_factors(a);
 }
 
-#define PREFUSE_TOKEN_LOSS(E, MOMENTS, ENTROPY, NAME)               \
-  extern "C" __global__ void __launch_bounds__(prefuse::THREADS, 3) \
-      token_loss_cluster_##NAME(const __grid_constant__ prefuse::TokenLossArguments a) {    \
-    prefuse::token_loss<prefuse::E, MOMENTS, ENTROPY>(a);           \
+#define PREFUSE_TOKEN_LOSS(E, MOMENTS, ENTROPY, NAME)                                    \
+  extern "C" __global__ void __launch_bounds__(prefuse::THREADS, 3)                      \
+      token_loss_cluster_##NAME(const __grid_constant__ prefuse::TokenLossArguments a) { \
+    prefuse::token_loss<prefuse::E, MOMENTS, ENTROPY>(a);                                \
   }
 
 PREFUSE_TOKEN_LOSS(F32, false, false, f32)

@@ -79,7 +79,8 @@ __device__ __forceinline__ void token_objective(const TokenObjectiveArguments &a
     ratio = sum_for_all(ratio, shared);
     const double weight = a.weight == nullptr ? 1.0 : a.weight[unit];
     const bool wants = a.grads != nullptr;
-    const double scale = wants ? product(unit_scale(a.scale, unit, a.units, counted_tokens, all), weight) : 0.0;
+    const double scale =
+        wants ? product(unit_scale(a.scale, unit, a.units, counted_tokens, all), weight) : 0.0;
     double loss = 0.0, by_sequence = 0.0;
     for (int64_t token = first; token < end; token += THREADS) {
       const Counted which = counted(a.tokens, token);

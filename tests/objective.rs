@@ -266,31 +266,45 @@ fn the_stage_has_the_same_bits_on_every_backend() {
 
 pub fn compare_stages(objective: &AnyObjective) {
     for backend in backends() {
-        // More units than a task takes, or three blocks of a kernel.
+        // More units than a task takes, or two rounds of a block.
         let count = if backend.name() == "cuda" { 300 } else { 2500 };
-        let expected = run_stage(&Reference::new(), objective, count);
-        assert!(expected.iter().flatten().all(|x| x.is_finite()), "{objective:?}");
-        let runs = [1, 2, 5].map(|threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| run_stage(&*backend, objective, count))
-        });
-        let bits = |run: &[Vec<f64>; 4]| run.concat().iter().map(|x| x.to_bits()).collect();
-        let [first, others @ ..] = runs.each_ref().map(bits) as [Vec<u64>; 3];
-        assert!(others.iter().all(|run| *run == first), "{objective:?} {backend:?}");
-        if backend.name() != "cuda" {
-            assert_eq!(first, bits(&expected), "{objective:?} {backend:?}");
-            continue;
+        compare_stage(&*backend, objective, count);
+    }
+}
+
+/// Beyond 1024 units a kernel has blocks, and their sums a launch of their own.
+#[test]
+fn more_units_than_one_block_has() {
+    for objective in objectives().iter().filter(|o| ["Dpo", "Nll", "Scir"].contains(&o.name())) {
+        for backend in backends() {
+            compare_stage(&*backend, objective, 1300);
         }
-        for (got, expected) in runs[0].iter().zip(&expected) {
-            // The device's exp, expm1, log and log1p are right to 2 ulp, so a loss or a slope is right
-            // to 8 ulps of its largest part; a score that is an exponential of up to 4 multiplies that
-            // of its log-ratio by 4. A sequence's gradient is a sum of up to 125 slopes of both signs,
-            // which cancel by less than 50: 400 ulps of the largest.
-            let largest = expected.iter().fold(0.0_f64, |a, &b| a.max(b.abs()));
-            for (got, expected) in got.iter().zip(expected) {
-                let bound = 400.0 * f64::EPSILON * largest;
-                assert!((got - expected).abs() <= bound, "{objective:?} {got} for {expected}");
-            }
+    }
+}
+
+fn compare_stage(backend: &dyn Backend, objective: &AnyObjective, count: usize) {
+    let expected = run_stage(&Reference::new(), objective, count);
+    assert!(expected.iter().flatten().all(|x| x.is_finite()), "{objective:?}");
+    let runs = [1, 2, 5].map(|threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| run_stage(backend, objective, count))
+    });
+    let bits = |run: &[Vec<f64>; 4]| run.concat().iter().map(|x| x.to_bits()).collect();
+    let [first, others @ ..] = runs.each_ref().map(bits) as [Vec<u64>; 3];
+    assert!(others.iter().all(|run| *run == first), "{objective:?} {backend:?}");
+    if backend.name() != "cuda" {
+        assert_eq!(first, bits(&expected), "{objective:?} {backend:?}");
+        return;
+    }
+    for (got, expected) in runs[0].iter().zip(&expected) {
+        // The device's exp, expm1, log and log1p are right to 2 ulp, so a loss or a slope is right
+        // to 8 ulps of its largest part; a score that is an exponential of up to 4 multiplies that
+        // of its log-ratio by 4. A sequence's gradient is a sum of up to 125 slopes of both signs,
+        // which cancel by less than 50: 400 ulps of the largest.
+        let largest = expected.iter().fold(0.0_f64, |a, &b| a.max(b.abs()));
+        for (got, expected) in got.iter().zip(expected) {
+            let bound = 400.0 * f64::EPSILON * largest;
+            assert!((got - expected).abs() <= bound, "{objective:?} {got} for {expected}");
         }
     }
 }

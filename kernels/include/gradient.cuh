@@ -59,7 +59,7 @@ __device__ __forceinline__ uint4 grad_vector(const RowGradient &row, uint4 raw) 
 // The same where the label's column may be among these, at `label`.
 template <class E, bool ENTROPY>
 __device__ __forceinline__ uint4 grad_vector_with(const RowGradient &row, uint4 raw,
-                                                    int64_t label) {
+                                                  int64_t label) {
   float values[E::COUNT];
   E::unpack(raw, values);
   float at_label = values[0];

@@ -39,8 +39,8 @@ __device__ const typename E::Bits *row_of(const LogProbsArguments &a, int64_t to
 }
 
 __device__ inline void store_results(const LogProbsArguments &a, int64_t token, float log_prob,
-                              float maximum, float log_sum, float entropy, float log_sum_squares,
-                              int64_t argmax) {
+                                     float maximum, float log_sum, float entropy,
+                                     float log_sum_squares, int64_t argmax) {
   a.log_probs[token] = log_prob;
   a.maximum[token] = maximum;
   a.log_sum[token] = log_sum;
@@ -56,7 +56,7 @@ __device__ inline void store_not_counted(const LogProbsArguments &a, int64_t tok
 // By one warp, once all states of the row are there; the results are lane 0's.
 template <class E, bool MOMENTS>
 __device__ RowResults finish_row(const LogProbsArguments &a, int64_t token, int64_t label,
-                           const RowState *states, int lane) {
+                                 const RowState *states, int lane) {
   const typename E::Bits *row = row_of<E>(a, token);
   int peak;
   const RowState state = merge_states<MOMENTS>(states, a.segments, a.scale, lane, peak);

@@ -25,8 +25,8 @@ __device__ inline double at(Floats x, int64_t index) {
 
 // How much each unit's loss weighs in the gradient. Twin of `Scale` in src/cuda/token_objective.rs.
 struct UnitScale {
-  double divisor;  // 0 for counted tokens of all units, -1 for units times those of each
-  double scale;    // upstream, times the term's weight
+  double divisor;          // 0 for counted tokens of all units, -1 for units times those of each
+  double scale;            // upstream, times the term's weight
   const double *upstream;  // by unit; null for `scale` over the divisor
 };
 

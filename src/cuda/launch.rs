@@ -182,9 +182,13 @@ pub(crate) fn token_grads(tokens: usize) -> LaunchShape {
     shape(tokens.div_ceil(256), 256, 1, 0)
 }
 
-/// A thread a unit.
+/// Up to this many units are one block's, which then sums over them too.
+const ONE_BLOCK_UNITS: usize = 1024;
+
+/// A block, or a thread a unit.
 pub(crate) fn objective(units: usize) -> LaunchShape {
-    shape(units.div_ceil(128), 128, 1, 0)
+    let blocks = if units <= ONE_BLOCK_UNITS { 1 } else { units.div_ceil(256) };
+    shape(blocks, 256, 1, 9 * 8)
 }
 
 /// A block a sequence.

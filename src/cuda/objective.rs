@@ -1,6 +1,7 @@
-//! Stage 3: the launches of `kernels/objective.cu`. An objective that is not compiled there is
+//! Stage 3: the launches of `kernels/objective.cu`, one for up to 1024 units. An objective that is not compiled there is
 //! evaluated on the host, which waits for the sums and hands the results back.
 
+use std::ptr::null_mut;
 use std::sync::OnceLock;
 
 use super::context::Context;
@@ -32,9 +33,9 @@ struct UnitsArguments {
     error: u64,
 }
 
-/// Twin of `ReduceArguments` in the kernel.
+/// Twin of `ReduceArguments` in the kernel; without a value it reduces nothing.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct ReduceArguments {
     losses: u64,
     unit_grads: u64,
@@ -68,11 +69,19 @@ pub(super) fn objective(context: &Context, mut stage: Objective<'_>) -> Result<(
         evaluate_on_host(&mut stage)?;
     }
     let _turn = context.turn();
+    let all = reduce_arguments(context, &stage, tables);
+    let units = stage.term.term().units();
     // A grid has at least a block.
-    if let Some(compiled) = compiled.filter(|_| stage.term.term().units() > 0) {
-        run_units(context, &stage, tables, compiled)?;
+    if let Some(compiled) = compiled.filter(|_| units > 0) {
+        let shape = launch::objective(units);
+        if shape.grid == 1 {
+            return run_units(context, &stage, tables, compiled, (shape, &all));
+        }
+        run_units(context, &stage, tables, compiled, (shape, &ReduceArguments::default()))?;
     }
-    reduce(context, &stage, tables)
+    // SAFETY: the kernel takes these arguments; the stage's constructor checked every length, and the
+    // members are those of the batch.
+    unsafe { start(context, "objective_reduce", launch::objective_reduce(), &all, None) }
 }
 
 /// What a kernel was compiled from.
@@ -120,21 +129,24 @@ impl Compiled {
     }
 
     /// # Safety
-    /// As for [`start`](super::start), the kernel being that of a unit of the arguments' kind.
-    pub unsafe fn start<A>(
+    /// As for [`start`](super::start), the kernel being that of a unit of the arguments' kind; `last` comes
+    /// after the parameters, if the kernel has such an argument.
+    pub unsafe fn start<A, L>(
         mut self,
         context: &Context,
         shape: LaunchShape,
         arguments: &A,
+        last: Option<&L>,
     ) -> Result<()> {
         if self.parameters.is_empty() {
             // An empty struct is one byte.
             self.parameters.push(0.0);
         }
         let parameters = self.parameters.as_mut_ptr().cast();
-        let mut list = [pointer(arguments), parameters];
+        let mut list = [pointer(arguments), parameters, last.map_or(null_mut(), pointer)];
+        let count = if last.is_some() { 3 } else { 2 };
         // SAFETY: the caller's promise; the objective's struct is its parameters in order.
-        unsafe { context.driver().launch(&self.kernel, shape, &mut list) }
+        unsafe { context.driver().launch(&self.kernel, shape, &mut list[..count]) }
     }
 }
 
@@ -143,6 +155,7 @@ fn run_units(
     stage: &Objective<'_>,
     tables: &Tables,
     compiled: Compiled,
+    (shape, all): (LaunchShape, &ReduceArguments),
 ) -> Result<()> {
     let units = stage.term.term().units();
     let or_null = |values: &Option<Buffer>| values.as_ref().map_or(0, |x| x.slice().address());
@@ -167,7 +180,7 @@ fn run_units(
     };
     // SAFETY: the kernel takes these arguments; the stage's constructor checked that the term is over
     // responses and every length, and the members are those of the batch.
-    unsafe { compiled.start(context, launch::objective(units), &arguments) }
+    unsafe { compiled.start(context, shape, &arguments, Some(all)) }
 }
 
 /// Waits for the sums, and leaves losses, rewards and unit gradients where the kernel would.
@@ -199,12 +212,12 @@ fn evaluate_on_host(stage: &mut Objective<'_>) -> Result<()> {
     write(&mut stage.scratch, &grads)
 }
 
-fn reduce(context: &Context, stage: &Objective<'_>, tables: &Tables) -> Result<()> {
+fn reduce_arguments(context: &Context, stage: &Objective<'_>, tables: &Tables) -> ReduceArguments {
     let (term, outputs) = (stage.term.term(), &stage.outputs);
     let units = term.units();
     let grads = outputs.grads.as_ref();
     let (upstream, unit_upstream) = upstream(grads.map(|(_, scale)| *scale));
-    let arguments = ReduceArguments {
+    ReduceArguments {
         losses: address(&outputs.losses),
         unit_grads: address(&stage.scratch),
         units: units as i64,
@@ -225,7 +238,5 @@ fn reduce(context: &Context, stage: &Objective<'_>, tables: &Tables) -> Result<(
         upstream,
         unit_upstream,
         error: context.slot()[0],
-    };
-    // SAFETY: the kernel takes these arguments; as above.
-    unsafe { start(context, "objective_reduce", launch::objective_reduce(), &arguments, None) }
+    }
 }

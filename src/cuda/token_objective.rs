@@ -131,7 +131,7 @@ fn run(
     let shape = launch::token_objective(term.units());
     // SAFETY: the kernel takes these arguments; the stage's constructor checked that the term is over
     // tokens and every length, and the members are those of the batch.
-    unsafe { compiled.start(context, shape, &arguments) }
+    unsafe { compiled.start::<_, ()>(context, shape, &arguments, None) }
 }
 
 /// Waits for the inputs, and writes losses and gradients as the kernel would.

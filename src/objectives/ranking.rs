@@ -80,8 +80,7 @@ pub enum RankingValue {
 
 impl Ranking {
     /// Plackett-Luce DPO (Rafailov et al., 2023, appendix A.3): the responses of a group stand best
-    /// first, `z = beta * log-ratio`. Of two it is DPO. Scores
-    /// are not looked at.
+    /// first, `z = beta * log-ratio`. Of two it is DPO. Scores are not looked at.
     pub fn plackett_luce(beta: f64) -> Self {
         let (kind, of) = (RankingKind::PlackettLuce, RankingValue::LogRatio);
         Self { kind, of, scale: beta, temperature: 1.0 }
@@ -124,8 +123,7 @@ impl Ranking {
 
     /// Knowledgeable Preference Alignment (KnowPAT; Zhang et al., 2024), its ranking term: the responses
     /// of a group stand best first and `z` is the average log-prob. A group whose values are all equal
-    /// has no weights: its loss is 0, where the released code divides by 0. Scores
-    /// are not looked at.
+    /// has no weights: its loss is 0, where the released code divides by 0. Scores are not looked at.
     ///
     /// The paper's other term is [`Nll`](super::Nll) on the best response; the ranking's weight is its
     /// lambda.

@@ -173,9 +173,7 @@ fn a_backward_waits_for_nothing() {
         kernels,
         [
             "objective_Pair_Dpo",
-            "objective_reduce",
             "objective_Sequence_Nll",
-            "objective_reduce",
             "ranking",
             "token_grads_f32",
             "objective_Token_KlPenalty",
