@@ -40,9 +40,6 @@ def by_sequence(cu, values):
     return [values[a:b] for a, b in pairwise(cu)]
 
 
-# ---- weights and schedules of pairs -------------------------------------------------------------
-
-
 def mm_dpo_beta(weight, k):
     """papers_a 7: the factor of beta, kept in [1, 1 + weight]."""
     gaps = [*Draw(1).uniform(0, 6, 5), 0.0, -1.5, 1e-6, 50.0, 1000.0]
@@ -151,9 +148,6 @@ def infi_fpo_fusion(seed, sources, epsilon):
         given |= {f"{role}_pivot": pivots, f"{role}_sources": rows}
         out[role] = results
     return given, out
-
-
-# ---- tokens and sequences -----------------------------------------------------------------------
 
 
 def label_prob_sums():
@@ -312,9 +306,6 @@ def odds_of_strengths():
     first, second = [0.5, 2.0, 1e-3, 7.25, 1.0], [0.5, 0.25, 40.0, 3.0, 1e-9]
     log_odds = [math.log(a) - math.log(b) for a, b in zip(first, second, strict=True)]
     return {"first": first, "second": second}, {"log_odds": log_odds}
-
-
-# ---- groups of sampled responses ----------------------------------------------------------------
 
 
 def group_advantages(baseline, spread, epsilon, singleton):
