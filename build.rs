@@ -141,6 +141,11 @@ impl File {
         self.path.file_stem().and_then(OsStr::to_str).unwrap_or_default()
     }
 
+    /// Whether its kernels are the objectives' own text.
+    fn includes_objectives(&self) -> bool {
+        String::from_utf8_lossy(&self.bytes).contains("#include \"objectives.cuh\"")
+    }
+
     fn parts(&self) -> [&[u8]; 2] {
         [self.stem().as_bytes(), &self.bytes]
     }

@@ -98,8 +98,7 @@ impl Compiler {
         let mut parts = vec![self.identity.as_bytes()];
         parts.extend(self.flags.iter().map(String::as_bytes));
         parts.extend(sources.headers.iter().chain([kernel]).flat_map(File::parts));
-        // Those of the stages whose kernels are the objectives' own text.
-        if stem.ends_with("objective") {
+        if kernel.includes_objectives() {
             parts.push(sources.objectives.as_bytes());
             command.arg("-I").arg(out);
         }

@@ -142,8 +142,17 @@ fn bodies_are_also_cpp() {
 /// The objectives of the list check themselves, and have names, parameters, a text and a description.
 #[test]
 fn the_list_is_complete() {
-    let others =
-        ["any", "mod", "objective", "parameter", "ranking", "reduction", "scalar", "units"];
+    let others = [
+        "any",
+        "mod",
+        "objective",
+        "parameter",
+        "ranking",
+        "rankings",
+        "reduction",
+        "scalar",
+        "units",
+    ];
     let mut files: Vec<String> = std::fs::read_dir(crate::common::root().join("src/objectives"))
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())

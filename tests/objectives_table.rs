@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use prefuse::objectives::{
-    AnyObjective, Description, ParameterDescription, ParameterKind, objectives,
+    AnyObjective, Description, ParameterDescription, ParameterKind, objectives, rankings,
 };
 
 use crate::common::root;
@@ -158,6 +158,9 @@ fn table() -> String {
             }
         }
         text.push('\n');
+    }
+    for listed in rankings() {
+        assert!(RANKINGS.contains(&format!("`{}`", listed.call)), "{listed:?}");
     }
     text + RANKINGS + TAIL
 }

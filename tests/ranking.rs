@@ -3,7 +3,7 @@
 use prefuse::batch::{Batch, Groups, Labels, Packing, ReferenceLogProbs};
 use prefuse::objectives::{
     AnyObjective, Constants, Dpo, Given, NcaPair, Ranking, RankingKind, RankingValue, Reduction,
-    Response,
+    Response, ranking_from_named, rankings as listed,
 };
 use prefuse::stages::{Ranking as Stage, RankingOutputs, Totals, UnitScale};
 use prefuse::{Backend, Loss, Reference, ScalarLoss, Term, Upstream};
@@ -13,21 +13,43 @@ use crate::backends::backends;
 use crate::common::{Placed, forward, gradient, labels, logits, refused, rng};
 use crate::units::single_tokens;
 
-fn rankings() -> [Ranking; 12] {
-    [
-        Ranking::plackett_luce(0.1),
+/// Those of the list, and some with other values.
+fn rankings() -> Vec<Ranking> {
+    let mut rankings: Vec<_> = listed().iter().map(|listed| listed.example).collect();
+    rankings.extend([
         Ranking::plackett_luce(1.0).with_value(RankingValue::Sum),
-        Ranking::pro(),
         Ranking::pro().with_value(RankingValue::Sum).with_scale(0.5),
-        Ranking::info_nca(0.1, 0.5),
         Ranking::steer_lm().with_value(RankingValue::Average),
-        Ranking::know_pat(),
         Ranking::know_pat_released().with_value(RankingValue::Sum).with_scale(0.1),
-        Ranking::lipo_lambda(0.1),
         Ranking::lipo_lambda_rax(2.0).with_value(RankingValue::Average),
-        Ranking::nca(0.1, 0.5),
         Ranking::nca(1.0, 0.3).with_value(RankingValue::Sum),
-    ]
+    ]);
+    rankings
+}
+
+/// The list makes what its functions make, and says what is wrong with a name.
+#[test]
+fn by_name() {
+    for listed in listed() {
+        let example = listed.example;
+        let all = [("beta", example.scale), ("temperature", example.temperature)];
+        let given: Vec<_> =
+            all.into_iter().filter(|(name, _)| listed.call.contains(name)).collect();
+        assert_eq!(ranking_from_named(listed.name, &given), Ok(example));
+    }
+    let message = |name, parameters| ranking_from_named(name, parameters).unwrap_err().to_string();
+    assert_eq!(
+        message("plackett_luce", &[]),
+        "objective: expected one of [\"PlackettLuce\"], got plackett_luce"
+    );
+    assert_eq!(
+        message("Nca", &[("beta", 0.1)]),
+        "parameter temperature: expected a value, got none"
+    );
+    assert_eq!(
+        message("LipoLambda", &[("beta", 0.0)]),
+        "scale (beta): expected a number from 1e-30 to 1e30, got 0.0"
+    );
 }
 
 /// Best first, where the ranking wants that.

@@ -91,16 +91,20 @@ namespace KlEstimator {
 constexpr double K1 = 0.0, K2 = 1.0, K3 = 2.0;
 }
 
-__device__ inline double kl_estimate(double estimator, double difference) {
-  if (estimator == KlEstimator::K1) return difference;
-  if (estimator == KlEstimator::K2) return 0.5 * difference * difference;
-  return expm1(-difference) + difference;
+__device__ inline double kl_decay(double estimator, double difference) {
+  return estimator == KlEstimator::K3 ? expm1(-difference) : 0.0;
 }
 
-__device__ inline double kl_slope(double estimator, double difference) {
+__device__ inline double kl_estimate(double estimator, double difference, double decay) {
+  if (estimator == KlEstimator::K1) return difference;
+  if (estimator == KlEstimator::K2) return 0.5 * difference * difference;
+  return decay + difference;
+}
+
+__device__ inline double kl_slope(double estimator, double difference, double decay) {
   if (estimator == KlEstimator::K1) return 1.0;
   if (estimator == KlEstimator::K2) return difference;
-  return -expm1(-difference);
+  return -decay;
 }
 
 __device__ inline double select(bool condition, double a, double b) { return condition ? a : b; }

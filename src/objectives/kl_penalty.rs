@@ -44,10 +44,11 @@ crate::objective! {
     fn evaluate(self, token: Token) -> (loss, grad, reward) {
         let exact = token.policy - token.reference;
         let difference = clip(exact, -self.input_limit, self.input_limit);
-        let estimate = kl_estimate(self.estimator, difference);
+        let decay = kl_decay(self.estimator, difference);
+        let estimate = kl_estimate(self.estimator, difference, decay);
         let held = abs(exact) > self.input_limit || abs(estimate) > self.output_limit;
         let kl = clip(estimate, -self.output_limit, self.output_limit);
-        let slope = select(held, 0.0, kl_slope(self.estimator, difference));
+        let slope = select(held, 0.0, kl_slope(self.estimator, difference, decay));
         if (self.importance == Importance::None) {
             loss = kl;
             grad.policy = slope;

@@ -8,6 +8,7 @@ mod any;
 mod objective;
 mod parameter;
 mod ranking;
+mod rankings;
 mod reduction;
 pub mod scalar;
 mod units;
@@ -20,6 +21,7 @@ pub use parameter::{
     ParameterError, ParameterKind, SWITCH, UP_TO_HALF,
 };
 pub use ranking::{Constants, Ranking, RankingKind, RankingValue};
+pub use rankings::{ListedRanking, ranking_from_named, rankings};
 pub use reduction::{LossSum, Reduction};
 pub use scalar::{Divergence, KlEstimator};
 pub(crate) use units::Layout;

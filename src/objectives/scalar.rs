@@ -71,21 +71,26 @@ crate::choice! {
     }
 }
 
-/// An estimate of the KL divergence from the difference of two log-probs.
-pub fn kl_estimate(estimator: KlEstimator, difference: f64) -> f64 {
+/// The exponential less 1 of minus a difference of two log-probs, for the estimator that looks at it.
+pub fn kl_decay(estimator: KlEstimator, difference: f64) -> f64 {
+    if estimator == KlEstimator::K3 { expm1(-difference) } else { 0.0 }
+}
+
+/// An estimate of the KL divergence from the difference of two log-probs, and [`kl_decay`] of it.
+pub fn kl_estimate(estimator: KlEstimator, difference: f64, decay: f64) -> f64 {
     match estimator {
         KlEstimator::K1 => difference,
         KlEstimator::K2 => 0.5 * difference * difference,
-        KlEstimator::K3 => expm1(-difference) + difference,
+        KlEstimator::K3 => decay + difference,
     }
 }
 
-/// The derivative of [`kl_estimate`] by the difference.
-pub fn kl_slope(estimator: KlEstimator, difference: f64) -> f64 {
+/// The derivative of [`kl_estimate`] by the difference; [`kl_decay`] of it is the same.
+pub fn kl_slope(estimator: KlEstimator, difference: f64, decay: f64) -> f64 {
     match estimator {
         KlEstimator::K1 => 1.0,
         KlEstimator::K2 => difference,
-        KlEstimator::K3 => -expm1(-difference),
+        KlEstimator::K3 => -decay,
     }
 }
 

@@ -12,8 +12,10 @@ crate::objective! {
     examples [Self::new(), Self::new().with_limit(0.5)]
     fn evaluate(self, token: Token) -> (loss, grad, reward) {
         let difference = token.policy - token.old;
-        let estimate = kl_estimate(KlEstimator::K3, difference);
+        let decay = kl_decay(KlEstimator::K3, difference);
+        let estimate = kl_estimate(KlEstimator::K3, difference, decay);
         loss = min(estimate, self.limit);
-        grad.policy = select(estimate > self.limit, 0.0, kl_slope(KlEstimator::K3, difference));
+        let slope = kl_slope(KlEstimator::K3, difference, decay);
+        grad.policy = select(estimate > self.limit, 0.0, slope);
     }
 }

@@ -5,7 +5,7 @@ use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Place, Slice, SliceMut};
 use crate::objectives::scalar::{length, product};
-use crate::objectives::{Evaluation, LossSum, Reduction, Token};
+use crate::objectives::{Evaluation, Inputs, LossSum, Reduction, Token};
 use crate::placed::{PlacedPacking, PlacedTerm};
 use crate::resolved::{Over, Resolved};
 
@@ -213,8 +213,12 @@ impl TokenUnits<'_> {
                 grad(token, product(scale, by.policy), product(scale, by.entropy));
             }
         });
-        if by_sequence != 0.0 {
-            let bound = self.term.log_ratio_bound();
+        let bound = self.term.log_ratio_bound();
+        if by_sequence != 0.0 && bound == f64::INFINITY {
+            let range = self.packing.packing().range(sequence);
+            let counted = range.filter(|&token| self.tokens.counted_label(token).is_some());
+            counted.for_each(|token| grad(token, product(scale, by_sequence), 0.0));
+        } else if by_sequence != 0.0 {
             self.visit(sequence, of_sequence, |which, tokens| {
                 let free = which.iter().zip(tokens).filter(|(_, token)| log_ratio(token, bound).1);
                 free.for_each(|(&token, _)| grad(token, product(scale, by_sequence), 0.0));
@@ -230,7 +234,8 @@ impl TokenUnits<'_> {
             return [f64::NAN; 2];
         }
         let (mut sum, bound) = (0.0, self.term.log_ratio_bound());
-        self.visit(sequence, [f64::NAN; 2], |_, tokens| {
+        let used = Inputs { reference: false, entropy: false, ..self.term.inputs_used() };
+        self.visit_with(used, sequence, [f64::NAN; 2], |_, tokens| {
             tokens.iter().for_each(|token| sum += log_ratio(token, bound).0);
         });
         [sum, length(self.counts.get(sequence))]
@@ -244,7 +249,7 @@ impl TokenUnits<'_> {
         [log_prob, entropy]: [f64; 2],
     ) -> Evaluation<Token> {
         let (mut known, mut evaluation) = ([Token::UNKNOWN], [Evaluation::ZERO]);
-        self.read(sequence, token, &mut known);
+        self.read(self.term.inputs_used(), sequence, token, &mut known);
         known[0].policy = log_prob;
         if self.inputs.old.is_none() {
             known[0].old = log_prob;
@@ -274,6 +279,17 @@ impl TokenUnits<'_> {
     pub fn visit(
         &self,
         sequence: usize,
+        of_sequence: [f64; 2],
+        visit: impl FnMut(&[usize], &[Token]),
+    ) {
+        self.visit_with(self.term.inputs_used(), sequence, of_sequence, visit);
+    }
+
+    /// The same of some of the inputs.
+    fn visit_with(
+        &self,
+        used: Inputs,
+        sequence: usize,
         [sequence_log_ratio, count]: [f64; 2],
         mut visit: impl FnMut(&[usize], &[Token]),
     ) {
@@ -283,7 +299,7 @@ impl TokenUnits<'_> {
         for first in range.clone().step_by(CHUNK) {
             let mut tokens = [unknown; CHUNK];
             let some = CHUNK.min(range.end - first);
-            self.read(sequence, first, &mut tokens[..some]);
+            self.read(used, sequence, first, &mut tokens[..some]);
             let mut counted = 0;
             for (at, token) in (first..first + some).enumerate() {
                 if self.tokens.counted_label(token).is_some() {
@@ -297,9 +313,8 @@ impl TokenUnits<'_> {
 
     /// What is known of consecutive tokens of a sequence, from the first on. What the objective does
     /// not declare stays NaN, so that one that reads it all the same is heard.
-    fn read(&self, sequence: usize, first: usize, tokens: &mut [Token]) {
+    fn read(&self, used: Inputs, sequence: usize, first: usize, tokens: &mut [Token]) {
         let TokenInputs { log_probs, old, reference, entropy, advantages } = self.inputs;
-        let used = self.term.inputs_used();
         let mut numbers = [0.0; CHUNK];
         let numbers = &mut numbers[..tokens.len()];
         let mut read = |values: Option<Slice<'_>>, put: fn(&mut Token, f64)| {
