@@ -35,6 +35,9 @@ constexpr int WARPS = THREADS / 32;
 constexpr int MAX_TERMS = 8;
 constexpr int MAX_PARAMETERS = 8;
 
+// What comes before the states in a block's shared memory; twin of the constant in src/cuda/launch.rs.
+constexpr int NEWS_BYTES = 64;
+
 // A term as the visit of a row asks it. Twin of `TermArguments` in src/cuda/token_loss.rs.
 struct TermArguments {
   int64_t objective;  // place in TOKEN_OBJECTIVES
@@ -106,6 +109,8 @@ struct RowNews {
   RowGradient row;
   int32_t is_zero;
 };
+static_assert(sizeof(RowNews) <= NEWS_BYTES && sizeof(RowState) == 16, "the launcher's sizes");
+static_assert(sizeof(TermArguments) == 80 && sizeof(TokenLossArguments) == 864, "the twins' sizes");
 
 // The gradients of a token, added to what is there as stage 3 adds them: rounded to f32 after each term.
 __device__ void add_token_grads(const TokenLossArguments &a, int64_t token,
@@ -122,6 +127,7 @@ __device__ void add_token_grads(const TokenLossArguments &a, int64_t token,
   for (int64_t i = 0; i < a.terms; ++i) {
     const TermArguments &term = a.term[i];
     const double factor = term.factors[token];
+    // Not of the term, or of no weight: what would be added is 0.
     if (factor == 0.0) continue;
     double loss = 0.0;
     PerToken grad = {}, reward = {};
@@ -188,7 +194,7 @@ template <class E, bool MOMENTS, bool ENTROPY>
 __device__ __forceinline__ void token_loss(const TokenLossArguments &a) {
   // News, states, then vectors: of each warp in the order in which it comes to them.
   RowNews &news = block_shared<RowNews>();
-  RowState *states = reinterpret_cast<RowState *>(&block_shared<char>() + 64);
+  RowState *states = reinterpret_cast<RowState *>(&block_shared<char>() + NEWS_BYTES);
   uint4 *vectors = reinterpret_cast<uint4 *>(states + a.rows.segments);
   if (a.rows.error->code != 0) return;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

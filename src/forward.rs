@@ -12,7 +12,7 @@ use crate::placed::{PlacedPacking, copy};
 use crate::stages::Totals;
 use crate::token_log_probs::{TokenCopies, TokenLogProbs};
 
-/// What [`Loss::forward`] computed, and what the gradient needs again: O(tokens) numbers.
+/// What [`Loss::forward`](crate::Loss::forward) computed, and what the gradient needs again: O(tokens) numbers.
 #[derive(Debug)]
 pub struct Forward {
     pub(crate) loss_id: usize,

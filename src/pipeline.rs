@@ -149,7 +149,8 @@ impl<'a> Loss<'a> {
     /// ```
     ///
     /// # Errors
-    /// Those of the two.
+    /// Those of the two. After an error of the device's own, or [`ErrorTaken`](Error::ErrorTaken), the
+    /// gradient may stand where the logits were.
     pub fn forward_with_logit_grads(
         &self,
         backend: &dyn Backend,

@@ -83,12 +83,12 @@ pub fn many(_vocab: usize) -> usize {
 
 /// Rows and their columns: fewer than are taken whole, short ones, and such as a device holds on chip.
 pub fn visits() -> &'static [(usize, usize)] {
-    &[(6, 9001), (40, 31), (40, 4099), (40, 8192), (40, 33_001)]
+    &[(6, 9001), (40, 31), (40, 4099), (140, 8192), (40, 33_024), (20, 70_000)]
 }
 
 /// Such rows as a backend takes in one visit.
 pub fn visit() -> (usize, usize) {
-    (40, 8200)
+    (140, 8200)
 }
 
 /// Calls `body` with so many zeros on the CPU and on a device. On the host they are pages that nobody has

@@ -248,36 +248,40 @@ fn what_the_stage_refuses() {
     let backend = Reference::new();
     let batch = sampled(&[1, 0, 2, 1, 0, 2], None, false);
     let packing = batch.packing().place(&backend).unwrap();
-    let stage = |objective: AnyObjective, entropy: bool, counts: usize, scratch: usize| {
-        let term = Term::new(objective).with_sequences(Sequences::All);
-        let placed = [term.resolve(&batch).unwrap().place(&backend, &batch).unwrap()];
-        let mut buffers: [_; 7] = std::array::from_fn(|_| Placed::new(&backend, &[0.0_f32; 6]));
-        let counts = Placed::new(&backend, &vec![2.0; counts]);
-        let mut scratch = Placed::new(&backend, &vec![0.0; scratch]);
-        let [data, log_probs, maximum, log_sum, entropies, by_log_prob, by_entropy] =
-            buffers.each_mut();
-        *data = Placed::new(&backend, &[0.5_f32; 18]);
-        let [log_probs, maximum, log_sum] = [log_probs, maximum, log_sum].map(Placed::slice_mut);
-        let rows = TokenOutputs::new(log_probs, maximum, log_sum);
-        let outputs = TokenLossOutputs {
-            rows: TokenOutputs { entropy: entropy.then(|| entropies.slice_mut()), ..rows },
-            grads: TokenObjectiveGrads {
-                log_probs: by_log_prob.slice_mut(),
-                entropy: entropy.then(|| by_entropy.slice_mut()),
-            },
+    let stage_of =
+        |terms: usize, objective: AnyObjective, entropy: bool, counts: usize, scratch: usize| {
+            let term = Term::new(objective).with_sequences(Sequences::All);
+            let placed = [term.resolve(&batch).unwrap().place(&backend, &batch).unwrap()];
+            let mut buffers: [_; 7] = std::array::from_fn(|_| Placed::new(&backend, &[0.0_f32; 6]));
+            let counts = Placed::new(&backend, &vec![2.0; counts]);
+            let mut scratch = Placed::new(&backend, &vec![0.0; scratch]);
+            let [data, log_probs, maximum, log_sum, entropies, by_log_prob, by_entropy] =
+                buffers.each_mut();
+            *data = Placed::new(&backend, &[0.5_f32; 18]);
+            let [log_probs, maximum, log_sum] =
+                [log_probs, maximum, log_sum].map(Placed::slice_mut);
+            let rows = TokenOutputs::new(log_probs, maximum, log_sum);
+            let outputs = TokenLossOutputs {
+                rows: TokenOutputs { entropy: entropy.then(|| entropies.slice_mut()), ..rows },
+                grads: TokenObjectiveGrads {
+                    log_probs: by_log_prob.slice_mut(),
+                    entropy: entropy.then(|| by_entropy.slice_mut()),
+                },
+            };
+            let scales = [UnitScale::Reduced(1.0)];
+            TokenLoss::new(
+                &backend,
+                (Target::InPlace(data.target(6, 3)), MaskedRows::Zero, 1.0),
+                (Tokens::of(&batch), &packing),
+                (&placed[..terms], &scales[..terms]),
+                (SampledTokens::default(), counts.slice()),
+                outputs,
+                scratch.slice_mut(),
+            )
+            .map(|stage| backend.token_loss(stage))?
         };
-        let scales = [UnitScale::Reduced(1.0)];
-        TokenLoss::new(
-            &backend,
-            (Target::InPlace(data.target(6, 3)), MaskedRows::Zero, 1.0),
-            (Tokens::of(&batch), &packing),
-            (&placed, &scales),
-            (SampledTokens::default(), counts.slice()),
-            outputs,
-            scratch.slice_mut(),
-        )
-        .map(|stage| backend.token_loss(stage))?
-    };
+    let stage =
+        |objective, entropy, counts, scratch| stage_of(1, objective, entropy, counts, scratch);
     let bonus = || AnyObjective::new(EntropyBonus::new());
     assert_eq!(stage(bonus(), true, 3, 3), Ok(()));
     for (result, message) in [
@@ -289,6 +293,7 @@ fn what_the_stage_refuses() {
             stage(AnyObjective::new(Nll::new()), true, 3, 3),
             "Nll: expected a term over tokens, got one over other units",
         ),
+        (stage_of(0, bonus(), true, 3, 3), "terms: expected at least 1, got 0"),
         (stage(bonus(), false, 3, 3), "EntropyBonus: expected a batch with entropies, got none"),
         (
             stage(AnyObjective::new(Cispo::new(1.0)), true, 3, 3),

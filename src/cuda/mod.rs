@@ -56,7 +56,7 @@ const DTYPES: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 /// gets them: give each thread a backend of its own.
 ///
 /// What a captured graph launches reads memory of this backend: it and the buffers have to outlive the
-/// graph.
+/// graph, and nothing else of the backend runs beside it.
 ///
 /// Memory of one backend is refused by another, even on the same device: their streams do not wait for
 /// each other.

@@ -49,6 +49,9 @@ struct Arguments {
     term: [TermArguments; MAX_TERMS],
 }
 
+/// The kernel asserts the same.
+const _: () = assert!(size_of::<TermArguments>() == 80 && size_of::<Arguments>() == 864);
+
 /// Twin of `TokenFactorsArguments` in the kernel.
 #[repr(C)]
 #[derive(Debug)]

@@ -11,7 +11,8 @@ crate::objective! {
     uses(old)
     examples [Self::new(), Self::new().with_limit(0.5)]
     fn evaluate(self, token: Token) -> (loss, grad, reward) {
-        let difference = token.policy - token.old;
+        // An impossible token is as far as one of e^-700.
+        let difference = clip(token.policy - token.old, -700.0, 700.0);
         let decay = kl_decay(KlEstimator::K3, difference);
         let estimate = kl_estimate(KlEstimator::K3, difference, decay);
         loss = min(estimate, self.limit);

@@ -56,7 +56,7 @@ impl<'a> TokenLoss<'a> {
     /// Terms over tokens, the scale of each one's units, and `[sequences]` f64 counted tokens.
     ///
     /// # Errors
-    /// A term over other units or one that looks at a token's sequence, a shape or type that does not
+    /// No terms, a term over other units or one that looks at a token's sequence, a shape or type that does not
     /// fit, an input or output that a term uses and that is not there, a temperature outside 1e-30 to
     /// 1e30, or too little scratch.
     pub fn new(
@@ -75,10 +75,17 @@ impl<'a> TokenLoss<'a> {
         let needed = backend.token_loss_scratch(logits.tokens(), logits.vocab(), terms);
         same_length("packed tokens", tokens.count(), packing.packing().tokens())?;
         place.check("cu_seqlens", packing.offsets().place())?;
+        if terms.is_empty() {
+            return Err(Error::TooFew { what: "terms", expected: 1, got: 0 });
+        }
         same_length("upstream terms", terms.len(), scales.len())?;
         let sequences = packing.packing().sequences();
         same_values(place, "counted tokens", counts, DType::F64, sequences)?;
         outputs.rows.check(place, logits)?;
+        if outputs.grads.entropy.is_some() && outputs.rows.entropy.is_none() {
+            let (objective, what) = (terms[0].term().name(), "entropies beside their gradient");
+            return Err(Error::Missing { objective, what });
+        }
         for (placed, scale) in terms.iter().zip(scales) {
             let term = placed.term();
             placed.check(place, Over::Tokens)?;

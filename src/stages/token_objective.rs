@@ -214,6 +214,8 @@ impl TokenUnits<'_> {
             }
         });
         let bound = self.term.log_ratio_bound();
+        // Of a sequence that the objective does not declare, its tokens' gradients are NaN already.
+        let by_sequence = if self.term.inputs_used().sequence { by_sequence } else { 0.0 };
         if by_sequence != 0.0 && bound == f64::INFINITY {
             let range = self.packing.packing().range(sequence);
             let counted = range.filter(|&token| self.tokens.counted_label(token).is_some());

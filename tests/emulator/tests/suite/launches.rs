@@ -128,6 +128,33 @@ fn run(backend: &dyn Backend, vocab: usize) -> (Vec<u64>, Vec<bf16>) {
     (bits(&ours), placed.read())
 }
 
+/// Those of one visit: a row that does not count and one without a gradient among them.
+fn visit(backend: &dyn Backend) -> (Vec<u64>, Vec<bf16>) {
+    let (tokens, vocab) = (6, 33_024);
+    let data = logits::<bf16>(4, tokens, vocab);
+    let ids = labels(4, &data, vocab);
+    let packing = Packing::new(&[0, 2, 3, 6]).unwrap();
+    let batch = Batch::new(Labels::new(&ids[..]), packing)
+        .and_then(|batch| batch.with_advantages(Advantages::per_sequence(&[1.0, 0.0, -1.0])?))
+        .unwrap();
+    let loss = Loss::new(batch, [Term::tokens(Reinforce::new(), Sequences::All)]).unwrap();
+    let mut placed = Placed::new(backend, &data);
+    let (target, upstream) = (Target::InPlace(placed.target(tokens, vocab)), Upstream::Loss(1.0));
+    let forward =
+        loss.forward_with_logit_grads(backend, target, upstream, MaskedRows::Zero).unwrap();
+    (bits(forward.tokens()), placed.read())
+}
+
+#[test]
+fn rows_of_a_visit_go_round() {
+    let one_processor = || emulators().into_iter().filter(|e| e.device().processors == 1);
+    for (plain, least) in one_processor().zip(one_processor()) {
+        let ((plain, calls), (least, _)) = (watched(plain, false), watched(least, true));
+        assert_eq!(visit(&least), visit(&plain));
+        assert!(calls.lock().unwrap().iter().any(|call| call == "token_loss_cluster_bf16"));
+    }
+}
+
 /// Rows go round where a grid has fewer blocks than rows, as it has beyond 2^22 blocks. 3000 columns are
 /// three states, which three lanes read while the first is about to write those of the next row.
 #[test]
