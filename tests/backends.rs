@@ -83,7 +83,7 @@ pub fn many(_vocab: usize) -> usize {
 
 /// Rows and their columns: fewer than are taken whole, short ones, and such as a device holds on chip.
 pub fn visits() -> &'static [(usize, usize)] {
-    &[(6, 9001), (40, 31), (40, 4099), (140, 8192), (40, 33_024), (20, 70_000)]
+    &[(6, 9001), (40, 31), (40, 4099), (140, 8192), (40, 33_024), (17, 70_000)]
 }
 
 /// Such rows as a backend takes in one visit.

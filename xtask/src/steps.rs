@@ -33,6 +33,8 @@ const fn step(name: &'static str, work: Work) -> Step {
 /// The kernels are compiled into what the dev profile builds; the release profile goes without, so
 /// that the crate is built both ways and nothing is built twice.
 const WITH_KERNELS: (&str, &str) = ("PREFUSE_NVCC", "require");
+/// Of what is embedded an architecture and the PTX are enough: the step `kernels` compiles for all.
+const TARGETS: (&str, &str) = ("PREFUSE_CUDA_ARCHS", "90+ptx80");
 const WITHOUT_KERNELS: (&str, &str) = ("PREFUSE_NVCC", "off");
 
 /// The steps that this tree has.
@@ -169,7 +171,7 @@ fn run_cargo(
 ) -> Result<()> {
     let mut cargo = cargo();
     match toolchain {
-        Some(toolchain) => cargo.envs(toolchain.fatbins()).envs([WITH_KERNELS]),
+        Some(toolchain) => cargo.envs(toolchain.fatbins()).envs([WITH_KERNELS, TARGETS]),
         None => cargo.envs([WITHOUT_KERNELS]),
     };
     run(cargo.args(arguments).envs(environment.iter().copied()))

@@ -46,7 +46,7 @@ fn wrong_ranks_shapes_and_types_are_refused() -> Outcome {
     let flat = Tensor::zeros(TOKENS * VOCAB, DType::F32, device)?;
     assert_refused(&flat, &loss, &["rank 2 or more", "[132]"]);
     let short = Tensor::zeros((TOKENS - 1, VOCAB), DType::F32, device)?;
-    assert_refused(&short, &loss, &["labels", "11", "12"]);
+    assert_refused(&short, &loss, &["rows of logits", "11", "12"]);
     let integers = Tensor::zeros((TOKENS, VOCAB), DType::I64, device)?;
     assert_refused(&integers, &loss, &["expected f32, f16, bf16 or f64", "i64"]);
     for shape in [[0, VOCAB], [TOKENS, 0]] {
