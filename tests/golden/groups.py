@@ -12,9 +12,8 @@ from itertools import pairwise
 
 import torch
 from groups_losses import LOSSES, STATISTICS, Group
-from independent import encode
 from objectives_inputs import F64, Draw, vector
-from oracle import Stop, finite, gradient, write
+from oracle import Cases, Stop, gradient, write
 
 NAME = "groups_f64.json"
 
@@ -261,44 +260,29 @@ def main(arguments):
     """Computes every case."""
     torch.set_num_threads(1)
     torch.set_default_dtype(F64)
-    inputs, cases, seen = {}, [], {}
-
-    def add(objective, params, make, name, note, expected):
-        arrays = make(name)
-        given = f"{make.__name__}/{name}"
-        inputs.setdefault(given, encode(arrays))
-        label = f"{objective}/{seen[objective]}/{name}"
-        head = {"id": label, "objective": objective, "params": params, "input": given}
-        results = finite(label, expected(label, arrays))
-        cases.append(head | ({"note": note} if note else {}) | {"expected": results})
-
+    found = Cases()
     for objective, params, names, note in loss_plan():
-        seen[objective] = seen.get(objective, -1) + 1
-        for name in names:
-            kinked = objective == "Rrhf" and name == "identical"
-            said = None if note == GUARD and name != "identical" else note
 
-            def expected(label, arrays, o=objective, p=params, kinked=kinked):
-                return expected_of_groups(label, o, p, arrays, kinked)
+        def expected(label, name, arrays, o=objective, p=params):
+            kinked = o == "Rrhf" and name == "identical"
+            return expected_of_groups(label, o, p, arrays, kinked)
 
-            add(objective, params, groups, name, said, expected)
+        noted = ["identical"] if note == GUARD else None
+        found.add(objective, params, groups, names, note, expected, noted)
     for statistic, params, make, names, note in statistics_plan():
-        seen[statistic] = seen.get(statistic, -1) + 1
-        for name in names:
 
-            def expected(label, arrays, s=statistic, p=params):
-                flat, sizes = arrays["rewards"], arrays["cu"].diff().tolist()
-                return {s: STATISTICS[s](list(flat.split(sizes)), p)}
+        def expected(label, name, arrays, s=statistic, p=params):
+            flat, sizes = arrays["rewards"], arrays["cu"].diff().tolist()
+            return {s: STATISTICS[s](list(flat.split(sizes)), p)}
 
-            add(statistic, params, make, name, note, expected)
+        found.add(statistic, params, make, names, note, expected)
     write(
         NAME,
         "losses over ragged groups of responses: sums, scores -> losses of groups and the gradients "
         "of their sum; advantages and ranks in groups",
         ["torch.logsumexp", "torch.nn.functional.logsigmoid", "torch.autograd.grad"],
         NOTES,
-        inputs,
-        cases,
+        found,
         arguments,
     )
 

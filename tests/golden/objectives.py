@@ -15,6 +15,7 @@ from independent import encode
 from objectives_cases import plan
 from objectives_inputs import make
 from objectives_losses import LOSSES, Arrays
+from oracle import Stop
 
 NAME = "objectives_f64.json"
 GRADIENTS = {
@@ -78,23 +79,6 @@ NOTES = [
     ),
     "tolerance: rtol 1e-9 with atol 1e-12 (times the weight or parameter that scales a loss)",
 ]
-
-
-class Stop:
-    """Detaches; after `replay` it gives what it detached first, so that differences hold it."""
-
-    def __init__(self):
-        self.kept, self.at = [], None
-
-    def replay(self):
-        self.at = 0
-
-    def __call__(self, x):
-        if self.at is None:
-            self.kept.append(x.detach())
-            return self.kept[-1]
-        self.at = (self.at + 1) % len(self.kept)
-        return self.kept[self.at - 1]
 
 
 def check_gradient(label, losses_of, arrays, name, grad):

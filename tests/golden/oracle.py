@@ -66,8 +66,29 @@ def finite(label, expected):
     return encode(expected)
 
 
-def write(name, description, functions, notes, inputs, cases, arguments):
+class Cases:
+    """The inputs and cases of a file, as they are computed."""
+
+    def __init__(self):
+        self.inputs, self.cases, self.counts = {}, [], {}
+
+    def add(self, objective, params, make, names, note, expected, noted=None):
+        """A case for each named input of `make`; the note is of all, or of those `noted`."""
+        index = self.counts[objective] = self.counts.get(objective, -1) + 1
+        for name in names:
+            arrays = make(name)
+            given = f"{make.__name__}/{name}"
+            self.inputs.setdefault(given, encode(arrays))
+            label = f"{objective}/{index}/{name}"
+            head = {"id": label, "objective": objective, "params": params, "input": given}
+            said = note if noted is None or name in noted else None
+            results = finite(label, expected(label, name, arrays))
+            self.cases.append(head | ({"note": said} if said else {}) | {"expected": results})
+
+
+def write(name, description, functions, notes, found, arguments):
     """Writes the golden file or compares it with the one there."""
+    inputs, cases = found.inputs, found.cases
     assert len({case["id"] for case in cases}) == len(cases)
     used = {case["input"] for case in cases}
     assert used == set(inputs), used ^ set(inputs)

@@ -11,9 +11,8 @@ import math
 import sys
 
 import torch
-from independent import encode
 from objectives_inputs import F64, Draw, vector
-from oracle import Stop, finite, gradient, write
+from oracle import Cases, Stop, gradient, write
 from policy_gradient_losses import SEQUENCE_LOSSES, TOKEN_LOSSES, Batch, p3o
 
 NAME = "policy_gradient_f64.json"
@@ -332,19 +331,7 @@ def main(arguments):
     """Computes every case."""
     torch.set_num_threads(1)
     torch.set_default_dtype(F64)
-    inputs, cases, seen = {}, [], {}
-
-    def add(objective, params, names, note, make, expected):
-        index = seen[objective] = seen.get(objective, -1) + 1
-        for name in names:
-            arrays = make(name)
-            given = f"{make.__name__}/{name}"
-            inputs.setdefault(given, encode(arrays))
-            label = f"{objective}/{index}/{name}"
-            head = {"id": label, "objective": objective, "params": params, "input": given}
-            values = finite(label, expected(label, name, arrays))
-            cases.append(head | ({"note": note} if note else {}) | {"expected": values})
-
+    found = Cases()
     for objective, params, names, note in sequence_plan():
 
         def expected(label, name, arrays, objective=objective, params=params):
@@ -352,21 +339,20 @@ def main(arguments):
                 return expected_of_sequences(label, objective, params, arrays)
             return expected_of_tokens(label, objective, params, arrays, name == "kink")
 
-        add(objective, params, names, note, sequences, expected)
+        found.add(objective, params, sequences, names, note, expected)
     for params, names, note in pair_plan():
 
         def expected(label, name, arrays, params=params):
             return expected_of_pairs(label, params, arrays)
 
-        add("P3o", params, names, note, pairs, expected)
+        found.add("P3o", params, pairs, names, note, expected)
     write(
         NAME,
         "losses over sampled tokens: padded sequences -> losses of tokens and the gradients of "
         "their sum; P3O's pairs",
         ["torch.clamp", "torch.minimum", "torch.expm1", "torch.autograd.grad"],
         NOTES,
-        inputs,
-        cases,
+        found,
         arguments,
     )
 
