@@ -70,15 +70,8 @@ impl P3oAdvantages {
         reference: &[f64],
         rewards: &[f64],
     ) -> Result<Vec<f64>> {
-        check_separate(pairs, policy.len())?;
-        let differences = self.differences(pairs, policy, old, reference, rewards)?;
-        let mut advantages = vec![0.0; policy.len()];
-        for (&(first, second), difference) in pairs.indices().iter().zip(differences) {
-            let held = |sequence: usize| self.held(policy[sequence] - old[sequence]);
-            advantages[first] = difference * held(second);
-            advantages[second] = -difference * held(first);
-        }
-        Ok(advantages)
+        let others = |first, second| [self.held(second), self.held(first)];
+        self.advantages(pairs, [policy, old, reference, rewards], others)
     }
 
     /// For the joint clip (V2), [`P3o`](crate::objectives::P3o): the same pairs, the sample with the
@@ -95,7 +88,7 @@ impl P3oAdvantages {
         reference: &[f64],
         rewards: &[f64],
     ) -> Result<Pairs<'static>> {
-        let differences = self.differences(pairs, policy, old, reference, rewards)?;
+        let differences = self.differences(pairs, [policy, old, reference, rewards])?;
         let all = pairs.indices().iter().zip(&differences);
         let ordered: Vec<(usize, usize)> = all
             .map(|(&(first, second), &d)| if d < 0.0 { (second, first) } else { (first, second) })
@@ -124,26 +117,34 @@ impl P3oAdvantages {
         reference: &[f64],
         rewards: &[f64],
     ) -> Result<Vec<f64>> {
+        let both = |first: f64, second: f64| [self.held(first + second); 2];
+        self.advantages(pairs, [policy, old, reference, rewards], both)
+    }
+
+    /// By sequence: `D` times a factor for the first sample of each pair, `-D` times one for the second;
+    /// `factors` makes them from the samples' log-ratios to the policy that sampled.
+    fn advantages(
+        self,
+        pairs: &Pairs<'_>,
+        known: [&[f64]; 4],
+        factors: impl Fn(f64, f64) -> [f64; 2],
+    ) -> Result<Vec<f64>> {
+        let [policy, old, ..] = known;
         check_separate(pairs, policy.len())?;
-        let differences = self.differences(pairs, policy, old, reference, rewards)?;
+        let differences = self.differences(pairs, known)?;
         let mut advantages = vec![0.0; policy.len()];
         for (&(first, second), difference) in pairs.indices().iter().zip(differences) {
-            let log_ratio = policy[first] - old[first] + (policy[second] - old[second]);
-            advantages[first] = difference * self.held(log_ratio);
-            advantages[second] = -advantages[first];
+            let [of_first, of_second] =
+                factors(policy[first] - old[first], policy[second] - old[second]);
+            advantages[first] = difference * of_first;
+            advantages[second] = -difference * of_second;
         }
         Ok(advantages)
     }
 
-    /// `D` of each pair.
-    fn differences(
-        self,
-        pairs: &Pairs<'_>,
-        policy: &[f64],
-        old: &[f64],
-        reference: &[f64],
-        rewards: &[f64],
-    ) -> Result<Vec<f64>> {
+    /// `D` of each pair, from sums under the policy, the one that sampled and the reference, and rewards.
+    fn differences(self, pairs: &Pairs<'_>, known: [&[f64]; 4]) -> Result<Vec<f64>> {
+        let [policy, old, reference, rewards] = known;
         check_option("beta", self.beta, NOT_NEGATIVE)?;
         check_option("truncation", self.truncation, TRUNCATION)?;
         for (lists, what, values) in [
