@@ -184,25 +184,12 @@ __device__ void add_grads(const ReduceArguments &a, double divisor, int64_t sequ
   a.grads[sequence] = grad;
 }
 
-struct ReduceShared {
-  double warps[THREADS / 32];
-  double divisor;
-};
-
 // By one block, once all units have been evaluated.
 __device__ __forceinline__ void reduce_units(const ReduceArguments &a) {
-  ReduceShared &shared = block_shared<ReduceShared>();
-  double tokens = 0.0;
-  if (a.divisor == 0.0) {
-    // Whole numbers: the order of their sum does not show.
-    for (int64_t i = threadIdx.x; i < a.units * a.responses; i += THREADS) {
-      tokens += a.tokens[a.members[i]];
-    }
-  }
-  tokens = block_sum(tokens, shared.warps);
-  if (threadIdx.x == 0) shared.divisor = a.divisor == 0.0 ? max(tokens, 1.0) : a.divisor;
-  __syncthreads();
-  const double divisor = shared.divisor;
+  SumShared &shared = block_shared<SumShared>();
+  const double divisor =
+      a.divisor == 0.0 ? max(count_all(a.members, a.units * a.responses, a.tokens, shared), 1.0)
+                       : a.divisor;
   if (threadIdx.x < 32) {
     const LossSum sum = sum_losses(a.losses, a.units, threadIdx.x);
     if (threadIdx.x == 0) *a.value = product(a.weight, sum.over(divisor));

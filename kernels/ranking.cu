@@ -50,10 +50,9 @@ constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
 
 struct RankingShared {
-  double warps[WARPS];
+  SumShared sum;
   double largest[2];
   double sums[2];
-  double tokens;
 };
 
 __device__ double value_of(const RankingArguments &a, int64_t sequence) {
@@ -318,13 +317,7 @@ extern "C" __global__ void __launch_bounds__(prefuse::THREADS, 2)
   if (a.error->code != 0) return;
   double tokens = 0.0;
   if (a.divisor == 0.0 && a.group_upstream == nullptr && a.grads != nullptr) {
-    // Whole numbers: the order of their sum does not show.
-    const int64_t members = a.offsets[a.groups];
-    for (int64_t i = threadIdx.x; i < members; i += THREADS) tokens += a.tokens[a.members[i]];
-    tokens = block_sum(tokens, shared.warps);
-    if (threadIdx.x == 0) shared.tokens = tokens;
-    __syncthreads();
-    tokens = shared.tokens;
+    tokens = count_all(a.members, a.offsets[a.groups], a.tokens, shared.sum);
   }
   for (int64_t group = blockIdx.x; group < a.groups; group += gridDim.x) {
     const int64_t begin = a.offsets[group], end = a.offsets[group + 1];
@@ -332,7 +325,7 @@ extern "C" __global__ void __launch_bounds__(prefuse::THREADS, 2)
       a.values[j] = value_of(a, a.members[j]);
     }
     __syncthreads();
-    const double loss = block_sum(group_loss(a, shared, begin, end), shared.warps);
+    const double loss = block_sum(group_loss(a, shared, begin, end), shared.sum.warps);
     const double weight = a.weight == nullptr ? 1.0 : a.weight[group];
     if (threadIdx.x == 0) a.losses[group] = product(weight, loss);
     if (a.grads != nullptr) {

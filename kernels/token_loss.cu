@@ -63,15 +63,7 @@ struct TokenLossArguments {
 
 // Twin of `FactorsArguments` in src/cuda/token_loss.rs.
 struct TokenFactorsArguments {
-  const int64_t *members;  // [units] sequences, each once
-  int64_t units;
-  Tokens tokens;
-  const int64_t *offsets;  // [sequences + 1]
-  const double *counts;    // by sequence: counted tokens
-  Floats advantages;
-  int64_t by_token;      // whether they are by token, not by sequence
-  const double *weight;  // by unit; may be null
-  UnitScale scale;
+  TermUnits term;
   double *factors;           // by token; 0 before
   double *token_advantages;  // by token
   const ErrorSlot *error;
@@ -80,18 +72,16 @@ struct TokenFactorsArguments {
 __device__ __forceinline__ void write_factors(const TokenFactorsArguments &a) {
   SumShared &shared = block_shared<SumShared>();
   if (a.error->code != 0) return;
-  const double all = needs_all(a.scale) ? count_all(a.members, a.units, a.counts, shared) : 0.0;
-  for (int64_t unit = blockIdx.x; unit < a.units; unit += gridDim.x) {
-    const int64_t sequence = a.members[unit];
-    const double weight = a.weight == nullptr ? 1.0 : a.weight[unit];
-    const double scale =
-        product(unit_scale(a.scale, unit, a.units, a.counts[sequence], all), weight);
-    for (int64_t token = a.offsets[sequence] + threadIdx.x; token < a.offsets[sequence + 1];
-         token += THREADS) {
-      const Counted which = counted(a.tokens, token);
+  const TermUnits &term = a.term;
+  const double all = all_tokens(term, shared);
+  for (int64_t unit = blockIdx.x; unit < term.units; unit += gridDim.x) {
+    const int64_t sequence = term.members[unit], end = term.offsets[sequence + 1];
+    const double scale = unit_scale(term, unit, all);
+    for (int64_t token = term.offsets[sequence] + threadIdx.x; token < end; token += THREADS) {
+      const Counted which = counted(term.tokens, token);
       if (!which.counts) continue;
       a.factors[token] = scale * double(which.weight);
-      a.token_advantages[token] = at(a.advantages, a.by_token ? token : sequence);
+      a.token_advantages[token] = advantage(term, token, sequence);
     }
   }
 }

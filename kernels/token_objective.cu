@@ -5,9 +5,6 @@
 // positions within the sequence alone. Reads some 40 bytes for each token and adds to 4 or 8, beside the
 // vocabulary's worth of bytes that stage 1 reads for it; one launch. The value of the term is a sum over
 // sequences, which the host takes with their losses.
-#include "block.cuh"
-#include "ptx.cuh"
-#include "scalar.cuh"
 #include "token_terms.cuh"
 #include "units.cuh"
 
@@ -16,31 +13,19 @@ namespace {
 
 // Twin of `Arguments` in src/cuda/token_objective.rs.
 struct TokenObjectiveArguments {
-  const int64_t *members;  // [units] sequences, each once
-  int64_t units;
-  Tokens tokens;
-  const int64_t *offsets;  // [sequences + 1]
-  const double *counts;    // by sequence: counted tokens
+  TermUnits term;
   const float *log_probs;
   Floats old;  // null for the policy itself
   Floats reference;
   const float *entropy;  // may be null
-  Floats advantages;
-  int64_t by_token;      // whether they are by token, not by sequence
-  const double *weight;  // by unit; may be null
   double bound;          // of the terms of a sequence's log-ratio
   double *losses;        // by unit
   float *grads;          // by token; null where none are asked for
   float *entropy_grads;  // may be null
-  UnitScale scale;
   const ErrorSlot *error;
 };
 
 constexpr int THREADS = 256;
-
-__device__ double advantage(const TokenObjectiveArguments &a, int64_t token, int64_t sequence) {
-  return at(a.advantages, a.by_token ? token : sequence);
-}
 
 __device__ double old_log_prob(const TokenObjectiveArguments &a, int64_t token) {
   return a.old.values == nullptr ? double(a.log_probs[token]) : at(a.old, token);
@@ -54,7 +39,7 @@ struct RatioTerm {
 
 __device__ RatioTerm log_ratio(const TokenObjectiveArguments &a, int64_t token, int64_t sequence) {
   const double ratio = double(a.log_probs[token]) - old_log_prob(a, token);
-  const double by = advantage(a, token, sequence);
+  const double by = advantage(a.term, token, sequence);
   if (by > 0.0 && ratio > a.bound) return {a.bound, false};
   if (by < 0.0 && ratio < -a.bound) return {-a.bound, false};
   return {ratio, true};
@@ -65,34 +50,30 @@ __device__ __forceinline__ void token_objective(const TokenObjectiveArguments &a
                                                 const Objective &objective) {
   SumShared &shared = block_shared<SumShared>();
   if (a.error->code != 0) return;
-  const double all = a.grads != nullptr && needs_all(a.scale)
-                         ? count_all(a.members, a.units, a.counts, shared)
-                         : 0.0;
-  for (int64_t unit = blockIdx.x; unit < a.units; unit += gridDim.x) {
-    const int64_t sequence = a.members[unit];
-    const int64_t first = a.offsets[sequence] + threadIdx.x, end = a.offsets[sequence + 1];
-    const double counted_tokens = a.counts[sequence];
+  const TermUnits &term = a.term;
+  const bool wants = a.grads != nullptr;
+  const double all = wants ? all_tokens(term, shared) : 0.0;
+  for (int64_t unit = blockIdx.x; unit < term.units; unit += gridDim.x) {
+    const int64_t sequence = term.members[unit];
+    const int64_t first = term.offsets[sequence] + threadIdx.x, end = term.offsets[sequence + 1];
     double ratio = 0.0;
     for (int64_t token = first; token < end; token += THREADS) {
-      if (counted(a.tokens, token).counts) ratio += log_ratio(a, token, sequence).value;
+      if (counted(term.tokens, token).counts) ratio += log_ratio(a, token, sequence).value;
     }
     ratio = sum_for_all(ratio, shared);
-    const double weight = a.weight == nullptr ? 1.0 : a.weight[unit];
-    const bool wants = a.grads != nullptr;
-    const double scale =
-        wants ? product(unit_scale(a.scale, unit, a.units, counted_tokens, all), weight) : 0.0;
+    const double scale = wants ? unit_scale(term, unit, all) : 0.0;
     double loss = 0.0, by_sequence = 0.0;
     for (int64_t token = first; token < end; token += THREADS) {
-      const Counted which = counted(a.tokens, token);
+      const Counted which = counted(term.tokens, token);
       if (!which.counts) continue;
       const double entropy = a.entropy == nullptr ? nothing() : double(a.entropy[token]);
       const Token input = {double(a.log_probs[token]),
                            old_log_prob(a, token),
                            at(a.reference, token),
-                           advantage(a, token, sequence),
+                           advantage(term, token, sequence),
                            entropy,
                            ratio,
-                           max(counted_tokens, 1.0)};
+                           max(term.counts[sequence], 1.0)};
       double token_loss = 0.0;
       PerToken grad = {}, reward = {};
       evaluate(objective, input, token_loss, grad, reward);
@@ -107,11 +88,11 @@ __device__ __forceinline__ void token_objective(const TokenObjectiveArguments &a
       }
     }
     loss = block_sum(loss, shared.warps);
-    if (threadIdx.x == 0) a.losses[unit] = product(weight, loss);
+    if (threadIdx.x == 0) a.losses[unit] = product(unit_weight(term, unit), loss);
     by_sequence = sum_for_all(by_sequence, shared);
     if (!wants || by_sequence == 0.0) continue;
     for (int64_t token = first; token < end; token += THREADS) {
-      if (counted(a.tokens, token).counts && log_ratio(a, token, sequence).free) {
+      if (counted(term.tokens, token).counts && log_ratio(a, token, sequence).free) {
         a.grads[token] = float(double(a.grads[token]) + product(scale, by_sequence));
       }
     }

@@ -13,9 +13,10 @@
 //!
 //! [`Loss`] runs them in order; start there. Where each token's loss needs nothing of the others,
 //! [`Loss::forward_with_logit_grads`] makes one visit of stages 1, 3 and 4
-//! ([`token_loss`](Backend::token_loss)): one read and one write in all. [`token_log_probs`] is stage 1 by itself, with its own
-//! gradient, for a loss of yours that this crate does not know; [`Loss::evaluate`] goes on from it.
-//! [`ScalarLoss`] is stage 3 by itself, for rewards and for sums of log-probs that are known.
+//! ([`token_loss`](Backend::token_loss)): one read and one write in all. [`token_log_probs`] is stage 1
+//! by itself, with its own gradient, for a loss of yours that this crate does not know;
+//! [`Loss::evaluate`] goes on from it. [`ScalarLoss`] is stage 3 by itself, for rewards and for sums of
+//! log-probs that are known.
 //!
 //! # Where things are
 //!

@@ -1,6 +1,8 @@
 // Sums over the threads of a block, in one order.
 #pragma once
 
+#include <stdint.h>
+
 #include "warp.cuh"
 
 namespace prefuse {
@@ -16,6 +18,30 @@ template <class T> __device__ __forceinline__ T block_sum(T x, T *shared) {
   }
   __syncthreads();
   return x;
+}
+
+struct SumShared {
+  double warps[256 / 32];
+  double all;
+};
+
+// The sum over a block of 256 threads, for all of them.
+__device__ __forceinline__ double sum_for_all(double x, SumShared &shared) {
+  x = block_sum(x, shared.warps);
+  if (threadIdx.x == 0) shared.all = x;
+  __syncthreads();
+  x = shared.all;
+  __syncthreads();
+  return x;
+}
+
+// Counted tokens of all members, by sequence `counts`: whole numbers, so that the order of their sum does
+// not show.
+__device__ __forceinline__ double count_all(const int64_t *members, int64_t size,
+                                            const double *counts, SumShared &shared) {
+  double all = 0.0;
+  for (int64_t i = threadIdx.x; i < size; i += 256) all += counts[members[i]];
+  return sum_for_all(all, shared);
 }
 
 }  // namespace prefuse

@@ -30,40 +30,44 @@ struct UnitScale {
   const double *upstream;  // by unit; null for `scale` over the divisor
 };
 
-// Whether the counted tokens of all units have to be known.
-__device__ __forceinline__ bool needs_all(const UnitScale &s) {
-  return s.divisor == 0.0 && s.upstream == nullptr;
-}
-
-__device__ __forceinline__ double unit_scale(const UnitScale &s, int64_t unit, int64_t units,
-                                             double counted, double all) {
-  if (s.upstream != nullptr) return s.upstream[unit];
-  if (s.divisor == 0.0) return s.scale / max(all, 1.0);
-  if (s.divisor < 0.0) return s.scale / (double(units) * max(counted, 1.0));
-  return s.scale / s.divisor;
-}
-
-struct SumShared {
-  double warps[256 / 32];
-  double all;
+// The sequences of a term, and what they say of their tokens. Twin of `TermUnits` in
+// src/cuda/token_objective.rs.
+struct TermUnits {
+  const int64_t *members;  // [units] sequences, each once
+  int64_t units;
+  Tokens tokens;
+  const int64_t *offsets;  // [sequences + 1]
+  const double *counts;    // by sequence: counted tokens
+  Floats advantages;
+  int64_t by_token;      // whether they are by token, not by sequence
+  const double *weight;  // by unit; may be null
+  UnitScale scale;
 };
 
-// The sum over a block of 256 threads, for all of them.
-__device__ __forceinline__ double sum_for_all(double x, SumShared &shared) {
-  x = block_sum(x, shared.warps);
-  if (threadIdx.x == 0) shared.all = x;
-  __syncthreads();
-  x = shared.all;
-  __syncthreads();
-  return x;
+__device__ __forceinline__ double advantage(const TermUnits &term, int64_t token,
+                                            int64_t sequence) {
+  return at(term.advantages, term.by_token ? token : sequence);
 }
 
-// Counted tokens of all units: whole numbers, so that the order of their sum does not show.
-__device__ __forceinline__ double count_all(const int64_t *members, int64_t units,
-                                            const double *counts, SumShared &shared) {
-  double all = 0.0;
-  for (int64_t i = threadIdx.x; i < units; i += 256) all += counts[members[i]];
-  return sum_for_all(all, shared);
+__device__ __forceinline__ double unit_weight(const TermUnits &term, int64_t unit) {
+  return term.weight == nullptr ? 1.0 : term.weight[unit];
+}
+
+// Counted tokens of all units, where a unit's scale depends on them.
+__device__ __forceinline__ double all_tokens(const TermUnits &term, SumShared &shared) {
+  if (term.scale.divisor != 0.0 || term.scale.upstream != nullptr) return 0.0;
+  return count_all(term.members, term.units, term.counts, shared);
+}
+
+// The factor of the gradients of a unit's tokens, beside their own weights.
+__device__ __forceinline__ double unit_scale(const TermUnits &term, int64_t unit, double all) {
+  const UnitScale &s = term.scale;
+  const double counted = max(term.counts[term.members[unit]], 1.0);
+  const double scale = s.upstream != nullptr ? s.upstream[unit]
+                       : s.divisor == 0.0    ? s.scale / max(all, 1.0)
+                       : s.divisor < 0.0     ? s.scale / (double(term.units) * counted)
+                                             : s.scale / s.divisor;
+  return product(scale, unit_weight(term, unit));
 }
 
 }  // namespace prefuse

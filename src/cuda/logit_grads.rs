@@ -5,7 +5,7 @@ use super::launch::{self, LogitGradsShape};
 use super::tokens::{self, Tokens};
 use super::{kernel, scale, start};
 use crate::error::Result;
-use crate::stages::{LogitGrads, MaskedRows, Target};
+use crate::stages::{LogitGrads, MaskedRows};
 
 /// Twin of `LogitGradsArguments` in the kernel.
 #[repr(C)]
@@ -30,10 +30,7 @@ struct Arguments {
 
 pub(super) fn logit_grads(context: &Context, stage: LogitGrads<'_>) -> Result<()> {
     let LogitGrads { target, tokens, temperature, statistics, upstream, masked, .. } = stage;
-    let (logits, grads) = match &target {
-        Target::InPlace(logits) => (logits.view(), logits.view()),
-        Target::OutOfPlace { logits, grads } => (*logits, grads.view()),
-    };
+    let (logits, grads) = target.views();
     let shape = logits.shape();
     let (by_entropy, entropy) =
         upstream.entropy.map_or((0, 0), |(grads, entropy)| (grads.address(), entropy.address()));

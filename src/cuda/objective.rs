@@ -1,5 +1,5 @@
-//! Stage 3: the launches of `kernels/objective.cu`, one for up to 1024 units. An objective that is not compiled there is
-//! evaluated on the host, which waits for the sums and hands the results back.
+//! Stage 3: the launches of `kernels/objective.cu`, one for up to 1024 units. An objective that is not
+//! compiled there is evaluated on the host, which waits for the sums and hands the results back.
 
 use std::ptr::null_mut;
 use std::sync::OnceLock;

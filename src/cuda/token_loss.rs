@@ -5,15 +5,14 @@ use std::sync::LazyLock;
 
 use super::context::Context;
 use super::objective::Compiled;
-use super::token_objective::{Floats, Scale};
+use super::token_objective::{Floats, TermUnits};
 use super::tokens::{self, Tokens};
 use super::{Cuda, LaunchShape, address, kernel, launch, log_probs, start};
 use crate::error::Result;
-use crate::memory::Slice;
 use crate::objectives::cuda_token_objectives;
 use crate::placed::{PlacedTerm, Tables};
 use crate::reference::token_loss as composed;
-use crate::stages::{MaskedRows, Target, TokenAdvantages, TokenLoss};
+use crate::stages::{MaskedRows, TokenLoss};
 
 /// Twins of the constants in the kernel.
 const MAX_TERMS: usize = 8;
@@ -56,15 +55,7 @@ const _: () = assert!(size_of::<TermArguments>() == 80 && size_of::<Arguments>()
 #[repr(C)]
 #[derive(Debug)]
 struct FactorsArguments {
-    members: u64,
-    units: i64,
-    tokens: Tokens,
-    offsets: u64,
-    counts: u64,
-    advantages: Floats,
-    by_token: i64,
-    weight: u64,
-    scale: Scale,
+    term: TermUnits,
     factors: u64,
     token_advantages: u64,
     error: u64,
@@ -91,10 +82,7 @@ struct Visit<'a> {
 
 impl<'a> Visit<'a> {
     fn of(context: &Context, stage: &'a TokenLoss<'_>) -> Option<Self> {
-        let (logits, grads) = match &stage.target {
-            Target::InPlace(logits) => (logits.view(), logits.view()),
-            Target::OutOfPlace { logits, grads } => (*logits, grads.view()),
-        };
+        let (logits, grads) = stage.target.views();
         let (device, dtype, size) = (context.driver().device(), logits.dtype(), logits.shape());
         let on_boundary = |bytes: usize| bytes.is_multiple_of(BOUNDARY);
         let rows_on_boundaries = on_boundary(grads.data().address() as usize)
@@ -118,10 +106,7 @@ impl<'a> Visit<'a> {
     }
 
     fn run(mut self, context: &Context, stage: &TokenLoss<'_>) -> Result<()> {
-        let (logits, grads) = match &stage.target {
-            Target::InPlace(logits) => (logits.view(), logits.view()),
-            Target::OutOfPlace { logits, grads } => (*logits, grads.view()),
-        };
+        let (logits, grads) = stage.target.views();
         let count = logits.tokens();
         let (rows, by) = (&stage.outputs.rows, &stage.outputs.grads);
         let numbers = |index: usize| address(&stage.scratch) + (index * count * 8) as u64;
@@ -133,11 +118,22 @@ impl<'a> Visit<'a> {
         unsafe { context.driver().zero(numbers(0), zeroed) }?;
         for (index, (term, tables)) in self.terms.iter_mut().enumerate() {
             term.factors = numbers(index);
-            if stage.terms[index].term().units() == 0 {
+            let resolved = stage.terms[index].term();
+            if resolved.units() == 0 {
                 continue;
             }
-            let arguments = factors(context, stage, index, (term.factors, advantages), tables);
-            let shape = launch::token_objective(stage.terms[index].term().units());
+            let arguments = FactorsArguments {
+                term: TermUnits::new(
+                    (resolved, tables),
+                    (stage.tokens, stage.packing, stage.counts),
+                    stage.sampled.advantages,
+                    Some(stage.scales[index]),
+                ),
+                factors: term.factors,
+                token_advantages: advantages,
+                error: context.slot()[0],
+            };
+            let shape = launch::token_objective(resolved.units());
             // SAFETY: the kernel takes these arguments; the stage's constructor checked every length,
             // and the members are those of the batch.
             unsafe { start(context, "token_factors", shape, &arguments, None) }?;
@@ -176,34 +172,5 @@ impl<'a> Visit<'a> {
         // SAFETY: the kernel takes these arguments; the stage's constructor checked every length, the
         // terms are over these tokens, and their parameters are those that the kernel was compiled with.
         unsafe { start(context, &name, self.shape, &arguments, None) }
-    }
-}
-
-fn factors(
-    context: &Context,
-    stage: &TokenLoss<'_>,
-    index: usize,
-    (factors, token_advantages): (u64, u64),
-    tables: &Tables,
-) -> FactorsArguments {
-    let (advantages, by_token) = match stage.sampled.advantages {
-        Some(TokenAdvantages::Sequences(values)) => (Some(values), 0),
-        Some(TokenAdvantages::Tokens(values)) => (Some(values), 1),
-        None => (None, 0),
-    };
-    let term = stage.terms[index].term();
-    FactorsArguments {
-        members: tables.members.slice().address(),
-        units: term.units() as i64,
-        tokens: Tokens::of(stage.tokens),
-        offsets: stage.packing.offsets().address(),
-        counts: stage.counts.address(),
-        advantages: Floats::of(advantages),
-        by_token,
-        weight: tables.inputs[3].as_ref().map_or(0, |weight| Slice::address(weight.slice())),
-        scale: Scale::of(term, Some(stage.scales[index])),
-        factors,
-        token_advantages,
-        error: context.slot()[0],
     }
 }

@@ -9,9 +9,9 @@ use crate::element::DType;
 use crate::error::Result;
 use crate::memory::Slice;
 use crate::objectives::Reduction;
-use crate::placed::Tables;
+use crate::placed::{PlacedPacking, Tables};
 use crate::resolved::Resolved;
-use crate::stages::{TokenAdvantages, TokenInputs, TokenObjective, TokenUnits, UnitScale};
+use crate::stages::{self, TokenAdvantages, TokenInputs, TokenObjective, TokenUnits, UnitScale};
 
 /// Twin of `Floats` in kernels/include/token_terms.cuh.
 #[repr(C)]
@@ -33,7 +33,7 @@ impl Floats {
 /// Twin of `UnitScale` in kernels/include/token_terms.cuh.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Scale {
+struct Scale {
     divisor: f64,
     scale: f64,
     upstream: u64,
@@ -41,7 +41,7 @@ pub(super) struct Scale {
 
 impl Scale {
     /// Of a term over tokens; without a scale for no gradient.
-    pub fn of(term: &Resolved, scale: Option<UnitScale<'_>>) -> Self {
+    fn of(term: &Resolved, scale: Option<UnitScale<'_>>) -> Self {
         let (all, upstream) = upstream(scale);
         Self {
             divisor: match term.reduction() {
@@ -55,27 +55,61 @@ impl Scale {
     }
 }
 
-/// Twin of `TokenObjectiveArguments` in the kernel.
+/// Twin of the same in kernels/include/token_terms.cuh.
 #[repr(C)]
 #[derive(Debug)]
-struct Arguments {
+pub(super) struct TermUnits {
     members: u64,
     units: i64,
     tokens: Tokens,
     offsets: u64,
     counts: u64,
+    advantages: Floats,
+    by_token: i64,
+    weight: u64,
+    scale: Scale,
+}
+
+impl TermUnits {
+    /// Of a term over tokens; without a scale for no gradient.
+    pub fn new(
+        (term, tables): (&Resolved, &Tables),
+        (tokens, packing, counts): (stages::Tokens<'_>, &PlacedPacking, Slice<'_>),
+        advantages: Option<TokenAdvantages<'_>>,
+        scale: Option<UnitScale<'_>>,
+    ) -> Self {
+        let (advantages, by_token) = match advantages {
+            Some(TokenAdvantages::Sequences(values)) => (Some(values), 0),
+            Some(TokenAdvantages::Tokens(values)) => (Some(values), 1),
+            None => (None, 0),
+        };
+        Self {
+            members: tables.members.slice().address(),
+            units: term.units() as i64,
+            tokens: Tokens::of(tokens),
+            offsets: packing.offsets().address(),
+            counts: counts.address(),
+            advantages: Floats::of(advantages),
+            by_token,
+            weight: tables.inputs[3].as_ref().map_or(0, |weight| weight.slice().address()),
+            scale: Scale::of(term, scale),
+        }
+    }
+}
+
+/// Twin of `TokenObjectiveArguments` in the kernel.
+#[repr(C)]
+#[derive(Debug)]
+struct Arguments {
+    term: TermUnits,
     log_probs: u64,
     old: Floats,
     reference: Floats,
     entropy: u64,
-    advantages: Floats,
-    by_token: i64,
-    weight: u64,
     bound: f64,
     losses: u64,
     grads: u64,
     entropy_grads: u64,
-    scale: Scale,
     error: u64,
 }
 
@@ -101,31 +135,23 @@ fn run(
     compiled: Compiled,
 ) -> Result<()> {
     let (term, inputs) = (stage.term.term(), stage.inputs);
-    let (advantages, by_token) = match inputs.advantages {
-        Some(TokenAdvantages::Sequences(values)) => (Some(values), 0),
-        Some(TokenAdvantages::Tokens(values)) => (Some(values), 1),
-        None => (None, 0),
-    };
     let used = term.inputs_used();
     let grads = stage.outputs.grads.as_ref();
     let arguments = Arguments {
-        members: tables.members.slice().address(),
-        units: term.units() as i64,
-        tokens: Tokens::of(stage.tokens),
-        offsets: stage.packing.offsets().address(),
-        counts: stage.counts.address(),
+        term: TermUnits::new(
+            (term, tables),
+            (stage.tokens, stage.packing, stage.counts),
+            inputs.advantages,
+            grads.map(|(_, scale)| *scale),
+        ),
         log_probs: inputs.log_probs.address(),
         old: Floats::of(inputs.old),
         reference: Floats::of(inputs.reference.filter(|_| used.reference)),
         entropy: inputs.entropy.filter(|_| used.entropy).map_or(0, Slice::address),
-        advantages: Floats::of(advantages),
-        by_token,
-        weight: tables.inputs[3].as_ref().map_or(0, |weight| weight.slice().address()),
         bound: term.log_ratio_bound(),
         losses: address(&stage.outputs.losses),
         grads: grads.map_or(0, |(grads, _)| address(&grads.log_probs)),
         entropy_grads: grads.and_then(|(grads, _)| grads.entropy.as_ref()).map_or(0, address),
-        scale: Scale::of(term, grads.map(|(_, scale)| *scale)),
         error: context.slot()[0],
     };
     let shape = launch::token_objective(term.units());
@@ -150,7 +176,7 @@ fn evaluate_on_host(stage: &mut TokenObjective<'_>) -> Result<()> {
     let counts: Vec<f64> = stage.counts.read()?;
     let labels: Vec<i64> = stage.tokens.labels.read()?;
     let weights: Option<Vec<f32>> = stage.tokens.weights.map(Slice::read).transpose()?;
-    let tokens = crate::stages::Tokens {
+    let tokens = stages::Tokens {
         labels: Slice::new(&labels),
         ignore: stage.tokens.ignore,
         weights: weights.as_deref().map(Slice::new),

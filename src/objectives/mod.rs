@@ -148,7 +148,7 @@ pub fn cuda_source() -> String {
 /// The names of the objectives on tokens that are compiled into one kernel.
 #[doc(hidden)]
 pub fn cuda_token_objectives() -> Vec<&'static str> {
-    let on_tokens = |objective: &AnyObjective| objective.responses().len() == 3;
+    let on_tokens = |objective: &AnyObjective| objective.layout() == Layout::Tokens;
     let list = objectives().into_iter().filter(on_tokens);
     let mut names: Vec<_> =
         list.filter(|objective| objective.source().is_some()).map(|o| o.name()).collect();

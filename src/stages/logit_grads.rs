@@ -101,6 +101,15 @@ impl Target<'_> {
             Self::OutOfPlace { logits, .. } => *logits,
         }
     }
+
+    /// What is read, and what is written.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn views(&self) -> (Logits<'_>, Logits<'_>) {
+        let grads = match self {
+            Self::InPlace(grads) | Self::OutOfPlace { grads, .. } => grads.view(),
+        };
+        (self.logits(), grads)
+    }
 }
 
 pub(super) fn check_target(place: Place, target: &Target<'_>) -> Result<()> {

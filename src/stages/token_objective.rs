@@ -216,12 +216,8 @@ impl TokenUnits<'_> {
         let bound = self.term.log_ratio_bound();
         // Of a sequence that the objective does not declare, its tokens' gradients are NaN already.
         let by_sequence = if self.term.inputs_used().sequence { by_sequence } else { 0.0 };
-        if by_sequence != 0.0 && bound == f64::INFINITY {
-            let range = self.packing.packing().range(sequence);
-            let counted = range.filter(|&token| self.tokens.counted_label(token).is_some());
-            counted.for_each(|token| grad(token, product(scale, by_sequence), 0.0));
-        } else if by_sequence != 0.0 {
-            self.visit(sequence, of_sequence, |which, tokens| {
+        if by_sequence != 0.0 {
+            self.visit_ratios(sequence, |which, tokens| {
                 let free = which.iter().zip(tokens).filter(|(_, token)| log_ratio(token, bound).1);
                 free.for_each(|(&token, _)| grad(token, product(scale, by_sequence), 0.0));
             });
@@ -236,8 +232,7 @@ impl TokenUnits<'_> {
             return [f64::NAN; 2];
         }
         let (mut sum, bound) = (0.0, self.term.log_ratio_bound());
-        let used = Inputs { reference: false, entropy: false, ..self.term.inputs_used() };
-        self.visit_with(used, sequence, [f64::NAN; 2], |_, tokens| {
+        self.visit_ratios(sequence, |_, tokens| {
             tokens.iter().for_each(|token| sum += log_ratio(token, bound).0);
         });
         [sum, length(self.counts.get(sequence))]
@@ -287,7 +282,12 @@ impl TokenUnits<'_> {
         self.visit_with(self.term.inputs_used(), sequence, of_sequence, visit);
     }
 
-    /// The same of some of the inputs.
+    /// The same for the log-ratios alone.
+    fn visit_ratios(&self, sequence: usize, visit: impl FnMut(&[usize], &[Token])) {
+        let used = Inputs { reference: false, entropy: false, ..self.term.inputs_used() };
+        self.visit_with(used, sequence, [f64::NAN; 2], visit);
+    }
+
     fn visit_with(
         &self,
         used: Inputs,

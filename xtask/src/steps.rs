@@ -103,7 +103,7 @@ fn steps() -> Vec<Step> {
                     &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "fast")],
                 ),
             ),
-            // In the same folder: all but the emulator itself and its tests is built already.
+            // In the folder of the step before: what the modes share is built once.
             step(
                 "kernels in the emulator, watched for races",
                 Cargo(
