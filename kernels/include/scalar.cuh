@@ -17,7 +17,10 @@ __device__ inline double clip(double x, double low, double high) {
   return x < low ? low : x > high ? high : x;
 }
 
-__device__ inline double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
+__device__ inline double sigmoid(double x) {
+  const double tail = exp(-abs(x));
+  return (x < 0.0 ? tail : 1.0) / (1.0 + tail);
+}
 
 __device__ inline double softplus(double x) { return max(x, 0.0) + log1p(exp(-abs(x))); }
 
