@@ -16,10 +16,12 @@ enum Caught {
     Always(&'static str),
     /// A report or wrong values, in some.
     Sometimes,
+    /// In some or in none, as the turns of the host's threads fall.
+    Perhaps,
     /// In none.
     Never,
 }
-use Caught::{Always, Never, Sometimes};
+use Caught::{Always, Never, Perhaps, Sometimes};
 
 /// What to expect in fast, race and asan mode.
 type Expected = [Caught; 3];
@@ -50,6 +52,7 @@ fn check(kernel: &str, expected: Expected, run: impl Fn(&Arc<Emulator>, &str) ->
             assert!(reports.iter().all(|report| report.contains(words)), "{context}");
         }
         Sometimes => assert!(noticed > 0 && reports.len() < outcomes.len(), "{context}"),
+        Perhaps => assert!(reports.is_empty(), "{context}"),
         Never => assert_eq!(noticed, 0, "{context}"),
     }
 }
@@ -101,8 +104,9 @@ fn last_block() {
     check("last_block", [Never, Never, Never], run);
     // The host's memory is coherent.
     check("last_block_no_fence", [Never, Always(race), Never], run);
-    // The writers share a warp with the thread that counts, so it takes unlucky turns.
-    check("last_block_no_barrier", [Never, Always(race), Never], run);
+    // The writers share a warp with the thread that counts, so it takes unlucky turns: those of a host
+    // that is busy with something else, too.
+    check("last_block_no_barrier", [Perhaps, Always(race), Perhaps], run);
 }
 
 fn async_sum(emulator: &Arc<Emulator>, kernel: &str) -> Outcome {
