@@ -111,27 +111,10 @@ fn steps() -> Vec<Step> {
                     &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "race")],
                 ),
             ),
-            // One test at a time: two whose kernels are reported on at once sometimes end in
-            // AddressSanitizer's "nested bug in the same thread" (4 of 36 runs).
-            step(
-                "the emulator under AddressSanitizer",
-                Cargo(
-                    &[
-                        "test",
-                        "-p",
-                        "prefuse-emulator",
-                        "--test",
-                        "self_test",
-                        "--",
-                        "--test-threads=1",
-                    ],
-                    &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "asan")],
-                ),
-            ),
             step(
                 "kernels in the emulator, under AddressSanitizer",
                 Cargo(
-                    &["test", "-p", "prefuse-emulator", "--lib", "--test", "suite"],
+                    &["test", "-p", "prefuse-emulator"],
                     &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "asan")],
                 ),
             ),

@@ -66,7 +66,11 @@ void switch_fiber(Fiber &from, Fiber &to, bool ends) {
 void fiber_started(Fiber &starter) { finish_switch(nullptr, &starter.stack, &starter.stack_bytes); }
 
 FiberStacks::~FiberStacks() {
-  if (memory_) munmap(memory_, count_ * bytes_each());
+  if (!memory_) return;
+  // What frames poisoned outlives the mapping, and the next one there may be AddressSanitizer's
+  // own: the text of a report, which then looks like a mistake to whoever reads it.
+  unpoison(memory_, count_ * bytes_each());
+  munmap(memory_, count_ * bytes_each());
 }
 
 size_t FiberStacks::bytes_each() {

@@ -19,8 +19,17 @@ pub fn device(major: u32, minor: u32) -> Device {
 }
 
 pub fn emulator(schedule: Schedule) -> Arc<Emulator> {
+    with_workers(2, schedule)
+}
+
+/// The schedule alone says whose turn it is, not how busy the host is.
+pub fn one_worker(schedule: Schedule) -> Arc<Emulator> {
+    with_workers(1, schedule)
+}
+
+fn with_workers(workers: u32, schedule: Schedule) -> Arc<Emulator> {
     let emulator = Emulator::new(device(9, 0)).with_schedule(schedule);
-    Arc::new(emulator.with_workers(2).with_preemption(8))
+    Arc::new(emulator.with_workers(workers).with_preemption(8))
 }
 
 pub fn schedules() -> impl Iterator<Item = Schedule> {
