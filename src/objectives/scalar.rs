@@ -199,8 +199,7 @@ pub fn exp2(x: f64) -> f64 {
 }
 
 /// `log(1 + x)`, to 5 units of the last place: the logarithm of the rounded sum, corrected by how much
-/// the sum was rounded (Goldberg, 1991, theorem 4). The library's own costs three times as much, and
-/// two calls of it are never made one.
+/// the sum was rounded (Goldberg, 1991, theorem 4). Two calls of the library's own are never made one.
 #[inline(always)]
 pub fn log1p(x: f64) -> f64 {
     let sum = 1.0 + x;

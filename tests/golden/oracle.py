@@ -1,4 +1,4 @@
-"""What policy_gradient.py and groups.py share: detaching, gradients, their check, the file."""
+"""What the torch scripts of losses share: detaching; gradients, their check and the file of two."""
 
 import torch
 from golden_file import document, write_or_check
