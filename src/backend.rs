@@ -11,7 +11,8 @@ use crate::memory::{Buffer, Slice};
 use crate::placed::PlacedTerm;
 use crate::reference::token_loss as composed;
 use crate::stages::{
-    LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenLoss, TokenObjective,
+    Divergence, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenLoss,
+    TokenObjective,
 };
 
 pub(crate) mod sealed {
@@ -120,6 +121,19 @@ pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
     /// # Errors
     /// A label outside the vocabulary.
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()>;
+
+    /// The f64 numbers of scratch that [`divergence`](Self::divergence) needs.
+    fn divergence_scratch(&self, tokens: usize, vocab: usize) -> usize;
+
+    /// The divergence of the student's distribution from the teacher's at each token, and its gradient by
+    /// the student's logits.
+    ///
+    /// Reads the logits of both and writes the gradient, once each where a row fits on chip. Rows of tokens
+    /// that do not count are not read; the gradient of a token whose upstream is 0 is 0.
+    ///
+    /// # Errors
+    /// A label outside the vocabulary.
+    fn divergence(&self, stage: Divergence<'_>) -> Result<()>;
 
     /// The f64 numbers of scratch that [`token_loss`](Self::token_loss) needs.
     fn token_loss_scratch(&self, tokens: usize, vocab: usize, terms: &[PlacedTerm]) -> usize {

@@ -27,8 +27,8 @@ use crate::memory::Buffer;
 use crate::placed::PlacedTerm;
 use crate::reference::token_loss as composed;
 use crate::stages::{
-    BackendId, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenLoss,
-    TokenObjective,
+    BackendId, Divergence, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads,
+    TokenLoss, TokenObjective,
 };
 use simd::Simd;
 
@@ -128,6 +128,15 @@ impl Backend for Cpu {
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
         logit_grads::logit_grads(self.simd, stage)
+    }
+
+    fn divergence_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
+        0
+    }
+
+    fn divergence(&self, stage: Divergence<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        crate::reference::divergence::divergence(stage)
     }
 
     fn token_loss_scratch(&self, tokens: usize, vocab: usize, terms: &[PlacedTerm]) -> usize {

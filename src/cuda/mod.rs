@@ -35,8 +35,8 @@ use crate::memory::{Buffer, Place, Slice, SliceMut};
 use crate::placed::PlacedTerm;
 use crate::reference::token_loss as composed;
 use crate::stages::{
-    BackendId, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenLoss,
-    TokenObjective, UnitScale,
+    BackendId, Divergence, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads,
+    TokenLoss, TokenObjective, UnitScale,
 };
 use context::Context;
 #[doc(hidden)]
@@ -266,6 +266,15 @@ impl Backend for Cuda {
         BackendId::of(self).check(stage.backend)?;
         let _turn = self.context.turn();
         logit_grads::logit_grads(&self.context, stage)
+    }
+
+    fn divergence_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
+        0
+    }
+
+    fn divergence(&self, stage: Divergence<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        Err(crate::Error::Missing { objective: "divergence", what: "kernels" })
     }
 
     fn token_loss_scratch(&self, tokens: usize, vocab: usize, terms: &[PlacedTerm]) -> usize {

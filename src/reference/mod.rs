@@ -1,5 +1,6 @@
 //! The oracle: each stage as its formula reads, in f64, one element after another.
 
+pub(crate) mod divergence;
 mod log_probs;
 mod logit_grads;
 mod objective;
@@ -13,7 +14,8 @@ use crate::element::DType;
 use crate::error::Result;
 use crate::memory::Buffer;
 use crate::stages::{
-    BackendId, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenObjective,
+    BackendId, Divergence, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads,
+    TokenObjective,
 };
 
 /// The plain backend: slow, for every element type, and easy to check by eye. With f64 logits all
@@ -90,5 +92,14 @@ impl Backend for Reference {
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
         logit_grads::logit_grads(stage)
+    }
+
+    fn divergence_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
+        0
+    }
+
+    fn divergence(&self, stage: Divergence<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        divergence::divergence(stage)
     }
 }

@@ -88,7 +88,7 @@ impl<'a> LogitGrads<'a> {
             same_values(place, "upstream gradient by entropy", grads, dtype, count)?;
             same_values(place, "entropy", entropy, dtype, count)?;
         }
-        check_target(place, &target)?;
+        check_target(place, &logits, target.grads())?;
         let backend = BackendId::of(backend);
         Ok(Self { backend, target, tokens, temperature, statistics, upstream, masked })
     }
@@ -102,6 +102,14 @@ impl Target<'_> {
         }
     }
 
+    /// The gradient's own buffer, if it has one.
+    pub(super) fn grads(&self) -> Option<&LogitsMut<'_>> {
+        match self {
+            Self::InPlace(_) => None,
+            Self::OutOfPlace { grads, .. } => Some(grads),
+        }
+    }
+
     /// What is read, and what is written.
     #[cfg(feature = "cuda")]
     pub(crate) fn views(&self) -> (Logits<'_>, Logits<'_>) {
@@ -112,8 +120,13 @@ impl Target<'_> {
     }
 }
 
-pub(super) fn check_target(place: Place, target: &Target<'_>) -> Result<()> {
-    let Target::OutOfPlace { logits, grads } = target else { return Ok(()) };
+/// Of a gradient in a buffer of its own.
+pub(super) fn check_target(
+    place: Place,
+    logits: &Logits<'_>,
+    grads: Option<&LogitsMut<'_>>,
+) -> Result<()> {
+    let Some(grads) = grads else { return Ok(()) };
     let (what, grads) = ("logits gradient", grads.view());
     if grads.dtype() != logits.dtype() {
         let expected = logits.dtype().name();

@@ -1,5 +1,6 @@
 //! What each stage reads and writes. The constructors check every shape and type.
 
+mod divergence;
 mod log_probs;
 mod logit_grads;
 mod objective;
@@ -8,6 +9,8 @@ mod sequence_sums;
 mod token_loss;
 mod token_objective;
 
+pub(crate) use divergence::{Adaptive, Measure};
+pub use divergence::{Divergence, DivergenceOutputs, StudentTarget, Teacher, TokenDivergence};
 pub use log_probs::{LogProbs, TokenOutputs};
 use logit_grads::check_target;
 pub use logit_grads::{LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstream};
@@ -195,13 +198,18 @@ pub(crate) fn check_logits(
     logits: Logits<'_>,
     tokens: Tokens<'_>,
 ) -> Result<()> {
-    if !backend.dtypes().contains(&logits.dtype()) {
-        let (backend, expected) = (backend.name(), backend.dtypes());
-        return Err(Error::LogitsType { backend, expected, got: logits.dtype() });
-    }
+    check_logits_type(backend, logits)?;
     same_length("rows of logits", tokens.count(), logits.tokens())?;
     backend.place().check("logits", logits.data().place())?;
     tokens.check(backend.place())
+}
+
+fn check_logits_type(backend: &dyn Backend, logits: Logits<'_>) -> Result<()> {
+    if backend.dtypes().contains(&logits.dtype()) {
+        return Ok(());
+    }
+    let (backend, expected) = (backend.name(), backend.dtypes());
+    Err(Error::LogitsType { backend, expected, got: logits.dtype() })
 }
 
 fn check_temperature(got: f64) -> Result<()> {

@@ -70,7 +70,7 @@ impl<'a> TokenLoss<'a> {
     ) -> Result<Self> {
         let (place, logits) = (backend.place(), target.logits());
         check_logits(backend, logits, tokens)?;
-        check_target(place, &target)?;
+        check_target(place, &logits, target.grads())?;
         check_temperature(temperature)?;
         let needed = backend.token_loss_scratch(logits.tokens(), logits.vocab(), terms);
         same_length("packed tokens", tokens.count(), packing.packing().tokens())?;
