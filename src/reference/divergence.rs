@@ -59,7 +59,7 @@ impl Row {
         let (terms, teacher_entropy): (Vec<_>, _) = match *measure {
             Measure::Advantage { beta, low, high } => {
                 let advantages = advantages(teacher, token, *columns, temperatures[1]);
-                let clipped = advantages.iter().map(|a| (beta * a).max(low).min(high));
+                let clipped = advantages.iter().map(|a| clip(beta * a, low, high));
                 (log_q.iter().zip(clipped).map(|(&log_q, a)| expected(log_q, a)).collect(), 0.0)
             }
             measure => {
@@ -92,7 +92,8 @@ impl Measure {
                 let by_student = product(q, log_q - log_p);
                 [
                     product(forward, product(p, log_ratio)) + product(reverse, by_student),
-                    product(reverse, by_student) - forward * p,
+                    // dD/dq may have any constant: with 1 here both terms are 0 where p is q.
+                    product(reverse, by_student) + forward * (q - p),
                 ]
             }
             Self::Mixture { teacher, forward, reverse } => {
@@ -112,6 +113,15 @@ impl Measure {
             }
             Self::Advantage { .. } => [f64::NAN; 2],
         }
+    }
+}
+
+/// NaN stays.
+fn clip(number: f64, low: f64, high: f64) -> f64 {
+    match number {
+        number if number < low => low,
+        number if number > high => high,
+        number => number,
     }
 }
 
