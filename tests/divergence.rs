@@ -16,7 +16,7 @@ use prefuse::{Backend, Element, Reference};
 use crate::backends::{backends, large_vocabs, vocabs};
 use crate::common::{logits, normal, rng, weights};
 use bound::compare;
-use case::{Case, Into, Source};
+pub use case::{Case, Found, Into, Source};
 
 /// Every kind, and its parameters at the ends and between.
 fn divergences() -> Vec<TokenDivergence> {
@@ -181,7 +181,7 @@ fn several_models() {
             for (seed, coefficient) in [(31, -0.4), (32, 0.25)].into_iter().take(parts - 1) {
                 case.source.parts.push((coefficient, student(seed, &first, 1030, false)));
             }
-            case.source.adaptive = adaptive.then_some((0.1, 10.0));
+            case.source.adaptive = adaptive.then_some((0.1, 10.0, false));
             check(backend, &case);
         }
     }
@@ -198,7 +198,7 @@ fn several_models() {
 fn finite_differences() {
     for divergence in divergences() {
         for (temperatures, vocabs) in [([1.0, 1.0], [7, 7]), ([2.0, 0.5], [9, 7])] {
-            for adaptive in [None, Some((0.1, 10.0))] {
+            for adaptive in [None, Some((0.1, 10.0, true))] {
                 let [vocab, teacher] = vocabs;
                 let mut rng = rng(3);
                 let mut random =

@@ -89,7 +89,7 @@ fn teachers() {
     );
     let mut case = small();
     case.source.parts = vec![(1.0, vec![0.5; 6]), (-1.0, vec![0.5; 6])];
-    case.source.adaptive = Some((0.1, 10.0));
+    case.source.adaptive = Some((0.1, 10.0, false));
     case.divergence = TokenDivergence::ExpectedAdvantage { beta: 0.1, clip: (0.0, 1.0) };
     refused(
         case.try_run(&Reference::new(), Into::Buffer),

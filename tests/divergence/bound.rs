@@ -131,7 +131,8 @@ impl Row {
         let q = Distribution::new(student, case.temperatures[0]);
         let mut coefficients: Vec<_> = parts.iter().map(|(c, _)| *c).collect();
         let (mut weight, mut of_alpha) = ([1.0, 0.0], 0.0);
-        if let Some((beta, ratio)) = case.source.adaptive {
+        if let Some((beta, ratio, doubled)) = case.source.adaptive {
+            let ratio = if doubled { ratio } else { 0.5 * ratio };
             let both = [part(0), part(1)].map(|row| Distribution::new(row, 1.0));
             let (mut sum, mut error) = (0.0, 0.0);
             for v in 0..columns {
@@ -141,8 +142,8 @@ impl Row {
                     error += if p == 0.0 { 0.0 } else { p * (of.error(v) + 100.0) * half_ulp };
                 }
             }
-            let alpha = 0.5 * ratio * sum + 1e-3;
-            of_alpha = 0.5 * ratio * error + 4.0 * half_ulp * alpha;
+            let alpha = ratio * sum + 1e-3;
+            of_alpha = ratio * error + 4.0 * half_ulp * alpha;
             coefficients = vec![1.0 + alpha, -alpha];
             weight = [beta / alpha, of_alpha / alpha + 4.0 * half_ulp];
         }

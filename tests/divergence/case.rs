@@ -13,8 +13,8 @@ use crate::common::{Placed, exact};
 pub struct Source<T> {
     pub parts: Vec<(f64, Vec<T>)>,
     pub vocab: usize,
-    /// AlignDistil's beta and ratio.
-    pub adaptive: Option<(f64, f64)>,
+    /// AlignDistil's beta and ratio, and whether its variation is doubled.
+    pub adaptive: Option<(f64, f64, bool)>,
 }
 
 impl<T: Element> Source<T> {
@@ -99,7 +99,10 @@ impl<S: Element, T: Element> Case<S, T> {
         let parts: Vec<_> =
             placed.iter().map(|(c, data)| (*c, data.logits(tokens, source.vocab))).collect();
         let teacher = match source.adaptive {
-            Some(options) => Teacher::align_distil(parts[0].1, parts[1].1, options),
+            Some((beta, ratio, doubled)) => {
+                let teacher = Teacher::align_distil(parts[0].1, parts[1].1, (beta, ratio));
+                teacher.map(|of| if doubled { of.with_doubled_variation() } else { of })
+            }
             None => Teacher::combination(&parts),
         }?;
         let ids = Placed::new(backend, &self.ids);

@@ -1,6 +1,7 @@
 //! The reference against values computed by others: TRL 1.16 and 0.28, torch, and independent scripts
 //! (`independent.py`, `policy_gradient.py`, `groups.py`) where no package has the formula.
 
+mod divergence;
 mod groups;
 mod independent;
 mod listwise;
