@@ -350,7 +350,7 @@ fn least_divisor(term: &Resolved) -> f64 {
     }
 }
 
-fn check_factor(what: &'static str, got: f64) -> Result<()> {
+pub(crate) fn check_factor(what: &'static str, got: f64) -> Result<()> {
     if got.abs() <= f64::from(f32::MAX) {
         Ok(())
     } else {

@@ -10,13 +10,14 @@
 //! | 2 [`sequence_sums`](Backend::sequence_sums) | weighted sums over each sequence of a ragged pack | none |
 //! | 3 [`objective`](Backend::objective), [`ranking`](Backend::ranking), [`token_objective`](Backend::token_objective) | the losses, and their derivative by each sum or log-prob | none |
 //! | 4 [`logit_grads`](Backend::logit_grads) | the gradient by the logits, in place or not | one read, one write |
+//! | [`divergence`](Backend::divergence) | how far the student is from a teacher at each token, and the gradient of that | one read of both, one write |
 //!
 //! [`Loss`] runs them in order; start there. Where each token's loss needs nothing of the others,
 //! [`Loss::forward_with_logit_grads`] makes one visit of stages 1, 3 and 4
 //! ([`token_loss`](Backend::token_loss)): one read and one write in all. [`token_log_probs`] is stage 1
 //! by itself, with its own gradient, for a loss of yours that this crate does not know;
 //! [`Loss::evaluate`] goes on from it. [`ScalarLoss`] is stage 3 by itself, for rewards and for sums of
-//! log-probs that are known.
+//! log-probs that are known. [`Distillation`] runs the last one, from the logits of one to three teachers.
 //!
 //! # Where things are
 //!
@@ -47,6 +48,7 @@ mod cpu;
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
 pub mod cuda;
+mod distillation;
 mod element;
 mod error;
 mod evaluated;
@@ -69,6 +71,7 @@ pub use backend::{Backend, DefaultBackend, default_backend};
 pub use cpu::{Cpu, SimdLevel};
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
+pub use distillation::{Distillation, Distilled};
 pub use element::{DType, Element};
 pub use error::{Error, Result};
 pub use evaluated::{TermValue, Upstream};

@@ -445,7 +445,7 @@ impl<'a> Loss<'a> {
 ///
 /// # Errors
 /// Those of `run`; [`Error::ErrorTaken`].
-fn untaken<T>(backend: &dyn Backend, run: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn untaken<T>(backend: &dyn Backend, run: impl FnOnce() -> Result<T>) -> Result<T> {
     let errors_taken = backend.errors_taken();
     let result = run()?;
     if backend.errors_taken() == errors_taken { Ok(result) } else { Err(Error::ErrorTaken) }

@@ -21,7 +21,7 @@ pub use ranking::{Ranking, RankingOutputs};
 pub use sequence_sums::{SequenceSums, TokenGrads, Totals, TotalsMut};
 pub(crate) use token_loss::TokenTerm;
 pub use token_loss::{SampledTokens, TokenLoss, TokenLossOutputs};
-pub(crate) use token_objective::{CHUNK, TokenUnits};
+pub(crate) use token_objective::{CHUNK, TokenUnits, divisor};
 pub use token_objective::{
     TokenAdvantages, TokenInputs, TokenObjective, TokenObjectiveGrads, TokenObjectiveOutputs,
 };

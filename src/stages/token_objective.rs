@@ -371,7 +371,7 @@ fn log_ratio(token: &Token, bound: f64) -> (f64, bool) {
 }
 
 /// What divides the losses of a sequence of `counted` tokens, of `tokens` in all.
-fn divisor(term: &Resolved, counted: f64, tokens: f64) -> f64 {
+pub(crate) fn divisor(term: &Resolved, counted: f64, tokens: f64) -> f64 {
     match term.reduction() {
         Reduction::SequenceMean => term.units() as f64 * length(counted),
         Reduction::Mean => length(tokens),
