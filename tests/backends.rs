@@ -13,6 +13,12 @@ pub fn backends() -> Vec<Box<dyn Backend>> {
     backends
 }
 
+/// For tests of what is made of stages, each of which has tests of its own: an emulated device takes part
+/// in one form.
+pub fn composed_backends() -> Vec<Box<dyn Backend>> {
+    backends()
+}
+
 /// Those whose rows have the same bits in any batch.
 pub fn fast_backends() -> Vec<Box<dyn Backend>> {
     let mut backends: Vec<Box<dyn Backend>> = vec![];

@@ -7,13 +7,13 @@ use prefuse::objectives::Dpo;
 use prefuse::stages::{LogProbs, TokenOutputs, Tokens};
 use prefuse::{Error, Loss, MaskedRows, RowOptions, Target, Term, Upstream, token_log_probs};
 
-use crate::backends::{backends, fast_backends};
+use crate::backends::{composed_backends, fast_backends};
 use crate::common::{Placed, ready, refused};
 
 /// Labels are known against the vocabulary only with the logits.
 #[test]
 fn labels() {
-    for backend in backends() {
+    for backend in composed_backends() {
         let data = Placed::new(&*backend, &[0.0_f32; 12]);
         let run = |labels: &Labels<'_>| {
             let plain = RowOptions::default();
@@ -37,7 +37,7 @@ fn labels() {
 #[test]
 fn options() {
     let labels = Labels::new(&[0; 4]);
-    for backend in backends() {
+    for backend in composed_backends() {
         let data = Placed::new(&*backend, &[0.0_f32; 12]);
         for temperature in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             let rows = RowOptions::default().with_temperature(temperature);
@@ -65,7 +65,7 @@ fn options() {
 /// A refused backward leaves every buffer as it was.
 #[test]
 fn gradients() {
-    for backend in backends() {
+    for backend in composed_backends() {
         let backend = &*backend;
         let data = Placed::new(backend, &[0.5_f32; 12]);
         let logits = data.logits(4, 3);
@@ -122,7 +122,7 @@ fn gradients() {
 
 #[test]
 fn token_gradients() {
-    for backend in backends() {
+    for backend in composed_backends() {
         let backend = &*backend;
         let data = Placed::new(backend, &[0.5_f32; 12]);
         let labels = Labels::new(&[0, 1, 2, -100][..]);
@@ -163,7 +163,7 @@ fn token_gradients() {
 /// A label outside the vocabulary is found before anything is written.
 #[test]
 fn a_bad_label_leaves_the_outputs() {
-    for backend in backends() {
+    for backend in composed_backends() {
         let backend = &*backend;
         let data = Placed::new(backend, &[0.5_f32; 12]);
         let ids = Placed::new(backend, &[0_i64, 1, 2, 3]);

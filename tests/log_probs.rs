@@ -134,16 +134,18 @@ row_sweep!(check, 24);
 #[test]
 fn a_rounded_argument() {
     fn body<T: Element>(backend: &dyn Backend) {
-        for step in 0..200 {
-            let gap = 20.0 + 0.171 * f64::from(step);
-            let row = [T::from_f64(0.3371), T::from_f64(0.3371 - gap)];
-            let labels = Labels::new(&[0][..]);
-            let options = RowOptions::default().with_temperature(0.7);
-            let ours = rows(backend, &row, &labels, None, options);
-            let truth = truth(&row, &labels, None, options);
-            let [got, expected] =
-                [ours, truth].map(|result| result.log_probs().to_vec().unwrap()[0]);
-            let bound = Bound::new(T::DTYPE.per_token(), &exact(&row), 0.7).log_prob(expected);
+        const STEPS: usize = 200;
+        let gap = |step: usize| 20.0 + 0.171 * step as f64;
+        let row = |step| [0.3371, 0.3371 - gap(step)].map(T::from_f64);
+        let data: Vec<T> = (0..STEPS).flat_map(row).collect();
+        let ids = [0; STEPS];
+        let (labels, options) =
+            (Labels::new(&ids[..]), RowOptions::default().with_temperature(0.7));
+        let ours = rows(backend, &data, &labels, None, options).log_probs().to_vec().unwrap();
+        let truth = truth(&data, &labels, None, options).log_probs().to_vec().unwrap();
+        for (step, (got, expected)) in ours.into_iter().zip(truth).enumerate() {
+            let (gap, row) = (gap(step), exact(&row(step)));
+            let bound = Bound::new(T::DTYPE.per_token(), &row, 0.7).log_prob(expected);
             assert!((got - expected).abs() <= bound, "{gap}: {got} for {expected}, bound {bound}");
         }
     }

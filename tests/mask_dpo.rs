@@ -6,7 +6,7 @@ use prefuse::batch::{
 use prefuse::objectives::Dpo;
 use prefuse::{Backend, Loss, Term, Upstream};
 
-use crate::backends::backends;
+use crate::backends::composed_backends;
 use crate::common::{forward, gradient, logits};
 
 fn packing() -> Packing {
@@ -85,7 +85,7 @@ fn finite(row: &[f32]) -> i64 {
 #[test]
 fn masked_tokens_get_no_gradient() {
     let pairs = Pairs::halves(1).unwrap();
-    for backend in backends() {
+    for backend in composed_backends() {
         let weights =
             Weights::mask_dpo(&packing(), &pairs, &sentences(), Unlabelled::Keep).unwrap();
         let expected: Vec<bool> =
@@ -103,7 +103,7 @@ fn masked_tokens_get_no_gradient() {
 /// and nothing moves.
 #[test]
 fn empty_masks() {
-    for backend in backends() {
+    for backend in composed_backends() {
         let mut weights = vec![0.0; 12];
         weights[6..].fill(1.0);
         let (loss, grads) = run(&*backend, Weights::new(weights).unwrap());

@@ -10,7 +10,7 @@ use prefuse::objectives::{
 };
 use prefuse::{Element, Loss, Reference, Sequences, Term, Upstream};
 
-use crate::backends::backends;
+use crate::backends::composed_backends;
 use crate::common::{forward, gradient, logits};
 use crate::each_dtype;
 use crate::objective::compare_stages;
@@ -130,7 +130,7 @@ fn in_a_loss() {
             assert!((got - expected).abs() <= bound, "{got} for {expected}");
         }
     }
-    for backend in backends() {
+    for backend in composed_backends() {
         each_dtype!(&*backend, body);
     }
 }
@@ -171,7 +171,7 @@ fn parameters_are_asked_for_once() {
         }
     }
 
-    for backend in backends() {
+    for backend in composed_backends() {
         let asked = Arc::new(AtomicUsize::new(0));
         let batch = Batch::new(Labels::new(&[1, 0]), Packing::padded(2, 1).unwrap())
             .and_then(|batch| batch.with_pairs(Pairs::halves(1)?))

@@ -8,7 +8,7 @@ use prefuse::{
 };
 
 use crate::alignment::row_bits;
-use crate::backends::{backends, fast_backends};
+use crate::backends::{composed_backends, fast_backends};
 use crate::common::{Placed, exact, forward, gradient, labels, logits, normal, rng, rows};
 use crate::each_dtype;
 use crate::units::{complete, is_exponential};
@@ -17,7 +17,7 @@ use crate::units::{complete, is_exponential};
 /// and the integers used here are not rounded.
 #[test]
 fn shift_invariance() {
-    for backend in backends() {
+    for backend in composed_backends() {
         let mut rng = rng(8);
         let row: Vec<f32> = (0..777).map(|_| (4.0 * normal(&mut rng)).round() as f32).collect();
         let shifted: Vec<f32> = row.iter().map(|x| x + 1e4).collect();
@@ -74,7 +74,7 @@ fn policy_equal_to_reference() {
         let loss = loss_of(&ids, packing, Pairs::halves(pairs).unwrap(), &reference, terms);
         forward(&loss, backend, &data).loss()
     };
-    for backend in backends() {
+    for backend in composed_backends() {
         each_dtype!(&*backend, body);
         // An emulated launch takes milliseconds.
         let step = if backend.name() == "cuda" { 67 } else { 1 };
@@ -87,7 +87,7 @@ fn policy_equal_to_reference() {
 /// Packed and padded layouts of the same sequences have the same bits, gradient included.
 #[test]
 fn packed_is_padded() {
-    for backend in backends() {
+    for backend in composed_backends() {
         let (vocab, lengths, longest) = (37, [3, 5, 1, 4], 5);
         let packed: Vec<f32> = logits(4, 13, vocab);
         let packed_ids = labels(4, &packed, vocab);
@@ -123,7 +123,7 @@ fn packed_is_padded() {
 /// Permuting the sequences of a pack permutes the bits of every output of a token, sequence or pair.
 #[test]
 fn permutations() {
-    for backend in backends() {
+    for backend in composed_backends() {
         let (vocab, length) = (130, 6);
         let data: Vec<f32> = logits(6, 4 * length, vocab);
         let ids = labels(6, &data, vocab);
@@ -224,7 +224,7 @@ fn the_whole_loss_on_every_backend() {
         loss.logit_grads_in_place(backend, forward, logits, upstream, MaskedRows::Zero).unwrap();
         (value, data.slice().to_vec().unwrap())
     }
-    for backend in backends() {
+    for backend in composed_backends() {
         each_dtype!(&*backend, body);
     }
 }
@@ -256,7 +256,7 @@ fn long_answers() {
 /// what the reduction would have been.
 #[test]
 fn upstream_gradients() {
-    for backend in backends() {
+    for backend in composed_backends() {
         let (tokens, vocab) = (12, 9);
         let data: Vec<f32> = logits(1, tokens, vocab);
         let ids = labels(1, &data, vocab);
@@ -278,7 +278,7 @@ fn upstream_gradients() {
 /// A pair of weight 0 is out of the sum: neither its loss nor its gradient is seen. The mean counts it.
 #[test]
 fn pairs_of_weight_zero() {
-    for backend in backends() {
+    for backend in composed_backends() {
         let data: Vec<f32> = logits(1, 8, 9);
         let ids = labels(1, &data, 9);
         let mut reference = vec![-3.0; 8];
@@ -298,7 +298,7 @@ fn pairs_of_weight_zero() {
 /// term lets that reach the others.
 #[test]
 fn zero_factors_win() {
-    for backend in backends() {
+    for backend in composed_backends() {
         let mut data: Vec<f32> = logits(1, 8, 9);
         let ids = labels(1, &data, 9);
         data[ids[0] as usize] = f32::NEG_INFINITY;
@@ -327,7 +327,7 @@ fn zero_factors_win() {
 fn zero_factors_win_over_groups() {
     let ranking = || Ranking::plackett_luce(1.0).with_value(RankingValue::Sum);
     let values = [f64::NEG_INFINITY, f64::NEG_INFINITY, -1.0, -2.0];
-    for backend in backends() {
+    for backend in composed_backends() {
         let run = |weight: f64, upstream: Upstream<'_>| {
             let batch = Batch::of_sequences(4)
                 .and_then(|batch| batch.with_groups(Groups::consecutive(&[2, 2])?))
@@ -348,7 +348,7 @@ fn zero_factors_win_over_groups() {
 /// weights and without.
 #[test]
 fn reference_per_token_is_per_sequence() {
-    for backend in backends() {
+    for backend in composed_backends() {
         let data: Vec<f32> = logits(1, 8, 9);
         let ids = labels(1, &data, 9);
         let tokens: Vec<f32> = (0..8).map(|token| -0.5 * token as f32).collect();
@@ -389,7 +389,7 @@ fn layouts_of_pairs() {
 /// Terms over sequences look at those that they name, in that order.
 #[test]
 fn selected_sequences() {
-    for backend in backends() {
+    for backend in composed_backends() {
         let data: Vec<f32> = logits(1, 8, 9);
         let ids = labels(1, &data, 9);
         let losses = |sequences| {
@@ -410,7 +410,7 @@ fn selected_sequences() {
 /// Token weights of 1 change no bit, and weights add up as factors of the gradient.
 #[test]
 fn weights_of_one() {
-    for backend in backends() {
+    for backend in composed_backends() {
         let data: Vec<f32> = logits(1, 8, 9);
         let ids = labels(1, &data, 9);
         let run = |weights: Option<Vec<f32>>| {

@@ -4,7 +4,7 @@ use prefuse::batch::{Batch, Groups};
 use prefuse::objectives::{BradleyTerry, Ranking, RankingValue, Reduction, Slic};
 use prefuse::{ScalarLoss, Slice, Term, Upstream};
 
-use crate::backends::backends;
+use crate::backends::composed_backends;
 use crate::ranking::softplus;
 
 /// What is written for log-ratios and averages is as well a loss of rewards: each as its formula has it, with
@@ -96,7 +96,7 @@ fn on_rewards() {
     let logistic = |r: &[f64; 4]| sum(&mut pairs().map(|(i, j)| softplus(r[j] - r[i])));
     cases.push((of_pairs(Term::reward_pairs(BradleyTerry::new())).unwrap(), &logistic));
     for (index, (loss, formula)) in cases.iter().enumerate() {
-        for backend in backends() {
+        for backend in composed_backends() {
             let forward = loss.forward(&*backend, Slice::new(&rewards), None).unwrap();
             let (got, expected) = (forward.loss(), formula(&rewards));
             approx::assert_relative_eq!(got, expected, max_relative = 1e-12);
@@ -126,7 +126,7 @@ fn all_pairs_of_a_list() {
         Batch::of_sequences(4).and_then(|batch| batch.with_pairs(groups.pairs(&ranks)?)).unwrap();
     let loss = ScalarLoss::new(batch, [Term::reward_pairs(BradleyTerry::new())]).unwrap();
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-    for backend in backends() {
+    for backend in composed_backends() {
         let forward = loss.forward(&*backend, Slice::new(&rewards), None).unwrap();
         let grads = forward.grads(&*backend, Upstream::Loss(1.0)).unwrap();
         for i in 0..4 {

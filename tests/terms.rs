@@ -14,7 +14,7 @@ use prefuse::{
     token_log_probs,
 };
 
-use crate::backends::backends;
+use crate::backends::composed_backends;
 use crate::common::{Placed, forward, gradient, labels, logits, refused};
 
 const TOKENS: usize = 24;
@@ -39,7 +39,7 @@ fn compare(loss: &Loss<'_>, data: &[f32]) {
     let expected = gradient(loss, &reference, &truth, &exact, Upstream::Loss(-2.0));
     assert!(expected.iter().any(|&x| x.abs() > 1e-3));
     for backend in
-        backends().iter().filter(|backend| backend.dtypes().contains(&prefuse::DType::F32))
+        composed_backends().iter().filter(|backend| backend.dtypes().contains(&prefuse::DType::F32))
     {
         let got = forward(loss, &**backend, data);
         for (got, expected) in got.terms().iter().zip(truth.terms()) {
@@ -188,7 +188,7 @@ fn losses_of_scalars() {
         let regression = ((r[0] - 1.0).powi(2) + (r[3] - 3.0).powi(2)) / 2.0;
         pairs / 3.0 + 0.5 * tie + eurus + regression
     };
-    for backend in backends() {
+    for backend in composed_backends() {
         let backend = &*backend;
         let narrow: Vec<f32> = rewards.iter().map(|&x| x as f32).collect();
         let (wide, narrow) = (Placed::new(backend, &rewards), Placed::new(backend, &narrow));
@@ -223,7 +223,7 @@ fn sums_that_are_known() {
     let pairs = || Pairs::new(vec![(0, 2), (3, 4)]).unwrap();
     let terms = || [Term::pairs(SimPo::new(2.0, 0.5)), Term::pairs(Dpo::new(0.1))];
     let whole = Loss::new(batch(&ids).with_pairs(pairs()).unwrap(), terms()).unwrap();
-    for backend in backends() {
+    for backend in composed_backends() {
         let backend: &dyn Backend = &*backend;
         let whole = forward(&whole, backend, &data);
         let reference = whole.reference_sums().unwrap().to_vec().unwrap();
@@ -251,7 +251,7 @@ fn log_probs_before_the_loss() {
     let ids = labels(6, &data, VOCAB);
     let pairs = || Pairs::new(vec![(0, 2), (3, 4)]).unwrap();
     let terms = || [Term::pairs(Dpo::new(0.1))];
-    for backend in backends() {
+    for backend in composed_backends() {
         let backend: &dyn Backend = &*backend;
         let placed = Placed::new(backend, &data);
         let compute = |labels: &Labels<'_>, weights: Option<&Weights<'_>>| {
@@ -325,7 +325,7 @@ fn log_probs_before_the_loss() {
 fn row_options_of_log_probs() {
     let data: Vec<f32> = logits(9, TOKENS, VOCAB);
     let ids = labels(9, &data, VOCAB);
-    for backend in &backends() {
+    for backend in &composed_backends() {
         let backend = &**backend;
         let placed = Placed::new(backend, &data);
         let compute = |options: RowOptions| {
@@ -395,7 +395,7 @@ fn empty_selections() {
         ];
         terms.map(|term| term.with_reduction(reduction)).to_vec()
     };
-    for backend in &backends() {
+    for backend in &composed_backends() {
         let backend = &**backend;
         let alone = with(vec![]).unwrap();
         let expected = forward(&alone, backend, &data);

@@ -123,7 +123,10 @@ fn one_visit_has_the_bits_of_the_stages() {
             let batch = sampled(&ids, weighted.then_some(&weights), by_token);
             let loss = Loss::new(batch, several(by_token)).unwrap();
             compare(backend, &loss, &data, vocab, MaskedRows::Zero);
-            compare(backend, &loss, &data, vocab.next_multiple_of(8) + 8, MaskedRows::AlreadyZero);
+            if vocab < 30_000 {
+                let stride = vocab.next_multiple_of(8) + 8;
+                compare(backend, &loss, &data, stride, MaskedRows::AlreadyZero);
+            }
         }
     }
     for backend in backends() {

@@ -61,17 +61,23 @@ fn steps() -> Vec<Step> {
         // The core with overflow checks and debug assertions; the members that build on candle in
         // the profile of the example, so that candle is compiled once.
         step("tests of the core", Cargo(&["test"], &[])),
-        step(
-            "tests of the core without default features",
-            // Examples in the docs have run already.
-            Cargo(&["test", "--no-default-features", "--lib", "--tests"], &[]),
-        ),
         // Every f32 through the exponential and the conversions.
+        step("exhaustive tests", Cargo(&["test", "--lib", "--", "--ignored"], &[])),
+        // What the feature adds is a backend; the others have been tested with it.
         step(
-            "exhaustive tests",
+            "lints of the core without default features",
             Cargo(
-                &["test", "--release", "-p", "prefuse", "--lib", "--", "--ignored"],
-                &[WITHOUT_KERNELS],
+                &[
+                    "clippy",
+                    "-p",
+                    "prefuse",
+                    "--no-default-features",
+                    "--all-targets",
+                    "--",
+                    "-D",
+                    "warnings",
+                ],
+                &[],
             ),
         ),
         step(

@@ -16,6 +16,12 @@ pub fn fast_backends() -> Vec<Box<dyn Backend>> {
     devices().into_iter().map(|device| Box::new(device) as Box<dyn Backend>).collect()
 }
 
+/// The first device, in race mode under a random order: the stages are tested under all of them.
+pub fn composed_backends() -> Vec<Box<dyn Backend>> {
+    let device = emulators().swap_remove(if mode() == Mode::Race { 2 } else { 0 });
+    vec![Box::new(cuda(device))]
+}
+
 pub fn devices() -> Vec<Cuda> {
     emulators().into_iter().map(cuda).collect()
 }
@@ -77,7 +83,7 @@ pub fn edge_vocabs() -> &'static [usize] {
 pub fn many(vocab: usize) -> usize {
     match (mode(), vocab) {
         (Mode::Fast, 33) => 4096,
-        (Mode::Fast, 4099 | 50_257) => 300,
+        (Mode::Fast, 4099) => 300,
         (Mode::Fast, _) => 29,
         _ => 11,
     }

@@ -12,6 +12,8 @@ mod bad_stage;
 mod common;
 #[path = "../../../device_errors.rs"]
 mod device_errors;
+#[path = "../../../divergence.rs"]
+mod divergence;
 #[path = "../../../golden/mod.rs"]
 mod golden;
 #[path = "../../../large_offsets.rs"]
