@@ -48,6 +48,40 @@ use crate::token_log_probs::TokenCopies;
 /// assert!(student[..3].iter().sum::<f32>().abs() < 1e-6);
 /// # Ok::<(), prefuse::Error>(())
 /// ```
+///
+/// TDPO's loss has a sum of forward KLs for each sequence beside its sum of log-probs, and both go back into
+/// one gradient buffer:
+///
+/// ```
+/// use prefuse::batch::{Batch, Labels, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs};
+/// use prefuse::objectives::Tdpo2;
+/// use prefuse::stages::{StudentTarget, Teacher, TokenDivergence};
+/// use prefuse::{Cpu, Distillation, Loss, MaskedRows, Term, Upstream};
+///
+/// let (cpu, alpha) = (Cpu::new(), 0.5);
+/// let batch = Batch::new(Labels::new(&[1, 0, 2, 2]), Packing::new(&[0, 2, 4])?)?;
+/// let policy = [0.1_f32, 0.7, 0.2, 0.9, 0.3, 0.0, 0.5, 0.1, 0.8, 0.2, 0.4, 0.6];
+/// let reference = [0.2_f32, 0.5, 0.2, 0.8, 0.4, 0.1, 0.5, 0.3, 0.7, 0.3, 0.4, 0.3];
+/// let (logits, teacher) = (Logits::new(&policy, 4, 3)?, Teacher::new(Logits::new(&reference, 4, 3)?));
+/// let kl = Distillation::new(batch.clone(), TokenDivergence::ForwardKl)?;
+/// let sums = kl.forward(&cpu, logits, &teacher)?.sums().to_vec();
+///
+/// let batch = batch
+///     .with_reference(ReferenceLogProbs::per_sequence(&[-1.9, -2.1]))?
+///     .with_pairs(Pairs::new(vec![(0, 1)])?)?
+///     .with_scores(sums)?;
+/// let loss = Loss::new(batch, [Term::pairs(Tdpo2::new(0.1).with_alpha(alpha))])?;
+/// let forward = loss.forward(&cpu, logits)?;
+/// let mut grads = [0.0_f32; 12];
+/// let to = LogitsMut::new(&mut grads, 4, 3)?;
+/// loss.logit_grads(&cpu, &forward, (logits, to), Upstream::Loss(1.0), MaskedRows::Zero)?;
+/// // The chosen response's KL is a constant; the rejected one is sequence 1.
+/// let by_sums = loss.sequence_grads(&cpu, &forward, Upstream::Loss(1.0))?;
+/// let to = StudentTarget::Added { logits, grads: LogitsMut::new(&mut grads, 4, 3)? };
+/// kl.logit_grads(&cpu, to, &teacher, &[0.0, alpha * by_sums[1]])?;
+/// assert!(grads[..3].iter().sum::<f32>().abs() < 1e-6);
+/// # Ok::<(), prefuse::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Distillation<'a> {
     batch: Batch<'a>,

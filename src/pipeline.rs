@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::evaluated::{Evaluated, Scales, TokenSide, Upstream};
 use crate::forward::{Forward, TokenFacts};
 use crate::memory::{Buffer, Slice};
-use crate::placed::{PlacedPacking, PlacedTerm};
+use crate::placed::{PlacedPacking, PlacedTerm, numbers};
 use crate::resolved::{Resolved, check_advantages, resolve};
 use crate::stages::{
     MaskedRows, SampledTokens, SequenceSums, Target, TokenAdvantages, TokenGrads, TokenInputs,
@@ -342,6 +342,25 @@ impl<'a> Loss<'a> {
         let upstream = TokenUpstream { log_probs: grads.slice(), entropy: by_entropy };
         let tokens = forward.copies.tokens(self.batch.labels(), self.batch.weights())?;
         forward.tokens.run_logit_grads(backend, target, tokens, upstream, masked)
+    }
+
+    /// The `[sequences]` gradient by each sum of log-probs, of the terms that look at these sums: for losses
+    /// of which part goes another way, such as TDPO's ([`Distillation`](crate::Distillation)). Waits for the
+    /// results.
+    ///
+    /// # Errors
+    /// A result of another loss, an upstream gradient beyond the range of f32, or the device's own errors.
+    pub fn sequence_grads(
+        &self,
+        backend: &dyn Backend,
+        forward: &Forward,
+        upstream: Upstream<'_>,
+    ) -> Result<Vec<f64>> {
+        if forward.loss_id != self.id {
+            return Err(Error::OtherLoss);
+        }
+        let scales = forward.evaluated.scales(backend, upstream)?;
+        numbers(&forward.evaluated.grads(backend, &scales)?)
     }
 
     /// What trainers of policy gradients log, if there are terms over tokens. The host computes it when

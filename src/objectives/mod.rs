@@ -118,6 +118,8 @@ list! {
     slic: Slic;
     sppo: Sppo;
     sppo_hard: SppoHard;
+    tdpo1: Tdpo1;
+    tdpo2: Tdpo2;
     trust_region: TrustRegion;
     vespo: Vespo;
 }

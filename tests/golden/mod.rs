@@ -10,6 +10,7 @@ mod policy_gradient;
 mod rows;
 mod statistics;
 mod statistics_values;
+mod tdpo;
 mod token_log_probs;
 mod trl;
 mod trl_sums;
