@@ -11,8 +11,8 @@ use crate::memory::{Buffer, Slice};
 use crate::placed::PlacedTerm;
 use crate::reference::token_loss as composed;
 use crate::stages::{
-    Divergence, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads, TokenLoss,
-    TokenObjective,
+    Divergence, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, SparseDivergence,
+    TokenGrads, TokenLoss, TokenObjective,
 };
 
 pub(crate) mod sealed {
@@ -134,6 +134,15 @@ pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
     /// # Errors
     /// A label outside the vocabulary.
     fn divergence(&self, stage: Divergence<'_>) -> Result<()>;
+
+    /// The f64 numbers of scratch that [`sparse_divergence`](Self::sparse_divergence) needs.
+    fn sparse_divergence_scratch(&self, tokens: usize, vocab: usize) -> usize;
+
+    /// The same from a teacher that lists some entries of each token's distribution.
+    ///
+    /// # Errors
+    /// A label outside the vocabulary; an id outside it, or listed twice, of a token that counts.
+    fn sparse_divergence(&self, stage: SparseDivergence<'_>) -> Result<()>;
 
     /// The f64 numbers of scratch that [`token_loss`](Self::token_loss) needs.
     fn token_loss_scratch(&self, tokens: usize, vocab: usize, terms: &[PlacedTerm]) -> usize {

@@ -1,6 +1,7 @@
 //! What can be wrong with an input: facts with both sides named.
 
-use crate::{batch::GroupsError, element::DType, token_log_probs::RowOptions};
+use crate::{batch::GroupsError, element::DType};
+use crate::{stages::SparseTeacherError, token_log_probs::RowOptions};
 
 /// The result of every fallible call of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -361,6 +362,9 @@ pub enum Error {
     /// Groups that are none.
     #[error(transparent)]
     Groups(#[from] GroupsError),
+    /// Entries of a sparse teacher that are none.
+    #[error(transparent)]
+    SparseTeacher(#[from] SparseTeacherError),
     /// A selected pair that the batch does not have.
     #[error(
         "{objective}: expected selection {position} below {pairs}, the number of pairs, got {got}"

@@ -19,7 +19,7 @@ use bound::compare;
 pub use case::{Case, Found, Into, Source};
 
 /// Every kind, and its parameters at the ends and between.
-fn divergences() -> Vec<TokenDivergence> {
+pub fn divergences() -> Vec<TokenDivergence> {
     use TokenDivergence as D;
     vec![
         D::ForwardKl,

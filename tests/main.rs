@@ -40,6 +40,7 @@ mod properties;
 mod ranking;
 mod ranking_on_rewards;
 mod sequence_sums;
+mod sparse_divergence;
 mod statistics;
 mod statistics_bad_input;
 mod terms;

@@ -27,8 +27,8 @@ use crate::memory::Buffer;
 use crate::placed::PlacedTerm;
 use crate::reference::token_loss as composed;
 use crate::stages::{
-    BackendId, Divergence, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads,
-    TokenLoss, TokenObjective,
+    BackendId, Divergence, LogProbs, LogitGrads, Objective, Ranking, SequenceSums,
+    SparseDivergence, TokenGrads, TokenLoss, TokenObjective,
 };
 use simd::Simd;
 
@@ -137,6 +137,15 @@ impl Backend for Cpu {
     fn divergence(&self, stage: Divergence<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
         crate::reference::divergence::divergence(stage)
+    }
+
+    fn sparse_divergence_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
+        0
+    }
+
+    fn sparse_divergence(&self, stage: SparseDivergence<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        crate::reference::sparse_divergence::sparse_divergence(stage)
     }
 
     fn token_loss_scratch(&self, tokens: usize, vocab: usize, terms: &[PlacedTerm]) -> usize {

@@ -35,8 +35,8 @@ use crate::memory::{Buffer, Place, Slice, SliceMut};
 use crate::placed::PlacedTerm;
 use crate::reference::token_loss as composed;
 use crate::stages::{
-    BackendId, Divergence, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads,
-    TokenLoss, TokenObjective, UnitScale,
+    BackendId, Divergence, LogProbs, LogitGrads, Objective, Ranking, SequenceSums,
+    SparseDivergence, TokenGrads, TokenLoss, TokenObjective, UnitScale,
 };
 use context::Context;
 #[doc(hidden)]
@@ -275,6 +275,15 @@ impl Backend for Cuda {
     fn divergence(&self, stage: Divergence<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
         Err(crate::Error::Missing { objective: "divergence", what: "kernels" })
+    }
+
+    fn sparse_divergence_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
+        0
+    }
+
+    fn sparse_divergence(&self, stage: SparseDivergence<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        Err(crate::Error::Missing { objective: "sparse_divergence", what: "kernels" })
     }
 
     fn token_loss_scratch(&self, tokens: usize, vocab: usize, terms: &[PlacedTerm]) -> usize {

@@ -15,39 +15,46 @@ pub(crate) fn divergence(mut stage: Divergence<'_>) -> Result<()> {
         let row = tokens.counted_label(token).map(|_| Row::new(&stage, token));
         stage.outputs.set(token, row.as_ref().map_or([0.0; 3], |row| row.results));
         let upstream = stage.upstream.map_or(0.0, |upstream| upstream.get(token));
-        let grads = |row: &Row| match upstream {
-            0.0 => vec![0.0; vocab],
-            _ => row.grads.iter().map(|grad| upstream * grad).collect(),
-        };
-        let counted = row.as_ref().map(grads);
-        let (add, grads) = match (&stage.student, counted) {
-            (StudentTarget::Values(_), _) => continue,
-            (StudentTarget::Added { .. }, None)
-            | (StudentTarget::Written(_, MaskedRows::AlreadyZero), None) => continue,
-            (StudentTarget::Added { .. }, Some(grads)) => (true, grads),
-            (StudentTarget::Written(..), grads) => (false, grads.unwrap_or(vec![0.0; vocab])),
-        };
-        let out = match &mut stage.student {
-            StudentTarget::Written(Target::InPlace(grads), _)
-            | StudentTarget::Written(Target::OutOfPlace { grads, .. }, _)
-            | StudentTarget::Added { grads, .. } => grads,
-            StudentTarget::Values(_) => continue,
-        };
-        let start = token * out.shape().stride;
-        for (v, grad) in grads.into_iter().enumerate() {
-            let before = if add { out.view().data().get(start + v) } else { 0.0 };
-            out.data_mut().set(start + v, before + grad);
-        }
+        write(&mut stage.student, token, upstream, row);
     }
     Ok(())
 }
 
+/// The gradient of a token, times the gradient `upstream` by its divergence.
+pub(super) fn write(
+    student: &mut StudentTarget<'_>,
+    token: usize,
+    upstream: f64,
+    row: Option<Row>,
+) {
+    let vocab = student.logits().vocab();
+    let grads = row.map(|row| match upstream {
+        0.0 => vec![0.0; vocab],
+        _ => row.grads.iter().map(|grad| upstream * grad).collect(),
+    });
+    let (out, add, grads) = match (student, grads) {
+        (StudentTarget::Values(_), _)
+        | (StudentTarget::Added { .. }, None)
+        | (StudentTarget::Written(_, MaskedRows::AlreadyZero), None) => return,
+        (StudentTarget::Added { grads: out, .. }, Some(grads)) => (out, true, grads),
+        (StudentTarget::Written(target, _), grads) => {
+            let (Target::InPlace(out) | Target::OutOfPlace { grads: out, .. }) = target;
+            (out, false, grads.unwrap_or(vec![0.0; vocab]))
+        }
+    };
+    let start = token * out.shape().stride;
+    for (v, grad) in grads.into_iter().enumerate() {
+        let before = if add { out.view().data().get(start + v) } else { 0.0 };
+        out.data_mut().set(start + v, before + grad);
+    }
+}
+
 /// A token that counts.
-struct Row {
+pub(super) struct Row {
     /// The divergence, and the entropies of student and teacher.
-    results: [f64; 3],
+    pub results: [f64; 3],
     /// By the student's logits: of every column, also of those that the teacher lacks.
-    grads: Vec<f64>,
+    pub grads: Vec<f64>,
 }
 
 impl Row {
@@ -84,7 +91,7 @@ impl Row {
 
 impl Measure {
     /// What a column adds to the value, and its `w`.
-    fn term(self, log_q: f64, log_p: f64) -> [f64; 2] {
+    pub(super) fn term(self, log_q: f64, log_p: f64) -> [f64; 2] {
         let (q, p) = (log_q.exp(), log_p.exp());
         match self {
             Self::Kl { forward, reverse, cross } => {
@@ -136,7 +143,7 @@ fn log_mixture(teacher: f64, log_p: f64, log_q: f64) -> f64 {
     maximum + ((a - maximum).exp() + (b - maximum).exp()).ln()
 }
 
-fn entropy(log_probs: &[f64]) -> f64 {
+pub(super) fn entropy(log_probs: &[f64]) -> f64 {
     -log_probs.iter().map(|&log_p| product(log_p.exp(), log_p)).sum::<f64>()
 }
 
@@ -183,7 +190,7 @@ fn advantages(teacher: &Teacher<'_>, token: usize, columns: usize, temperature: 
     combination(&coefficients, &rows)
 }
 
-fn log_softmax(scores: &[f64], temperature: f64) -> Vec<f64> {
+pub(super) fn log_softmax(scores: &[f64], temperature: f64) -> Vec<f64> {
     let maximum = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let scaled = |x: f64| (x - maximum) / temperature;
     let first = scores.iter().position(|&x| x == maximum).unwrap_or(0);

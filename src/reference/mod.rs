@@ -6,6 +6,7 @@ mod logit_grads;
 mod objective;
 mod ranking;
 mod sequence_sums;
+pub(crate) mod sparse_divergence;
 pub(crate) mod token_loss;
 mod token_objective;
 
@@ -14,8 +15,8 @@ use crate::element::DType;
 use crate::error::Result;
 use crate::memory::Buffer;
 use crate::stages::{
-    BackendId, Divergence, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, TokenGrads,
-    TokenObjective,
+    BackendId, Divergence, LogProbs, LogitGrads, Objective, Ranking, SequenceSums,
+    SparseDivergence, TokenGrads, TokenObjective,
 };
 
 /// The plain backend: slow, for every element type, and easy to check by eye. With f64 logits all
@@ -101,5 +102,14 @@ impl Backend for Reference {
     fn divergence(&self, stage: Divergence<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
         divergence::divergence(stage)
+    }
+
+    fn sparse_divergence_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
+        0
+    }
+
+    fn sparse_divergence(&self, stage: SparseDivergence<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        sparse_divergence::sparse_divergence(stage)
     }
 }

@@ -314,13 +314,11 @@ impl<'a> Divergence<'a> {
         (outputs, upstream): (DivergenceOutputs<'a>, Option<Slice<'a>>),
         scratch: SliceMut<'a>,
     ) -> Result<Self> {
-        let (place, logits) = (backend.place(), student.logits());
-        check_logits(backend, logits, tokens)?;
+        let logits = student.logits();
+        check_student(backend, &student, tokens, (&outputs, upstream))?;
         teacher.check(backend, tokens.count())?;
-        student.check(place)?;
         temperatures.into_iter().try_for_each(check_temperature)?;
         let measure = divergence.measure()?;
-        let (count, dtype) = (tokens.count(), logits.dtype().per_token());
         if matches!(measure, Measure::Advantage { .. }) {
             let objective = "an expected advantage";
             if teacher.adaptive.is_some() {
@@ -332,22 +330,8 @@ impl<'a> Divergence<'a> {
                 return Err(Error::Selection { objective, expected, got });
             }
         }
-        outputs.check(place, dtype, count)?;
-        match (&student, upstream) {
-            (StudentTarget::Values(_), Some(_)) => {
-                return Err(Error::Unused { what: "upstream gradient by divergences" });
-            }
-            (StudentTarget::Values(_), None) => {}
-            (_, Some(upstream)) => {
-                same_values(place, "upstream gradient by divergences", upstream, dtype, count)?;
-            }
-            (_, None) => {
-                let (objective, what) = ("a gradient", "the upstream gradient by divergences");
-                return Err(Error::Missing { objective, what });
-            }
-        }
-        let needed = backend.divergence_scratch(count, logits.vocab());
-        check_scratch(place, "scratch of divergence", needed, &scratch)?;
+        let needed = backend.divergence_scratch(tokens.count(), logits.vocab());
+        check_scratch(backend.place(), "scratch of divergence", needed, &scratch)?;
         let columns = teacher.parts().iter().map(|(_, logits)| logits.vocab());
         let columns = columns.fold(logits.vocab(), usize::min);
         let backend = BackendId::of(backend);
@@ -363,6 +347,30 @@ impl<'a> Divergence<'a> {
             upstream,
             scratch,
         })
+    }
+}
+
+/// What every teacher's stage asks of the student.
+pub(super) fn check_student(
+    backend: &dyn Backend,
+    student: &StudentTarget<'_>,
+    tokens: Tokens<'_>,
+    (outputs, upstream): (&DivergenceOutputs<'_>, Option<Slice<'_>>),
+) -> Result<()> {
+    let (place, logits) = (backend.place(), student.logits());
+    check_logits(backend, logits, tokens)?;
+    student.check(place)?;
+    let (count, dtype) = (tokens.count(), logits.dtype().per_token());
+    outputs.check(place, dtype, count)?;
+    let what = "upstream gradient by divergences";
+    match (student, upstream) {
+        (StudentTarget::Values(_), None) => Ok(()),
+        (StudentTarget::Values(_), Some(_)) => Err(Error::Unused { what }),
+        (_, Some(upstream)) => same_values(place, what, upstream, dtype, count),
+        (_, None) => {
+            let (objective, what) = ("a gradient", "the upstream gradient by divergences");
+            Err(Error::Missing { objective, what })
+        }
     }
 }
 

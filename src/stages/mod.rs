@@ -6,6 +6,7 @@ mod logit_grads;
 mod objective;
 mod ranking;
 mod sequence_sums;
+mod sparse_divergence;
 mod token_loss;
 mod token_objective;
 
@@ -19,6 +20,7 @@ pub(crate) use objective::UnitInputs;
 pub use objective::{Objective, ObjectiveOutputs, UnitScale};
 pub use ranking::{Ranking, RankingOutputs};
 pub use sequence_sums::{SequenceSums, TokenGrads, Totals, TotalsMut};
+pub use sparse_divergence::{Remainder, SparseDivergence, SparseTeacher, SparseTeacherError};
 pub(crate) use token_loss::TokenTerm;
 pub use token_loss::{SampledTokens, TokenLoss, TokenLossOutputs};
 pub(crate) use token_objective::{CHUNK, TokenUnits, divisor};
