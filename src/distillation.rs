@@ -12,8 +12,8 @@ use crate::pipeline::{sequence_sums, untaken};
 use crate::placed::{PlacedPacking, numbers};
 use crate::resolved::Resolved;
 use crate::stages::{
-    Divergence, DivergenceOutputs, StudentTarget, Teacher, TokenDivergence, TokenGrads, Tokens,
-    divisor,
+    Divergence, DivergenceOutputs, SparseDivergence, SparseTeacher, StudentTarget, Teacher,
+    TokenDivergence, TokenGrads, Tokens, divisor,
 };
 use crate::term::{Sequences, Term};
 use crate::token_log_probs::TokenCopies;
@@ -91,6 +91,29 @@ pub struct Distillation<'a> {
     squared: bool,
 }
 
+/// Either kind of teacher; a reference to one becomes it.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug)]
+pub enum AnyTeacher<'a> {
+    /// Logits over the vocabulary.
+    Dense(Teacher<'a>),
+    /// Some entries of each token's distribution, at the temperature that they were written with: the
+    /// teacher's temperature does not enter, but for the factor `T^2`.
+    Sparse(SparseTeacher<'a>),
+}
+
+impl<'a> From<&Teacher<'a>> for AnyTeacher<'a> {
+    fn from(teacher: &Teacher<'a>) -> Self {
+        Self::Dense(*teacher)
+    }
+}
+
+impl<'a> From<&SparseTeacher<'a>> for AnyTeacher<'a> {
+    fn from(teacher: &SparseTeacher<'a>) -> Self {
+        Self::Sparse(*teacher)
+    }
+}
+
 /// What a distillation came to.
 #[derive(Debug)]
 pub struct Distilled {
@@ -155,13 +178,15 @@ impl<'a> Distillation<'a> {
     /// Logits that do not fit the batch, the backend or one another; a label outside the vocabulary; a
     /// reduction, weight or temperature outside its domain; a selection that the batch does not have or that
     /// names a sequence twice; or the device's own errors.
-    pub fn forward(
+    pub fn forward<'t>(
         &self,
         backend: &dyn Backend,
         student: Logits<'_>,
-        teacher: &Teacher<'_>,
+        teacher: impl Into<AnyTeacher<'t>>,
     ) -> Result<Distilled> {
-        untaken(backend, || self.visit(backend, StudentTarget::Values(student), teacher, None))
+        untaken(backend, || {
+            self.visit(backend, StudentTarget::Values(student), teacher.into(), None)
+        })
     }
 
     /// The loss and its gradient, times the gradient `upstream` of the caller's own loss by this one, in one
@@ -170,14 +195,14 @@ impl<'a> Distillation<'a> {
     /// # Errors
     /// As [`forward`](Self::forward)'s, an upstream gradient beyond the range of f32, or a target without a
     /// gradient.
-    pub fn forward_with_logit_grads(
+    pub fn forward_with_logit_grads<'t>(
         &self,
         backend: &dyn Backend,
         target: StudentTarget<'_>,
-        teacher: &Teacher<'_>,
+        teacher: impl Into<AnyTeacher<'t>>,
         upstream: f64,
     ) -> Result<Distilled> {
-        untaken(backend, || self.visit(backend, target, teacher, Some(By::Loss(upstream))))
+        untaken(backend, || self.visit(backend, target, teacher.into(), Some(By::Loss(upstream))))
     }
 
     /// The gradient of a loss of the caller's own by the student's logits, from its gradient by the sum of
@@ -186,15 +211,15 @@ impl<'a> Distillation<'a> {
     ///
     /// # Errors
     /// Another number of sequences, or as [`forward_with_logit_grads`](Self::forward_with_logit_grads)'s.
-    pub fn logit_grads(
+    pub fn logit_grads<'t>(
         &self,
         backend: &dyn Backend,
         target: StudentTarget<'_>,
-        teacher: &Teacher<'_>,
+        teacher: impl Into<AnyTeacher<'t>>,
         by_sums: &[f64],
     ) -> Result<()> {
         same_length("gradients by sequence", self.batch.packing().sequences(), by_sums.len())?;
-        untaken(backend, || self.visit(backend, target, teacher, Some(By::Sums(by_sums))))?;
+        untaken(backend, || self.visit(backend, target, teacher.into(), Some(By::Sums(by_sums))))?;
         Ok(())
     }
 
@@ -202,7 +227,7 @@ impl<'a> Distillation<'a> {
         &self,
         backend: &dyn Backend,
         target: StudentTarget<'_>,
-        teacher: &Teacher<'_>,
+        teacher: AnyTeacher<'_>,
         by: Option<By<'_>>,
     ) -> Result<Distilled> {
         let (labels, weights) = (self.batch.labels(), self.batch.weights());
@@ -228,27 +253,47 @@ impl<'a> Distillation<'a> {
             TokenDivergence::ExpectedAdvantage { .. } => None,
             _ => Some(allocate()?),
         };
-        let needed = backend.divergence_scratch(tokens.count(), logits.vocab());
-        let mut scratch = backend.allocate(DType::F64, needed)?;
         let outputs = DivergenceOutputs {
             values: values.slice_mut(),
             student_entropy: Some(student_entropy.slice_mut()),
             teacher_entropy: teacher_entropy.as_mut().map(Buffer::slice_mut),
         };
-        backend.divergence(Divergence::new(
-            backend,
-            (target, *teacher),
-            (self.divergence, self.temperatures),
-            tokens,
-            (outputs, upstream.as_ref().map(Buffer::slice)),
-            scratch.slice_mut(),
-        )?)?;
+        let upstream = upstream.as_ref().map(Buffer::slice);
+        self.run(backend, (target, teacher), tokens, (outputs, upstream))?;
         let [sums, ..] = sequence_sums(backend, tokens, &packing, values.slice())?;
         let sums = numbers(&sums)?;
         let of_unit = |unit: usize| product(term.unit_weight(unit), sums[term.member(unit, 0)]);
         let losses: Vec<f64> = (0..term.units()).map(of_unit).collect();
         let loss = term.token_value(&losses, &counts)?;
         Ok(Distilled { loss, sums, values, student_entropy, teacher_entropy })
+    }
+
+    fn run(
+        &self,
+        backend: &dyn Backend,
+        (target, teacher): (StudentTarget<'_>, AnyTeacher<'_>),
+        tokens: Tokens<'_>,
+        outputs: (DivergenceOutputs<'_>, Option<Slice<'_>>),
+    ) -> Result<()> {
+        let [count, vocab] = target.logits().shape().size();
+        let divergence = self.divergence;
+        match teacher {
+            AnyTeacher::Dense(teacher) => {
+                let needed = backend.divergence_scratch(count, vocab);
+                let mut scratch = backend.allocate(DType::F64, needed)?;
+                let (kind, scratch) = ((divergence, self.temperatures), scratch.slice_mut());
+                let both = (target, teacher);
+                backend.divergence(Divergence::new(backend, both, kind, tokens, outputs, scratch)?)
+            }
+            AnyTeacher::Sparse(teacher) => {
+                let needed = backend.sparse_divergence_scratch(count, vocab);
+                let mut scratch = backend.allocate(DType::F64, needed)?;
+                let kind = (divergence, self.temperatures[0]);
+                let (both, scratch) = ((target, teacher), scratch.slice_mut());
+                let stage = SparseDivergence::new(backend, both, kind, tokens, outputs, scratch)?;
+                backend.sparse_divergence(stage)
+            }
+        }
     }
 
     fn resolve(&self) -> Result<Resolved> {

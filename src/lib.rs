@@ -10,7 +10,7 @@
 //! | 2 [`sequence_sums`](Backend::sequence_sums) | weighted sums over each sequence of a ragged pack | none |
 //! | 3 [`objective`](Backend::objective), [`ranking`](Backend::ranking), [`token_objective`](Backend::token_objective) | the losses, and their derivative by each sum or log-prob | none |
 //! | 4 [`logit_grads`](Backend::logit_grads) | the gradient by the logits, in place or not | one read, one write |
-//! | [`divergence`](Backend::divergence) | how far the student is from a teacher at each token, and the gradient of that | one read of both, one write |
+//! | [`divergence`](Backend::divergence), [`sparse_divergence`](Backend::sparse_divergence) | how far the student is from a teacher at each token, and the gradient of that | one read of both, one write |
 //!
 //! [`Loss`] runs them in order; start there. Where each token's loss needs nothing of the others,
 //! [`Loss::forward_with_logit_grads`] makes one visit of stages 1, 3 and 4
@@ -71,7 +71,7 @@ pub use backend::{Backend, DefaultBackend, default_backend};
 pub use cpu::{Cpu, SimdLevel};
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
-pub use distillation::{Distillation, Distilled};
+pub use distillation::{AnyTeacher, Distillation, Distilled};
 pub use element::{DType, Element};
 pub use error::{Error, Result};
 pub use evaluated::{TermValue, Upstream};

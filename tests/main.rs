@@ -17,6 +17,7 @@ mod common;
 mod cuda_driver;
 #[cfg(feature = "cuda")]
 mod device_errors;
+mod distillation;
 mod divergence;
 mod docs;
 mod examples;

@@ -12,6 +12,8 @@ mod bad_stage;
 mod common;
 #[path = "../../../device_errors.rs"]
 mod device_errors;
+#[path = "../../../distillation.rs"]
+mod distillation;
 #[path = "../../../divergence.rs"]
 mod divergence;
 #[path = "../../../golden/mod.rs"]
@@ -37,6 +39,8 @@ mod ranking;
 mod ranking_on_rewards;
 #[path = "../../../sequence_sums.rs"]
 mod sequence_sums;
+#[path = "../../../sparse_divergence.rs"]
+mod sparse_divergence;
 #[path = "../../../terms.rs"]
 mod terms;
 #[path = "../../../token_loss.rs"]
