@@ -5,8 +5,10 @@
 //! of rows nor a row's address enters it.
 
 mod convert;
+mod divergence;
 mod exp;
 mod gradient;
+mod ln;
 mod log_probs;
 mod logit_grads;
 mod objective;
@@ -130,13 +132,13 @@ impl Backend for Cpu {
         logit_grads::logit_grads(self.simd, stage)
     }
 
-    fn divergence_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
-        0
+    fn divergence_scratch(&self, tokens: usize, _vocab: usize) -> usize {
+        divergence::scratch(tokens)
     }
 
     fn divergence(&self, stage: Divergence<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
-        crate::reference::divergence::divergence(stage)
+        divergence::divergence(self.simd, stage)
     }
 
     fn sparse_divergence_scratch(&self, _tokens: usize, _vocab: usize) -> usize {

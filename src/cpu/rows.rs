@@ -28,7 +28,7 @@ pub(crate) const LANES: usize = 64;
 
 /// A block whose sum is below this is summed a second time without its largest element, see
 /// [`settle`].
-const PEAKED: f32 = 1.5;
+pub(crate) const PEAKED: f32 = 1.5;
 
 #[inline(always)]
 pub(crate) fn exp<I: Isa>(x: f32, cutoff: f32) -> f32 {
@@ -48,7 +48,7 @@ pub(crate) fn padded<E: Lanes>(tail: &[E]) -> [E; LANES] {
 }
 
 #[inline(always)]
-fn tree_sum(mut lanes: [f32; LANES]) -> f64 {
+pub(crate) fn tree_sum(mut lanes: [f32; LANES]) -> f64 {
     let mut half = LANES / 2;
     while half > 0 {
         for lane in 0..half {
@@ -66,16 +66,16 @@ fn larger(a: f32, b: f32) -> f32 {
 }
 
 /// The maximum of a block as it is being read.
-struct Peak([f32; LANES]);
+pub(crate) struct Peak([f32; LANES]);
 
 impl Peak {
     #[inline(always)]
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self([f32::NEG_INFINITY; LANES])
     }
 
     #[inline(always)]
-    fn raise<E: Lanes, I: Isa>(&mut self, isa: I, chunk: &[E; LANES]) {
+    pub fn raise<E: Lanes, I: Isa>(&mut self, isa: I, chunk: &[E; LANES]) {
         let values = E::load_lanes(isa, chunk);
         for lane in 0..LANES {
             self.0[lane] = larger(self.0[lane], values[lane]);
@@ -83,7 +83,7 @@ impl Peak {
     }
 
     #[inline(always)]
-    fn value(&self) -> f32 {
+    pub fn value(&self) -> f32 {
         let mut value = f32::NEG_INFINITY;
         for lane in 0..LANES {
             value = larger(value, self.0[lane]);
@@ -139,9 +139,9 @@ impl<const MOMENTS: bool> Sums<MOMENTS> {
 /// z = (x - maximum) / T. The maximum always goes first: folding it into one multiply-add of x
 /// loses the digits of z when the logits have a large common offset.
 #[derive(Clone, Copy)]
-struct Scale {
-    maximum: f32,
-    inverse_temperature: f32,
+pub(crate) struct Scale {
+    pub maximum: f32,
+    pub inverse_temperature: f32,
 }
 
 /// Sums over `block`, and the maximum of `next` on the way.

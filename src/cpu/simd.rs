@@ -128,6 +128,14 @@ fn prefetch_ahead<T>(lanes: &[T; LANES]) {
     let _ = (lanes, PREFETCH_DISTANCE);
 }
 
+/// Code that is compiled for each instruction set as a whole.
+pub(crate) trait Kernel {
+    type Output;
+
+    /// `#[inline(always)]`, like everything that it calls: what stays outlined is compiled for the baseline.
+    fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
+
 #[derive(Clone, Copy)]
 struct Baseline(());
 
@@ -298,6 +306,11 @@ macro_rules! instantiate {
             }
 
             #[target_feature(enable = $features)]
+            pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
+                kernel.run(isa())
+            }
+
+            #[target_feature(enable = $features)]
             pub(super) fn block_states<E: Lanes, const ENTROPY: bool>(
                 x: &[E],
                 inverse_temperature: f32,
@@ -366,6 +379,18 @@ impl Simd {
 
     pub fn level(self) -> SimdLevel {
         self.0
+    }
+
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.0 {
+            // SAFETY: as in `dispatch`.
+            #[cfg(target_arch = "x86_64")]
+            SimdLevel::Avx512 => unsafe { avx512::run(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            SimdLevel::Avx2 => unsafe { avx2::run(kernel) },
+            _ => kernel.run(Baseline(())),
+        }
     }
 
     /// Stage 1 for the columns `x` of a row, which start at a multiple of [`BLOCK`]: one state per

@@ -223,7 +223,6 @@ pub struct Divergence<'a> {
     pub(crate) columns: usize,
     pub(crate) outputs: DivergenceOutputs<'a>,
     pub(crate) upstream: Option<Slice<'a>>,
-    #[allow(dead_code)]
     pub(crate) scratch: SliceMut<'a>,
 }
 

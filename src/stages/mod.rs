@@ -10,7 +10,7 @@ mod sparse_divergence;
 mod token_loss;
 mod token_objective;
 
-pub(crate) use divergence::{Adaptive, Measure};
+pub(crate) use divergence::{Adaptive, MOST_PARTS, Measure};
 pub use divergence::{Divergence, DivergenceOutputs, StudentTarget, Teacher, TokenDivergence};
 pub use log_probs::{LogProbs, TokenOutputs};
 use logit_grads::check_target;

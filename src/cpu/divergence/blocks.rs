@@ -1,0 +1,227 @@
+//! Rows of any element type, widened to f32 block by block: what sweeps them is compiled for one type.
+
+use half::{bf16, f16};
+
+use crate::batch::Logits;
+use crate::cpu::DTYPES;
+use crate::cpu::convert::Lanes;
+use crate::cpu::rows::{LANES, Peak, padded};
+use crate::cpu::simd::{Isa, Kernel, Simd};
+use crate::element::{DType, Element};
+use crate::error::{Error, Result};
+use std::ops::Range;
+
+/// Columns of a block. Those of student and teacher are 16 KiB, which a first-level cache holds beside what
+/// they are made from.
+pub(super) const BLOCK: usize = 2048;
+
+pub(super) type Chunk = [f32; LANES];
+
+/// Columns of a row; a last block ends in -inf up to whole chunks.
+#[repr(align(64))]
+pub(super) struct Block {
+    chunks: [Chunk; BLOCK / LANES],
+    used: usize,
+}
+
+impl Block {
+    pub fn new() -> Self {
+        Self { chunks: [[0.0; LANES]; BLOCK / LANES], used: 0 }
+    }
+
+    pub fn chunks(&self) -> &[Chunk] {
+        &self.chunks[..self.used]
+    }
+
+    pub fn chunks_mut(&mut self) -> &mut [Chunk] {
+        &mut self.chunks[..self.used]
+    }
+
+    /// The columns after that many become -inf.
+    pub fn exclude_beyond(&mut self, columns: usize) {
+        self.chunks_mut().as_flattened_mut()[columns..].fill(f32::NEG_INFINITY);
+    }
+
+    /// For that many columns.
+    fn resize(&mut self, columns: usize) -> &mut [Chunk] {
+        self.used = columns.div_ceil(LANES);
+        self.chunks_mut()
+    }
+}
+
+/// The blocks of a row.
+pub(super) fn blocks(columns: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..columns).step_by(BLOCK).map(move |start| start..columns.min(start + BLOCK))
+}
+
+/// An element type of logits that the backend takes.
+pub(super) trait Logit: Element + Lanes {
+    fn row(row: &[Self]) -> Row<'_>;
+    fn row_mut(row: &mut [Self]) -> RowMut<'_>;
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Row<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    BF16(&'a [bf16]),
+}
+
+pub(super) enum RowMut<'a> {
+    F32(&'a mut [f32]),
+    F16(&'a mut [f16]),
+    BF16(&'a mut [bf16]),
+}
+
+macro_rules! logit {
+    ($type:ty, $variant:ident) => {
+        impl Logit for $type {
+            fn row(row: &[Self]) -> Row<'_> {
+                Row::$variant(row)
+            }
+
+            fn row_mut(row: &mut [Self]) -> RowMut<'_> {
+                RowMut::$variant(row)
+            }
+        }
+    };
+}
+
+logit!(f32, F32);
+logit!(f16, F16);
+logit!(bf16, BF16);
+
+macro_rules! each_type {
+    ($Row:ident, $value:expr, $row:ident => $body:expr) => {
+        match $value {
+            $Row::F32($row) => $body,
+            $Row::F16($row) => $body,
+            $Row::BF16($row) => $body,
+        }
+    };
+}
+
+impl Row<'_> {
+    /// Widens some of the columns and finds their maximum, which NaN never is.
+    pub fn widen(self, simd: Simd, columns: Range<usize>, to: &mut Block) -> f32 {
+        let to = to.resize(columns.len());
+        each_type!(Row, self, row => simd.run(Widen { from: &row[columns], to }))
+    }
+}
+
+impl RowMut<'_> {
+    pub fn view(&self) -> Row<'_> {
+        match self {
+            Self::F32(row) => Row::F32(row),
+            Self::F16(row) => Row::F16(row),
+            Self::BF16(row) => Row::BF16(row),
+        }
+    }
+
+    /// Rounds a block to some of the columns, or first adds what they hold. Any NaN must have a zero low
+    /// half, see [`Isa::narrow_bf16`].
+    pub fn write(&mut self, simd: Simd, columns: Range<usize>, block: &Block, add: bool) {
+        let from = block.chunks();
+        each_type!(RowMut, self, row => {
+            let to = &mut row[columns];
+            match add {
+                true => simd.run(Narrow::<_, true> { from, to }),
+                false => simd.run(Narrow::<_, false> { from, to }),
+            }
+        });
+    }
+
+    pub fn fill(&mut self, columns: Range<usize>, value: f32) {
+        each_type!(RowMut, self, row => row[columns].fill(Lanes::store(value)));
+    }
+
+    pub fn len(&self) -> usize {
+        each_type!(RowMut, self, row => row.len())
+    }
+}
+
+/// The rows of a tensor.
+#[derive(Clone, Copy)]
+pub(super) struct Tensor<'a> {
+    data: Row<'a>,
+    stride: usize,
+}
+
+impl<'a> Tensor<'a> {
+    pub fn new(backend: &'static str, logits: Logits<'a>) -> Result<Self> {
+        let data = logits.data();
+        let data = match logits.dtype() {
+            DType::F32 => Row::F32(data.host()?),
+            DType::F16 => Row::F16(data.host()?),
+            DType::BF16 => Row::BF16(data.host()?),
+            got => return Err(Error::LogitsType { backend, expected: DTYPES, got }),
+        };
+        Ok(Self { data, stride: logits.shape().stride })
+    }
+
+    /// The first columns of a row.
+    pub fn row(&self, token: usize, columns: usize) -> Row<'a> {
+        let start = token * self.stride;
+        each_type!(Row, self.data, data => Logit::row(&data[start..start + columns]))
+    }
+}
+
+struct Widen<'a, E> {
+    from: &'a [E],
+    to: &'a mut [Chunk],
+}
+
+impl<E: Lanes> Kernel for Widen<'_, E> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> f32 {
+        let mut peak = Peak::new();
+        let (chunks, tail) = self.from.as_chunks::<LANES>();
+        for (chunk, to) in chunks.iter().zip(self.to.iter_mut()) {
+            isa.prefetch_ahead(chunk);
+            *to = E::load_lanes(isa, chunk);
+            peak.raise(isa, to);
+        }
+        if !tail.is_empty() {
+            let last = &mut self.to[chunks.len()];
+            *last = E::load_lanes(isa, &padded(tail));
+            peak.raise(isa, last);
+        }
+        peak.value()
+    }
+}
+
+struct Narrow<'a, E, const ADD: bool> {
+    from: &'a [Chunk],
+    to: &'a mut [E],
+}
+
+#[inline(always)]
+fn narrow<E: Lanes, I: Isa, const ADD: bool>(isa: I, from: &Chunk, to: &[E; LANES]) -> [E; LANES] {
+    if !ADD {
+        return E::store_lanes(isa, from);
+    }
+    let mut values = E::load_lanes(isa, to);
+    for lane in 0..LANES {
+        values[lane] += from[lane];
+    }
+    E::store_lanes(isa, &values)
+}
+
+impl<E: Lanes, const ADD: bool> Kernel for Narrow<'_, E, ADD> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let (chunks, tail) = self.to.as_chunks_mut::<LANES>();
+        for (to, from) in chunks.iter_mut().zip(self.from) {
+            isa.prefetch_ahead(to);
+            *to = narrow::<E, I, ADD>(isa, from, to);
+        }
+        if !tail.is_empty() {
+            let last = narrow::<E, I, ADD>(isa, &self.from[chunks.len()], &padded(tail));
+            tail.copy_from_slice(&last[..tail.len()]);
+        }
+    }
+}

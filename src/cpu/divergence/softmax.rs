@@ -1,0 +1,212 @@
+//! The sums of exponentials of student and teacher, block by block in index order.
+//!
+//! A block's exponentials are of the largest logit so far, so that what was summed before is scaled only
+//! where a block raises it: a few times a row, where states of each block would be merged by exponentials in
+//! f64 for every block.
+
+#![expect(
+    clippy::needless_range_loop,
+    reason = "one index over several lane arrays; the shape that vectorises"
+)]
+
+use super::blocks::{Block, Chunk, Row, blocks};
+use crate::cpu::exp::EXP_CUTOFF;
+use crate::cpu::rows::{LANES, PEAKED, Scale, exp, fused, tree_sum};
+use crate::cpu::simd::{Isa, Kernel, Simd};
+
+/// Of a row so far, with z = (x - maximum) / T.
+#[derive(Clone, Copy)]
+pub(super) struct Softmax {
+    maximum: f32,
+    inverse_temperature: f64,
+    /// `sum exp(z)` without the 1 of the maximum: a confident row keeps its digits.
+    excess: f64,
+    /// `sum exp(z) z`, where it is asked for.
+    weighted: f64,
+    /// `sum exp(z) (z - z')` with z' of the other distribution, likewise.
+    gap: f64,
+}
+
+impl Softmax {
+    pub fn new(inverse_temperature: f64) -> Self {
+        let maximum = f32::NEG_INFINITY;
+        Self { maximum, inverse_temperature, excess: 0.0, weighted: 0.0, gap: 0.0 }
+    }
+
+    /// Of a whole row by itself.
+    pub fn of(
+        simd: Simd,
+        row: Row<'_>,
+        (columns, inverse_temperature): (usize, f64),
+        moments: bool,
+    ) -> Self {
+        let (mut state, mut block) = (Self::new(inverse_temperature), Block::new());
+        for range in blocks(columns) {
+            let maximum = row.widen(simd, range, &mut block);
+            let raised = state.shift(maximum);
+            state.raise(maximum, [raised.unwrap_or(0.0); 2]);
+            state.add(simd, [&block; 2], state.scale(), raised.is_some(), moments);
+        }
+        state
+    }
+
+    /// Adds a block of two rows, with the block's maxima; `moments` says whose are summed.
+    pub fn add_pair(
+        simd: Simd,
+        pair: &mut [Self; 2],
+        blocks: [&Block; 2],
+        maxima: [f32; 2],
+        moments: [bool; 2],
+    ) {
+        let raised = [pair[0].shift(maxima[0]), pair[1].shift(maxima[1])];
+        let shifts = raised.map(|shift| shift.unwrap_or(0.0));
+        for side in [0, 1] {
+            pair[side].raise(maxima[side], [shifts[side], shifts[1 - side]]);
+        }
+        let scales = pair.each_ref().map(Self::scale);
+        for side in [0, 1] {
+            let both = [blocks[side], blocks[1 - side]];
+            pair[side].add(simd, both, scales[1 - side], raised[side].is_some(), moments[side]);
+        }
+    }
+
+    /// By how much every z falls if the maximum rises to this one.
+    fn shift(&self, maximum: f32) -> Option<f64> {
+        // NaN raises nothing; the sums show it.
+        let raises = maximum > self.maximum;
+        let by = f64::from(self.scale().maximum) - f64::from(maximum);
+        raises.then(|| by * self.inverse_temperature)
+    }
+
+    /// Moves the sums by the shifts of the own z and of the other's.
+    fn raise(&mut self, maximum: f32, [shift, others]: [f64; 2]) {
+        let total = self.total();
+        if total == 0.0 {
+            self.maximum = self.maximum.max(maximum);
+            return;
+        }
+        let apart = shift - others;
+        if apart != 0.0 {
+            self.gap += apart * total;
+        }
+        if maximum > self.maximum {
+            let factor = shift.exp();
+            self.maximum = maximum;
+            self.excess = factor * total;
+            // The gap may be infinite, and what weighs nothing any more counts for nothing.
+            let scaled = |sum: f64| if factor == 0.0 { 0.0 } else { factor * sum };
+            (self.weighted, self.gap) = (scaled(self.weighted + shift * total), scaled(self.gap));
+        }
+    }
+
+    fn add(
+        &mut self,
+        simd: Simd,
+        [block, other]: [&Block; 2],
+        other_scale: Scale,
+        raised: bool,
+        moments: bool,
+    ) {
+        let (x, scale) = (block.chunks(), self.scale());
+        let other = (other.chunks(), other_scale);
+        let [sum, weighted, gap] = match moments {
+            true => simd.run(Sums::<true> { x, scale, other }),
+            false => simd.run(Sums::<false> { x, scale, other }),
+        };
+        // As `settle` of rows.rs: what is left of the largest 1 drowns in its rounding where it is small.
+        self.excess += match raised {
+            true if sum < f64::from(PEAKED) => simd.run(Rest { x, scale }),
+            true => sum - 1.0,
+            false => sum,
+        };
+        self.weighted += weighted;
+        self.gap += gap;
+    }
+
+    /// How z is computed. 0 stands for the maximum as long as all logits are -inf, so that their z is -inf.
+    pub fn scale(&self) -> Scale {
+        let maximum = if self.maximum == f32::NEG_INFINITY { 0.0 } else { self.maximum };
+        Scale { maximum, inverse_temperature: self.inverse_temperature as f32 }
+    }
+
+    pub fn inverse_temperature(&self) -> f64 {
+        self.inverse_temperature
+    }
+
+    fn total(&self) -> f64 {
+        let largest = if self.maximum == f32::NEG_INFINITY { 0.0 } else { 1.0 };
+        largest + self.excess
+    }
+
+    /// `ln sum exp(z)` >= 0. NaN for a row with NaN or +inf, or of -inf alone.
+    pub fn log_sum(&self) -> f64 {
+        if self.maximum == f32::NEG_INFINITY { f64::NAN } else { self.excess.ln_1p() }
+    }
+
+    pub fn entropy(&self) -> f64 {
+        self.log_sum() - self.weighted / self.total()
+    }
+
+    /// The Kullback-Leibler divergence of this distribution from the other.
+    pub fn divergence_from(&self, other: &Self) -> f64 {
+        self.gap / self.total() - (self.log_sum() - other.log_sum())
+    }
+}
+
+/// The sums over a block, and with `MOMENTS` those of z and of z - z'.
+struct Sums<'a, const MOMENTS: bool> {
+    x: &'a [Chunk],
+    scale: Scale,
+    other: (&'a [Chunk], Scale),
+}
+
+impl<const MOMENTS: bool> Kernel for Sums<'_, MOMENTS> {
+    type Output = [f64; 3];
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) -> [f64; 3] {
+        let (scale, (others, other_scale)) = (self.scale, self.other);
+        let [mut plain, mut weighted, mut gap] = [[0.0f32; LANES]; 3];
+        for (x, other) in self.x.iter().zip(others) {
+            for lane in 0..LANES {
+                let z = (x[lane] - scale.maximum) * scale.inverse_temperature;
+                let e = exp::<I>(z, EXP_CUTOFF);
+                plain[lane] += e;
+                if MOMENTS {
+                    let other =
+                        (other[lane] - other_scale.maximum) * other_scale.inverse_temperature;
+                    // 0 * -inf would be NaN.
+                    let finite = if z < EXP_CUTOFF { 0.0 } else { z };
+                    let difference = if z < EXP_CUTOFF { 0.0 } else { z - other };
+                    weighted[lane] = fused::<I>(e, finite, weighted[lane]);
+                    gap[lane] = fused::<I>(e, difference, gap[lane]);
+                }
+            }
+        }
+        let moment = |lanes| if MOMENTS { tree_sum(lanes) } else { 0.0 };
+        [tree_sum(plain), moment(weighted), moment(gap)]
+    }
+}
+
+/// The sum over the logits of a block below the maximum.
+struct Rest<'a> {
+    x: &'a [Chunk],
+    scale: Scale,
+}
+
+impl Kernel for Rest<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) -> f64 {
+        let mut rest = [0.0f32; LANES];
+        for x in self.x {
+            for lane in 0..LANES {
+                let difference = x[lane] - self.scale.maximum;
+                let e = exp::<I>(difference * self.scale.inverse_temperature, EXP_CUTOFF);
+                rest[lane] += if difference == 0.0 { 0.0 } else { e };
+            }
+        }
+        tree_sum(rest)
+    }
+}

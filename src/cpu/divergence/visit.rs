@@ -1,0 +1,192 @@
+//! The sweeps of a token's row that follow its sums of exponentials.
+
+use std::ops::Range;
+
+use super::blocks::{Block, Row, RowMut, blocks};
+use super::softmax::Softmax;
+use super::teacher::TokenTeacher;
+use super::terms::{Advantage, Factor, Gradient, Kl, Mixture, Pair, Sums, Terms, TotalVariation};
+use crate::cpu::simd::Simd;
+use crate::stages::Measure;
+
+/// A token's logits, and where their gradient goes.
+pub(super) enum Student<'a> {
+    Values(Row<'a>),
+    InPlace(RowMut<'a>),
+    Apart { logits: Row<'a>, grads: RowMut<'a>, add: bool },
+}
+
+impl<'a> Student<'a> {
+    pub fn logits(&self) -> Row<'_> {
+        match self {
+            Self::Values(logits) | Self::Apart { logits, .. } => *logits,
+            Self::InPlace(logits) => logits.view(),
+        }
+    }
+
+    /// And whether the gradient is added to it.
+    fn grads(&mut self) -> Option<(&mut RowMut<'a>, bool)> {
+        match self {
+            Self::Values(_) => None,
+            Self::InPlace(grads) => Some((grads, false)),
+            Self::Apart { grads, add, .. } => Some((grads, *add)),
+        }
+    }
+
+    /// Sets the gradient from a column on, if it is not one that is added.
+    pub fn set(&mut self, first: usize, value: f32) {
+        if let Some((grads, false)) = self.grads() {
+            grads.fill(first..grads.len(), value);
+        }
+    }
+}
+
+/// A row whose sums are known.
+pub(super) struct Visit<'v, 'a> {
+    simd: Simd,
+    columns: usize,
+    student: &'v mut Student<'a>,
+    teacher: &'v TokenTeacher<'v>,
+    pair: Pair,
+    /// Whether one of the distributions is NaN.
+    void: bool,
+    /// Where a gradient is asked for.
+    factor: Option<Factor>,
+}
+
+impl<'v, 'a> Visit<'v, 'a> {
+    pub fn new(
+        (simd, columns): (Simd, usize),
+        student: &'v mut Student<'a>,
+        (teacher, rows): (&'v TokenTeacher<'v>, &[Softmax; 2]),
+        upstream: f64,
+    ) -> Self {
+        let wanted = upstream != 0.0 && student.grads().is_some();
+        let factor = wanted.then(|| Factor::new(upstream, rows[0].inverse_temperature()));
+        let void = rows.iter().any(|row| row.log_sum().is_nan());
+        let pair = Pair::new(&rows[0], &rows[1]);
+        Self { simd, columns, student, teacher, pair, void, factor }
+    }
+
+    /// The divergence of the row, and its gradient where one is asked for.
+    pub fn divergence(&mut self, measure: Measure, [student, teacher]: &[Softmax; 2]) -> f64 {
+        if self.void {
+            return self.fail(f64::NAN);
+        }
+        let value = match measure {
+            Measure::Kl { forward, reverse, cross } => {
+                let entropy = if cross { forward * teacher.entropy() } else { 0.0 };
+                let from = if reverse == 0.0 { 0.0 } else { student.divergence_from(teacher) };
+                entropy + self.kl([forward, reverse], from)
+            }
+            Measure::Mixture { teacher, forward, reverse } => {
+                self.mixture(Mixture::new(teacher, forward, reverse))
+            }
+            Measure::TotalVariation => self.total_variation(),
+            Measure::Advantage { .. } => f64::NAN,
+        };
+        value
+    }
+
+    /// What rounding leaves below 0 is 0.
+    fn kl(&mut self, [forward, reverse]: [f64; 2], from: f64) -> f64 {
+        if !from.is_finite() {
+            return self.fail(from);
+        }
+        let [forward, reverse, divergence] = [forward, reverse, from].map(|number| number as f32);
+        let value = match (forward, reverse) {
+            (1.0, 0.0) => self.in_one_sweep(Kl::<false> { forward, reverse, divergence }),
+            _ => self.in_one_sweep(Kl::<true> { forward, reverse, divergence }),
+        };
+        value.max(0.0)
+    }
+
+    fn in_one_sweep<T: Terms<1>>(&mut self, terms: T) -> f64 {
+        let [value] = match self.factor {
+            Some(factor) => self.gradient::<_, 1, true>(terms, factor),
+            None => self.sums(terms),
+        };
+        value
+    }
+
+    fn mixture(&mut self, terms: Mixture) -> f64 {
+        let [value, sum] = self.sums(terms);
+        if let Some(factor) = self.factor {
+            self.gradient::<_, 2, false>(terms.with_sum(sum), factor);
+        }
+        value.max(0.0)
+    }
+
+    fn total_variation(&mut self) -> f64 {
+        let [value, above, below, equal] = self.sums(TotalVariation::default());
+        if let Some(factor) = self.factor {
+            let numbers = [2.0 * below + equal, -(2.0 * above + equal), below - above];
+            let [above, below, equal] = numbers.map(|number| number as f32);
+            self.gradient::<_, 4, false>(TotalVariation { above, below, equal }, factor);
+        }
+        value
+    }
+
+    /// The same of an expected advantage; an `offset` of NaN is that of a teacher that is.
+    pub fn advantage(&mut self, terms: Advantage) -> f64 {
+        if self.void || terms.offset.is_nan() {
+            return self.fail(f64::NAN);
+        }
+        let [expected] = self.sums(terms);
+        if !expected.is_finite() {
+            return self.fail(-expected);
+        }
+        if let Some(factor) = self.factor {
+            self.gradient::<_, 1, false>(Advantage { expected: expected as f32, ..terms }, factor);
+        }
+        -expected
+    }
+
+    /// The value of a row whose gradient is NaN throughout. Computed, it could be a NaN of the logits, which
+    /// no kernel that narrows may see.
+    fn fail(&mut self, value: f64) -> f64 {
+        if self.factor.is_some()
+            && let Some((grads, _)) = self.student.grads()
+        {
+            grads.fill(0..self.columns, f32::NAN);
+        }
+        value
+    }
+
+    fn read(&self, range: Range<usize>, student: &mut Block, teacher: &mut Block) {
+        self.student.logits().widen(self.simd, range.clone(), student);
+        self.teacher.block(self.simd, range, teacher);
+    }
+
+    fn sums<T: Terms<N>, const N: usize>(&self, terms: T) -> [f64; N] {
+        let (mut student, mut teacher, mut sums) = (Block::new(), Block::new(), [0.0; N]);
+        for range in blocks(self.columns) {
+            self.read(range, &mut student, &mut teacher);
+            let (pair, student, teacher) = (self.pair, &student, &teacher);
+            let block = self.simd.run(Sums { terms, pair, student, teacher });
+            sums.iter_mut().zip(block).for_each(|(sum, block)| *sum += block);
+        }
+        sums
+    }
+
+    /// Writes the gradient, and sums on the way where `SUMS` says so.
+    fn gradient<T: Terms<N>, const N: usize, const SUMS: bool>(
+        &mut self,
+        terms: T,
+        factor: Factor,
+    ) -> [f64; N] {
+        let (mut student, mut teacher, mut sums) = (Block::new(), Block::new(), [0.0; N]);
+        for range in blocks(self.columns) {
+            self.read(range.clone(), &mut student, &mut teacher);
+            let (pair, teacher) = (self.pair, &teacher);
+            let kernel =
+                Gradient::<_, N, SUMS> { terms, pair, student: &mut student, teacher, factor };
+            let block = self.simd.run(kernel);
+            sums.iter_mut().zip(block).for_each(|(sum, block)| *sum += block);
+            if let Some((grads, add)) = self.student.grads() {
+                grads.write(self.simd, range, &student, add);
+            }
+        }
+        sums
+    }
+}
