@@ -3,8 +3,10 @@
 use prefuse::batch::{
     Batch, Groups, Labels, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs, Sentence,
 };
+use prefuse::stages::{StudentTarget, Teacher};
 use prefuse::{
-    Backend, Cpu, Forward, Loss, MaskedRows, Reference, Result, ScalarLoss, Slice, Upstream,
+    Backend, Cpu, Distillation, Forward, Loss, MaskedRows, Reference, Result, ScalarLoss, Slice,
+    Target, Upstream,
 };
 
 const TOKENS: usize = 32;
@@ -30,6 +32,9 @@ pub struct Given {
     pub gaps: Vec<f64>,
     pub margins: Vec<f64>,
     pub annotators: Vec<usize>,
+    pub dpo: Logits<'static>,
+    pub before: Logits<'static>,
+    pub swapped: Logits<'static>,
 }
 
 impl Given {
@@ -49,6 +54,11 @@ impl Given {
         let sums =
             |log_probs: &[f32]| packing.ranges().map(|range| sum(log_probs, range)).collect();
         let [old, of_reference]: [Vec<f64>; 2] = [sums(&policy), sums(&reference)];
+        let teacher = |step: usize| {
+            let score = |i: usize| ((i * step % 101) as f32) / 25.0;
+            let data: Vec<f32> = (0..TOKENS * VOCAB).map(score).collect();
+            Logits::new(data.leak(), TOKENS, VOCAB)
+        };
         let moved = [0.5, -0.25, 0.125, 1.0, 0.0, 0.25, -0.5, 0.0];
         let now = old.iter().zip(moved).map(|(sum, by)| sum + by).collect();
         let pairs = Pairs::halves(2)?;
@@ -74,6 +84,9 @@ impl Given {
             gaps: vec![1.5, 0.25],
             margins: vec![0.5, -0.25],
             annotators: vec![0, 1],
+            dpo: teacher(17)?,
+            before: teacher(29)?,
+            swapped: teacher(43)?,
         })
     }
 }
@@ -113,6 +126,32 @@ impl Made for Loss<'_> {
         assert!(truth.is_finite() && exact.iter().any(|&grad| grad != 0.0));
         near(loss, truth);
         grads.iter().zip(exact).for_each(|(&got, expected)| near(got.into(), expected.into()));
+        Ok(())
+    }
+}
+
+/// Distillations, each from its teacher.
+pub type Distillations = Vec<(Distillation<'static>, Teacher<'static>)>;
+
+impl Made for Distillations {
+    fn run(&self) -> Result<()> {
+        let data = logits();
+        for (distillation, teacher) in self {
+            let run = |backend: &dyn Backend| -> Result<(f64, Vec<f32>)> {
+                let mut grads = vec![f32::NAN; data.len()];
+                let target = Target::OutOfPlace {
+                    logits: Logits::new(&data, TOKENS, VOCAB)?,
+                    grads: LogitsMut::new(&mut grads, TOKENS, VOCAB)?,
+                };
+                let target = StudentTarget::Written(target, MaskedRows::Zero);
+                let found = distillation.forward_with_logit_grads(backend, target, teacher, 1.0)?;
+                Ok((found.loss(), grads))
+            };
+            let ((truth, exact), (loss, grads)) = (run(&Reference::new())?, run(&Cpu::new())?);
+            assert!(truth.is_finite() && exact.iter().any(|&grad| grad != 0.0));
+            near(loss, truth);
+            grads.iter().zip(exact).for_each(|(&got, expected)| near(got.into(), expected.into()));
+        }
         Ok(())
     }
 }

@@ -6,11 +6,12 @@ use prefuse::objectives::{
     Dpo, KlPenalty, LogProbClip, Nll, P3o, PointwiseLogistic, PpoClip, Ranking, Reduction, Rloo,
     Slic, TrustRegion,
 };
+use prefuse::stages::{Teacher, TokenDivergence};
 use prefuse::statistics::{
     ALIGN_XPLORE_THRESHOLD, GroupAdvantages, P3oAdvantages, Spread, align_xplore_rewards,
     probability_sums, prompt_scaled, without_neutral,
 };
-use prefuse::{Loss, Result, Sequences, Term};
+use prefuse::{Distillation, Loss, Result, Sequences, Term};
 
 use super::given::{Given, forward};
 use super::rewards::dr_irl_rewards;
@@ -106,8 +107,8 @@ pub fn papers() -> Vec<Paper> {
             trains: "NLL of the chosen response, and: DCKD the forward KL from a DPO teacher on both \
                 responses; ADPA `-gamma * sum over v of p(v) * log(dpo(v) / ref(v))`, the advantage that the \
                 student expects at each token",
-            calls: vec![call!("NLL", chosen_nll)],
-            missing: "both terms over teachers' logits: distillation, to come",
+            calls: vec![call!("NLL", chosen_nll), call!("DCKD", dckd), call!("ADPA", adpa)],
+            missing: "",
             known: "authors' code read, most likely theirs; the structure through reviews",
         },
         Paper {
@@ -115,8 +116,11 @@ pub fn papers() -> Vec<Paper> {
             title: "Token-Level Alignment as Adaptive Policy Distillation",
             trains: "reverse KL by token to `softmax(z + c * (z - z'))`, `z` a DPO model's logits and `z'` \
                 those of one trained on swapped pairs, `c` from their total variation, times `beta / c`",
-            calls: vec![call!("the second teacher", swapped_dpo)],
-            missing: "the reverse KL to mixed teachers: distillation, to come",
+            calls: vec![
+                call!("the second teacher", swapped_dpo),
+                call!("the student", align_distil),
+            ],
+            missing: "",
             known: "authors' code read; the paper through notes",
         },
     ]
@@ -280,4 +284,32 @@ fn p3o_as_its_code_writes_it() {
     for ((loss, _), expected) in made.iter().zip(expected) {
         approx::assert_relative_eq!(*loss, expected, max_relative = 1e-12);
     }
+}
+
+fn dckd(Given { batch, dpo, .. }: Given) -> Result<Vec<(Distillation<'static>, Teacher<'static>)>> {
+    // Each by its own tokens: the chosen and the rejected.
+    let sides = [Sequences::Chosen, Sequences::Indices(vec![2, 3])];
+    let kl = Distillation::new(batch, TokenDivergence::ForwardKl)?.with_weight(0.2);
+    let side = |side| (kl.clone().with_sequences(side), Teacher::new(dpo));
+    Ok(sides.map(side).into())
+}
+
+fn adpa(
+    Given { batch, dpo, before, .. }: Given,
+) -> Result<Vec<(Distillation<'static>, Teacher<'static>)>> {
+    let unclipped = (f64::NEG_INFINITY, f64::INFINITY); // the code has (1e-8, 1.0 - 1e-8)
+    let advantage = TokenDivergence::ExpectedAdvantage { beta: 1.0, clip: unclipped };
+    let own = Sequences::Indices(vec![2, 3]); // the student's own responses stand there
+    let teacher = Teacher::combination(&[(1.0, dpo), (-1.0, before)])?;
+    let gamma = Distillation::new(batch, advantage)?.with_sequences(own).with_weight(1.5);
+    Ok(vec![(gamma, teacher)])
+}
+
+fn align_distil(
+    Given { batch, dpo, swapped, .. }: Given,
+) -> Result<Vec<(Distillation<'static>, Teacher<'static>)>> {
+    let teacher = Teacher::align_distil(dpo, swapped, (0.1, 10.0))?; // 15 on the policy's own samples
+    let kl = Distillation::new(batch, TokenDivergence::ReverseKl)?;
+    let kl = kl.with_sequences(Sequences::Chosen).with_reduction(Reduction::SequenceMean);
+    Ok(vec![(kl, teacher)])
 }
