@@ -82,9 +82,9 @@ pub fn edge_vocabs() -> &'static [usize] {
     if small() { &EDGES[..9] } else { &EDGES }
 }
 
-/// Rows enough for every way to share them out.
-pub fn many(_vocab: usize) -> usize {
-    if small() { 300 } else { 4096 }
+/// Rows enough for every way to share them out; of long ones as many as a device has a block each for.
+pub fn many(vocab: usize) -> usize {
+    if small() || vocab > 5000 { 300 } else { 4096 }
 }
 
 /// Rows and their columns: fewer than are taken whole, short ones, and such as a device holds on chip.

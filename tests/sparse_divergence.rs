@@ -227,7 +227,8 @@ fn every_backend_and_divergence() {
 fn many_entries() {
     use TokenDivergence::{ForwardKl, JensenShannon, TotalVariation};
     for backend in backends() {
-        let sizes = edge_vocabs().iter().chain(large_vocabs()).copied();
+        let largest = large_vocabs().last();
+        let sizes = edge_vocabs().iter().chain(largest).copied();
         for (vocab, kind) in
             sizes.zip([ForwardKl, JensenShannon { beta: 0.5 }, TotalVariation].into_iter().cycle())
         {

@@ -85,7 +85,8 @@ fn steps() -> Vec<Step> {
             Cargo(
                 &[
                     "test",
-                    "--release",
+                    "--profile",
+                    "members",
                     "--workspace",
                     "--exclude",
                     "prefuse",
@@ -97,7 +98,10 @@ fn steps() -> Vec<Step> {
         ),
         step(
             "the example",
-            Cargo(&["run", "--release", "-p", "align", "--", "--quick"], &[WITHOUT_KERNELS]),
+            Cargo(
+                &["run", "--profile", "members", "-p", "align", "--", "--quick"],
+                &[WITHOUT_KERNELS],
+            ),
         ),
     ]);
     if root().join("tests/emulator/Cargo.toml").exists() {
