@@ -8,8 +8,8 @@ use half::bf16;
 use peak_alloc::PeakAlloc;
 use prefuse::batch::{Batch, Labels, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs};
 use prefuse::objectives::Dpo;
-use prefuse::stages::{LogProbs, TokenOutputs, Tokens};
-use prefuse::{Backend, Cpu, Loss, MaskedRows, SliceMut, Term, Upstream};
+use prefuse::stages::{LogProbs, StudentTarget, Teacher, TokenDivergence, TokenOutputs, Tokens};
+use prefuse::{Backend, Cpu, Distillation, Loss, MaskedRows, SliceMut, Target, Term, Upstream};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -50,6 +50,40 @@ fn beyond_inputs_and_gradient_it_is_per_token() {
         let used = MEMORY.peak_usage() - before;
         let bound = PER_TOKEN * tokens + FIXED;
         assert!(used <= bound, "{used} bytes for {tokens} tokens, expected at most {bound}");
+    }
+}
+
+/// The same of a distillation: divergence, its upstream gradient and two entropies in f32, three f64
+/// results of a row.
+#[test]
+fn distillation_is_per_token_too() {
+    let _turn = TURN.lock();
+    let per_token = 4 * 4 + 3 * 8;
+    for (tokens, vocab) in [(8, 262_144), (64, 32_000), (512, 32_000), (8192, 1000)] {
+        let teacher: Vec<bf16> =
+            (0..tokens * vocab).map(|i| if i % 3 == 0 { bf16::ONE } else { bf16::ZERO }).collect();
+        let teacher = Teacher::new(Logits::new(&teacher, tokens, vocab).unwrap());
+        let mut data = vec![bf16::ONE; tokens * vocab];
+        let labels = Labels::new(vec![5_i64; tokens]);
+        let batch = Batch::new(labels, Packing::padded(2, tokens / 2).unwrap()).unwrap();
+        let mut run = |divergence| {
+            let distillation = Distillation::new(batch.clone(), divergence).unwrap();
+            let target = Target::InPlace(LogitsMut::new(&mut data, tokens, vocab).unwrap());
+            let target = StudentTarget::Written(target, MaskedRows::Zero);
+            let found =
+                distillation.forward_with_logit_grads(&Cpu::new(), target, &teacher, 1.0).unwrap();
+            assert!(found.loss() > 0.0);
+        };
+        run(TokenDivergence::ForwardKl);
+        for divergence in [TokenDivergence::ReverseKl, TokenDivergence::TotalVariation] {
+            let before = MEMORY.current_usage();
+            MEMORY.reset_peak_usage();
+            run(divergence);
+            let used = MEMORY.peak_usage() - before;
+            // A copy of the labels goes with the batch.
+            let bound = (per_token + 8) * tokens + FIXED;
+            assert!(used <= bound, "{used} bytes for {tokens} tokens, expected at most {bound}");
+        }
     }
 }
 
