@@ -15,8 +15,12 @@ use std::time::{Duration, Instant};
 use common::{VOCAB, labels, logits};
 use half::{bf16, f16};
 use prefuse::batch::{Labels, Logits, LogitsMut};
+use prefuse::stages::{
+    Divergence, DivergenceOutputs, StudentTarget, Teacher, TokenDivergence, Tokens,
+};
 use prefuse::{
-    Cpu, Element, MaskedRows, RowOptions, SimdLevel, Slice, Target, TokenLogProbs, token_log_probs,
+    Backend, Cpu, Element, MaskedRows, RowOptions, SimdLevel, Slice, SliceMut, Target,
+    TokenLogProbs, token_log_probs,
 };
 use rayon::prelude::*;
 
@@ -24,7 +28,7 @@ use rayon::prelude::*;
 const TOKENS: usize = 256;
 const ROUNDS: usize = 30;
 
-const WORK: [&str; 9] = [
+const WORK: [&str; 11] = [
     "copy",
     "log_probs",
     "log_probs, half masked",
@@ -34,12 +38,16 @@ const WORK: [&str; 9] = [
     "logit_grads in place, half masked already zero",
     "logit_grads out of place",
     "logit_grads out of place, entropy",
+    "copy of one and a half",
+    "forward KL and gradient",
 ];
 
 struct Bench<T> {
     cpu: Cpu,
     tokens: usize,
     data: Vec<T>,
+    /// As long; a divergence reads both and writes the gradient.
+    teacher: Vec<T>,
     buffer: Vec<T>,
     labels: Labels<'static>,
     half_labels: Labels<'static>,
@@ -58,7 +66,19 @@ impl<T: Element> Bench<T> {
         let half_forward = token_log_probs(&cpu, view, &half_labels, None, options).unwrap();
         let upstream = (0..tokens).map(|token| (token + 1) as f32).collect();
         let buffer = data.clone();
-        Self { cpu, tokens, data, buffer, labels, half_labels, forward, half_forward, upstream }
+        let teacher = data.iter().map(|x| T::from_f64(0.8 * x.to_f64())).collect();
+        Self {
+            cpu,
+            tokens,
+            data,
+            teacher,
+            buffer,
+            labels,
+            half_labels,
+            forward,
+            half_forward,
+            upstream,
+        }
     }
 
     fn run(&mut self, work: &str) -> Duration {
@@ -69,6 +89,12 @@ impl<T: Element> Bench<T> {
         let plain = RowOptions::default();
         match work {
             "copy" => self.copy(),
+            "copy of one and a half" => {
+                self.copy();
+                let half = self.data.len() / 2;
+                copy(&self.teacher[..half], &mut self.buffer[..half]);
+            }
+            "forward KL and gradient" => self.forward_kl(),
             "log_probs" => self.log_probs(&self.labels, plain),
             "log_probs, half masked" => self.log_probs(&self.half_labels, plain),
             "log_probs, entropy and argmax" => {
@@ -80,8 +106,30 @@ impl<T: Element> Bench<T> {
     }
 
     fn copy(&mut self) {
-        let rows = self.buffer.par_chunks_mut(VOCAB).zip(self.data.par_chunks(VOCAB));
-        rows.for_each(|(to, from)| to.copy_from_slice(from));
+        copy(&self.data, &mut self.buffer);
+    }
+
+    fn forward_kl(&mut self) {
+        let [logits, teacher] =
+            [&self.data, &self.teacher].map(|data| Logits::new(data, self.tokens, VOCAB).unwrap());
+        let grads = LogitsMut::new(&mut self.buffer, self.tokens, VOCAB).unwrap();
+        let target = Target::OutOfPlace { logits, grads };
+        let mut values = vec![0.0_f32; self.tokens];
+        let mut scratch = vec![0.0_f64; self.cpu.divergence_scratch(self.tokens, VOCAB)];
+        let outputs = DivergenceOutputs {
+            values: SliceMut::new(&mut values),
+            student_entropy: None,
+            teacher_entropy: None,
+        };
+        let stage = Divergence::new(
+            &self.cpu,
+            (StudentTarget::Written(target, MaskedRows::Zero), Teacher::new(teacher)),
+            (TokenDivergence::ForwardKl, [1.0; 2]),
+            Tokens::new(&self.labels, None).unwrap(),
+            (outputs, Some(Slice::new(&self.upstream))),
+            SliceMut::new(&mut scratch),
+        );
+        self.cpu.divergence(stage.unwrap()).unwrap();
     }
 
     fn log_probs(&self, labels: &Labels<'_>, options: RowOptions) {
@@ -111,7 +159,13 @@ impl<T: Element> Bench<T> {
     }
 
     fn check(&mut self) {
-        self.run("logit_grads in place");
+        for work in ["logit_grads in place", "forward KL and gradient"] {
+            self.run(work);
+            self.check_gradient();
+        }
+    }
+
+    fn check_gradient(&self) {
         for row in [0, self.tokens - 1] {
             let grads = &self.buffer[row * VOCAB..][..VOCAB];
             let sum: f64 = grads.iter().map(|grad| grad.to_f64()).sum();
@@ -154,6 +208,11 @@ impl<T: Element> Bench<T> {
             std::io::stdout().flush().unwrap();
         }
     }
+}
+
+fn copy<T: Element>(from: &[T], to: &mut [T]) {
+    let rows = to.par_chunks_mut(VOCAB).zip(from.par_chunks(VOCAB));
+    rows.for_each(|(to, from)| to.copy_from_slice(from));
 }
 
 fn main() {

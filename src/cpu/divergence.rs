@@ -5,7 +5,9 @@
 //! Scratch: three f64 results for each row.
 
 mod blocks;
+mod columns;
 mod softmax;
+mod sweeps;
 mod teacher;
 mod terms;
 mod visit;
@@ -21,7 +23,7 @@ use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::Slice;
 use crate::stages::{Divergence, HostTokens, MaskedRows, Measure, StudentTarget, Target};
-use blocks::{Block, Logit, Tensor, blocks};
+use blocks::{Block, Logit, Tensor, blocks, next};
 use softmax::Softmax;
 use teacher::Tensors;
 use terms::Advantage;
@@ -171,11 +173,13 @@ impl Rows<'_> {
         let mut rows = inverse_temperatures.map(Softmax::new);
         let (mut ours, mut theirs) = (Block::new(), Block::new());
         for range in blocks(columns) {
+            let next = next(&range, columns);
+            let ahead = [student.logits().bytes(next.clone()), teacher.bytes(next)];
             let maxima = [
                 student.logits().widen(simd, range.clone(), &mut ours),
                 teacher.block(simd, range, &mut theirs),
             ];
-            Softmax::add_pair(simd, &mut rows, [&ours, &theirs], maxima, moments);
+            Softmax::add_pair((simd, ahead), &mut rows, [&ours, &theirs], maxima, moments);
         }
         let upstream = upstream * weight;
         let mut visit = Visit::new((simd, columns), student, (&teacher, &rows), upstream);

@@ -75,6 +75,12 @@ pub(crate) trait Isa: Copy {
         prefetch_ahead(lanes);
     }
 
+    /// Asks for the cache line that a byte lies in.
+    #[inline(always)]
+    fn prefetch(self, byte: &u8) {
+        prefetch(byte);
+    }
+
     #[inline(always)]
     fn widen_f16(self, lanes: &[f16; LANES]) -> [f32; LANES] {
         let mut values = [0.0; LANES];
@@ -111,21 +117,29 @@ pub(crate) trait Isa: Copy {
 const PREFETCH_DISTANCE: usize = 4096;
 
 /// Bytes.
-#[cfg(target_arch = "x86_64")]
-const CACHE_LINE: usize = 64;
+pub(crate) const CACHE_LINE: usize = 64;
 
 #[inline(always)]
 fn prefetch_ahead<T>(lanes: &[T; LANES]) {
     #[cfg(target_arch = "x86_64")]
     for line in (0..size_of_val(lanes)).step_by(CACHE_LINE) {
+        prefetch(lanes.as_ptr().wrapping_byte_add(PREFETCH_DISTANCE + line).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (lanes, PREFETCH_DISTANCE);
+}
+
+#[inline(always)]
+fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let address = lanes.as_ptr().wrapping_byte_add(PREFETCH_DISTANCE + line);
         // SAFETY: a prefetch reads nothing that the program can see and faults on no address; SSE
         // is x86-64's baseline.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (lanes, PREFETCH_DISTANCE);
+    let _ = address;
 }
 
 /// Code that is compiled for each instruction set as a whole.

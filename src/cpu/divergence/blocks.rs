@@ -6,7 +6,7 @@ use crate::batch::Logits;
 use crate::cpu::DTYPES;
 use crate::cpu::convert::Lanes;
 use crate::cpu::rows::{LANES, Peak, padded};
-use crate::cpu::simd::{Isa, Kernel, Simd};
+use crate::cpu::simd::{CACHE_LINE, Isa, Kernel, Simd};
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
 use std::ops::Range;
@@ -46,6 +46,35 @@ impl Block {
     fn resize(&mut self, columns: usize) -> &mut [Chunk] {
         self.used = columns.div_ceil(LANES);
         self.chunks_mut()
+    }
+}
+
+/// The columns of the block after these.
+pub(super) fn next(columns: &Range<usize>, all: usize) -> Range<usize> {
+    columns.end..all.min(columns.end + BLOCK)
+}
+
+/// Memory that the next block will need, asked for while this one is computed.
+///
+/// Widening reads a block at once, more lines than a core can wait for: where it also asks for those of the
+/// next block, the forward KL and its gradient take 2.7 ns a column (bf16, rows from memory), 2.1 so.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead<'a>(pub [&'a [u8]; 3]);
+
+impl Ahead<'_> {
+    pub const NOTHING: Self = Self([&[]; 3]);
+
+    /// The share of one chunk.
+    #[inline(always)]
+    pub fn prefetch<I: Isa>(self, isa: I, chunk: usize) {
+        for bytes in self.0 {
+            // As much for each of a block's chunks; a short block has what it has.
+            let share = bytes.len().div_ceil(BLOCK / LANES).next_multiple_of(CACHE_LINE);
+            let start = (chunk * share).min(bytes.len());
+            for line in bytes[start..bytes.len().min(start + share)].chunks(CACHE_LINE) {
+                isa.prefetch(&line[0]);
+            }
+        }
     }
 }
 
@@ -106,6 +135,12 @@ impl Row<'_> {
     pub fn widen(self, simd: Simd, columns: Range<usize>, to: &mut Block) -> f32 {
         let to = to.resize(columns.len());
         each_type!(Row, self, row => simd.run(Widen { from: &row[columns], to }))
+    }
+}
+
+impl<'a> Row<'a> {
+    pub fn bytes(self, columns: Range<usize>) -> &'a [u8] {
+        each_type!(Row, self, row => bytemuck::cast_slice(&row[columns]))
     }
 }
 
@@ -179,7 +214,6 @@ impl<E: Lanes> Kernel for Widen<'_, E> {
         let mut peak = Peak::new();
         let (chunks, tail) = self.from.as_chunks::<LANES>();
         for (chunk, to) in chunks.iter().zip(self.to.iter_mut()) {
-            isa.prefetch_ahead(chunk);
             *to = E::load_lanes(isa, chunk);
             peak.raise(isa, to);
         }
@@ -216,7 +250,6 @@ impl<E: Lanes, const ADD: bool> Kernel for Narrow<'_, E, ADD> {
     fn run<I: Isa>(self, isa: I) {
         let (chunks, tail) = self.to.as_chunks_mut::<LANES>();
         for (to, from) in chunks.iter_mut().zip(self.from) {
-            isa.prefetch_ahead(to);
             *to = narrow::<E, I, ADD>(isa, from, to);
         }
         if !tail.is_empty() {

@@ -4,12 +4,7 @@
 //! where a block raises it: a few times a row, where states of each block would be merged by exponentials in
 //! f64 for every block.
 
-#![expect(
-    clippy::needless_range_loop,
-    reason = "one index over several lane arrays; the shape that vectorises"
-)]
-
-use super::blocks::{Block, Chunk, Row, blocks};
+use super::blocks::{Ahead, Block, Chunk, Row, blocks, next};
 use crate::cpu::exp::EXP_CUTOFF;
 use crate::cpu::rows::{LANES, PEAKED, Scale, exp, fused, tree_sum};
 use crate::cpu::simd::{Isa, Kernel, Simd};
@@ -42,17 +37,19 @@ impl Softmax {
     ) -> Self {
         let (mut state, mut block) = (Self::new(inverse_temperature), Block::new());
         for range in blocks(columns) {
+            let ahead = row.bytes(next(&range, columns));
             let maximum = row.widen(simd, range, &mut block);
             let raised = state.shift(maximum);
             state.raise(maximum, [raised.unwrap_or(0.0); 2]);
-            state.add(simd, [&block; 2], state.scale(), raised.is_some(), moments);
+            let other = (&block, state.scale());
+            state.add((simd, ahead), &block, other, (raised.is_some(), moments));
         }
         state
     }
 
     /// Adds a block of two rows, with the block's maxima; `moments` says whose are summed.
     pub fn add_pair(
-        simd: Simd,
+        (simd, ahead): (Simd, [&[u8]; 2]),
         pair: &mut [Self; 2],
         blocks: [&Block; 2],
         maxima: [f32; 2],
@@ -65,8 +62,9 @@ impl Softmax {
         }
         let scales = pair.each_ref().map(Self::scale);
         for side in [0, 1] {
-            let both = [blocks[side], blocks[1 - side]];
-            pair[side].add(simd, both, scales[1 - side], raised[side].is_some(), moments[side]);
+            let other = (blocks[1 - side], scales[1 - side]);
+            let asked = (raised[side].is_some(), moments[side]);
+            pair[side].add((simd, ahead[side]), blocks[side], other, asked);
         }
     }
 
@@ -75,7 +73,7 @@ impl Softmax {
         // NaN raises nothing; the sums show it.
         let raises = maximum > self.maximum;
         let by = f64::from(self.scale().maximum) - f64::from(maximum);
-        raises.then(|| by * self.inverse_temperature)
+        raises.then_some(by * self.inverse_temperature)
     }
 
     /// Moves the sums by the shifts of the own z and of the other's.
@@ -101,17 +99,16 @@ impl Softmax {
 
     fn add(
         &mut self,
-        simd: Simd,
-        [block, other]: [&Block; 2],
-        other_scale: Scale,
-        raised: bool,
-        moments: bool,
+        (simd, ahead): (Simd, &[u8]),
+        block: &Block,
+        (other, other_scale): (&Block, Scale),
+        (raised, moments): (bool, bool),
     ) {
         let (x, scale) = (block.chunks(), self.scale());
-        let other = (other.chunks(), other_scale);
+        let (other, ahead) = ((other.chunks(), other_scale), Ahead([ahead, &[], &[]]));
         let [sum, weighted, gap] = match moments {
-            true => simd.run(Sums::<true> { x, scale, other }),
-            false => simd.run(Sums::<false> { x, scale, other }),
+            true => simd.run(Sums::<true> { x, scale, other, ahead }),
+            false => simd.run(Sums::<false> { x, scale, other, ahead }),
         };
         // As `settle` of rows.rs: what is left of the largest 1 drowns in its rounding where it is small.
         self.excess += match raised {
@@ -158,16 +155,18 @@ struct Sums<'a, const MOMENTS: bool> {
     x: &'a [Chunk],
     scale: Scale,
     other: (&'a [Chunk], Scale),
+    ahead: Ahead<'a>,
 }
 
 impl<const MOMENTS: bool> Kernel for Sums<'_, MOMENTS> {
     type Output = [f64; 3];
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) -> [f64; 3] {
+    fn run<I: Isa>(self, isa: I) -> [f64; 3] {
         let (scale, (others, other_scale)) = (self.scale, self.other);
         let [mut plain, mut weighted, mut gap] = [[0.0f32; LANES]; 3];
-        for (x, other) in self.x.iter().zip(others) {
+        for (chunk, (x, other)) in self.x.iter().zip(others).enumerate() {
+            self.ahead.prefetch(isa, chunk);
             for lane in 0..LANES {
                 let z = (x[lane] - scale.maximum) * scale.inverse_temperature;
                 let e = exp::<I>(z, EXP_CUTOFF);

@@ -7,9 +7,11 @@
 
 use std::ops::Range;
 
-use super::blocks::{Block, Chunk, Row, Tensor, blocks};
+use super::blocks::{Ahead, Block, Chunk, Row, Tensor, blocks};
+use super::columns::Pair;
 use super::softmax::Softmax;
-use super::terms::{Pair, Sums, TotalVariation};
+use super::sweeps::Sums;
+use super::terms::TotalVariation;
 use crate::cpu::rows::{LANES, Peak};
 use crate::cpu::simd::{Isa, Kernel, Simd};
 use crate::error::Result;
@@ -110,6 +112,11 @@ impl TokenTeacher<'_> {
         simd.run(Largest { chunks: to.chunks() })
     }
 
+    /// What some of the columns will be made from; of several parts the first, whose turn comes first.
+    pub fn bytes(&self, columns: Range<usize>) -> &[u8] {
+        self.parts[0].map_or(&[], |part| part.row.bytes(columns))
+    }
+
     /// AlignDistil's `sum |p - p'|` of its two parts, at temperature 1.
     fn distance(&self, simd: Simd, columns: usize) -> f64 {
         let [Some(first), Some(second), _] = &self.parts else { return f64::NAN };
@@ -120,7 +127,8 @@ impl TokenTeacher<'_> {
             first.row.widen(simd, range.clone(), &mut a);
             second.row.widen(simd, range, &mut b);
             let terms = TotalVariation::default();
-            let [half, ..] = simd.run(Sums { terms, pair, student: &a, teacher: &b });
+            let [half, ..] =
+                simd.run(Sums { terms, pair, student: &a, teacher: &b, ahead: Ahead::NOTHING });
             sum += half;
         }
         2.0 * sum

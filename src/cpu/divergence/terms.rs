@@ -6,97 +6,20 @@
 //! Likewise any multiple of q - p may be added to a divergence, whose sum is 0: `p ln(p/q) + q - p` is of
 //! second order in what the row's logarithms of sums are off by, `p ln(p/q)` of first.
 
-#![expect(
-    clippy::needless_range_loop,
-    reason = "one index over several lane arrays; the shape that vectorises"
-)]
-
-use super::blocks::{Block, Chunk};
-use super::softmax::Softmax;
-use crate::cpu::exp::{EXP_CUTOFF, exp_and_m1};
+use super::blocks::Chunk;
+use super::columns::{Columns, Pair, student};
 use crate::cpu::ln::ln;
-use crate::cpu::rows::{LANES, Scale, exp, fused, tree_sum};
-use crate::cpu::simd::{Isa, Kernel};
-
-/// Student and teacher of a row.
-#[derive(Clone, Copy)]
-pub(super) struct Pair {
-    student: Side,
-    teacher: Side,
-    /// Difference of the logarithms of their sums, rounded once.
-    apart: f32,
-}
-
-#[derive(Clone, Copy)]
-struct Side {
-    scale: Scale,
-    log_sum: f32,
-}
-
-impl Pair {
-    pub fn new(student: &Softmax, teacher: &Softmax) -> Self {
-        let apart = (student.log_sum() - teacher.log_sum()) as f32;
-        let side = |row: &Softmax| Side { scale: row.scale(), log_sum: row.log_sum() as f32 };
-        Self { student: side(student), teacher: side(teacher), apart }
-    }
-}
-
-/// Of a column.
-struct Column {
-    log_q: f32,
-    log_p: f32,
-    /// `log p - log q`; NaN where both are -inf.
-    log_ratio: f32,
-}
-
-#[inline(always)]
-fn scaled(x: f32, scale: Scale) -> f32 {
-    (x - scale.maximum) * scale.inverse_temperature
-}
-
-#[inline(always)]
-fn column(pair: Pair, student: f32, teacher: f32) -> Column {
-    let (z, other) = (scaled(student, pair.student.scale), scaled(teacher, pair.teacher.scale));
-    Column {
-        log_q: z - pair.student.log_sum,
-        log_p: other - pair.teacher.log_sum,
-        // Not of the two above, whose rounding is that of their size.
-        log_ratio: (other - z) + pair.apart,
-    }
-}
-
-/// The larger of p and q, by how much the smaller one falls short of it, and whether q is the larger.
-///
-/// One exponential is of the larger logarithm, the other is the ratio's, with 1 taken off before it rounds:
-/// q - p has its digits where the two are near each other, for less than two exponentials and the series of
-/// that case. Where both are -inf it is all 0.
-#[inline(always)]
-fn larger<I: Isa>(column: &Column) -> (f32, [f32; 2], bool) {
-    let by_student = column.log_ratio < 0.0;
-    let log = if column.log_q > column.log_p { column.log_q } else { column.log_p };
-    let size = -column.log_ratio.abs();
-    let both = if I::FMA { exp_and_m1::<true>(size) } else { exp_and_m1::<false>(size) };
-    (exp::<I>(log, EXP_CUTOFF), both, by_student)
-}
-
-/// q, p and q - p. The smaller one is known to half an ulp of the larger, which in `p ln(p/q) + q - p` is
-/// no more than the larger one's own rounding.
-#[inline(always)]
-fn probabilities<I: Isa>(column: &Column) -> [f32; 3] {
-    let (larger, [_, falls], by_student) = larger::<I>(column);
-    let difference = larger * falls;
-    let smaller = larger + difference;
-    match by_student {
-        true => [larger, smaller, -difference],
-        false => [smaller, larger, difference],
-    }
-}
+use crate::cpu::rows::{LANES, fused};
+use crate::cpu::simd::Isa;
 
 /// A divergence as sums of N terms of each column; the first sum is its value.
 pub(super) trait Terms<const N: usize>: Copy {
-    fn terms<I: Isa>(self, pair: Pair, student: f32, teacher: f32) -> [f32; N];
+    type Columns;
+
+    fn columns<I: Isa>(self, pair: Pair, student: &Chunk, teacher: &Chunk) -> Self::Columns;
+    fn terms<I: Isa>(self, columns: &Self::Columns, lane: usize) -> [f32; N];
     /// By the student's logit, of temperature 1.
-    fn gradient<I: Isa>(self, pair: Pair, student: f32, teacher: f32) -> f32;
+    fn gradient<I: Isa>(self, columns: &Self::Columns, lane: usize) -> f32;
 }
 
 /// `forward KL(p || q) + reverse KL(q || p)`; without `BOTH` forward is 1 and reverse 0, which saves a
@@ -116,26 +39,32 @@ fn product(factor: f32, logarithm: f32) -> f32 {
 }
 
 impl<const BOTH: bool> Terms<1> for Kl<BOTH> {
+    type Columns = Columns;
+
     #[inline(always)]
-    fn terms<I: Isa>(self, pair: Pair, student: f32, teacher: f32) -> [f32; 1] {
-        let column = column(pair, student, teacher);
-        let [q, p, difference] = probabilities::<I>(&column);
+    fn columns<I: Isa>(self, pair: Pair, student: &Chunk, teacher: &Chunk) -> Columns {
+        Columns::new::<I>(pair, student, teacher)
+    }
+
+    #[inline(always)]
+    fn terms<I: Isa>(self, columns: &Columns, lane: usize) -> [f32; 1] {
+        let [q, p, difference] = columns.probabilities(lane);
+        let log_ratio = columns.log_ratio[lane];
         if !BOTH {
-            return [product(p, column.log_ratio) + difference];
+            return [product(p, log_ratio) + difference];
         }
-        let logarithms = product(self.forward * p, column.log_ratio)
-            - product(self.reverse * q, column.log_ratio);
+        let logarithms =
+            product(self.forward * p, log_ratio) - product(self.reverse * q, log_ratio);
         [fused::<I>(self.forward - self.reverse, difference, logarithms)]
     }
 
     #[inline(always)]
-    fn gradient<I: Isa>(self, pair: Pair, student: f32, teacher: f32) -> f32 {
-        let column = column(pair, student, teacher);
-        let [q, _, difference] = probabilities::<I>(&column);
+    fn gradient<I: Isa>(self, columns: &Columns, lane: usize) -> f32 {
+        let [q, _, difference] = columns.probabilities(lane);
         if !BOTH {
             return difference;
         }
-        let reverse = product(self.reverse * q, column.log_ratio);
+        let reverse = product(self.reverse * q, columns.log_ratio[lane]);
         let by_student = fused::<I>(self.reverse * q, self.divergence, reverse);
         fused::<I>(self.forward, difference, -by_student)
     }
@@ -151,9 +80,16 @@ pub(super) struct TotalVariation {
 }
 
 impl Terms<4> for TotalVariation {
+    type Columns = Columns;
+
     #[inline(always)]
-    fn terms<I: Isa>(self, pair: Pair, student: f32, teacher: f32) -> [f32; 4] {
-        let [q, _, difference] = probabilities::<I>(&column(pair, student, teacher));
+    fn columns<I: Isa>(self, pair: Pair, student: &Chunk, teacher: &Chunk) -> Columns {
+        Columns::new::<I>(pair, student, teacher)
+    }
+
+    #[inline(always)]
+    fn terms<I: Isa>(self, columns: &Columns, lane: usize) -> [f32; 4] {
+        let [q, _, difference] = columns.probabilities(lane);
         [
             0.5 * difference.abs(),
             if difference > 0.0 { q } else { 0.0 },
@@ -163,8 +99,8 @@ impl Terms<4> for TotalVariation {
     }
 
     #[inline(always)]
-    fn gradient<I: Isa>(self, pair: Pair, student: f32, teacher: f32) -> f32 {
-        let [q, _, difference] = probabilities::<I>(&column(pair, student, teacher));
+    fn gradient<I: Isa>(self, columns: &Columns, lane: usize) -> f32 {
+        let [q, _, difference] = columns.probabilities(lane);
         let below = if difference < 0.0 { self.below } else { self.equal };
         0.5 * q * if difference > 0.0 { self.above } else { below }
     }
@@ -205,36 +141,34 @@ impl Mixture {
         Self { sum: sum as f32, ..self }
     }
 
-    /// q, p and q - p, and ln(q/m), ln(p/m) and (q - p)/m.
-    #[inline(always)]
-    fn column<I: Isa>(self, column: &Column) -> [[f32; 3]; 2] {
-        let (larger, [r, falls], by_student) = larger::<I>(column);
-        // Where both are -inf.
-        let size = if larger == 0.0 { 0.0 } else { column.log_ratio.abs() };
-        let least = if by_student { column.log_p } else { column.log_q };
-        // Before the product, which would be subnormal.
-        let smaller = larger * if least < EXP_CUTOFF { 0.0 } else { r };
-        let falls = -falls;
-        let (part, other) = match by_student {
-            true => (self.student, self.teacher),
-            false => (self.teacher, self.student),
-        };
-        let loss = other * falls;
-        let t = if loss < 0.5 { 1.0 - loss } else { fused::<I>(other, r, part) };
-        // ln(1 - loss): what t lacks of it.
-        let lacks = (1.0 - t) - loss;
-        let log_larger = -(natural::<I>(t) + lacks);
-        let log_smaller = if smaller == 0.0 { 0.0 } else { log_larger - size };
-        let (difference, relative) = (larger * falls, falls / t);
-        match by_student {
-            true => [[larger, smaller, difference], [log_larger, log_smaller, relative]],
-            false => [[smaller, larger, -difference], [log_smaller, log_larger, -relative]],
-        }
-    }
-
     #[inline(always)]
     fn w<I: Isa>(self, q: f32, log_q: f32, relative: f32) -> f32 {
         q * fused::<I>(self.student * self.lean, relative, self.reverse * log_q)
+    }
+}
+
+/// Of the larger of p and q, and of the smaller one.
+pub(super) struct Mixed {
+    columns: Columns,
+    /// m by the larger one.
+    t: Chunk,
+    /// ln(larger/m)
+    log: Chunk,
+}
+
+impl Mixed {
+    /// q and p, ln(q/m) and ln(p/m), and q - p and that by m.
+    #[inline(always)]
+    fn column(&self, lane: usize) -> [[f32; 2]; 3] {
+        let Self { columns, t, log } = self;
+        let (larger, smaller, log) = (columns.larger[lane], columns.smaller(lane), log[lane]);
+        let log_smaller = if smaller == 0.0 { 0.0 } else { log - columns.log_ratio[lane].abs() };
+        let falls = columns.falls[lane];
+        let [difference, relative] = [larger * falls, falls / t[lane]];
+        match columns.by_student(lane) {
+            true => [[larger, smaller], [log, log_smaller], [-difference, -relative]],
+            false => [[smaller, larger], [log_smaller, log], [difference, relative]],
+        }
     }
 }
 
@@ -244,17 +178,39 @@ fn natural<I: Isa>(x: f32) -> f32 {
 }
 
 impl Terms<2> for Mixture {
+    type Columns = Mixed;
+
     #[inline(always)]
-    fn terms<I: Isa>(self, pair: Pair, student: f32, teacher: f32) -> [f32; 2] {
-        let [[q, p, difference], [log_q, log_p, relative]] =
-            self.column::<I>(&column(pair, student, teacher));
+    fn columns<I: Isa>(self, pair: Pair, student: &Chunk, teacher: &Chunk) -> Mixed {
+        let columns = Columns::new::<I>(pair, student, teacher);
+        let [mut t, mut log] = [[0.0f32; LANES]; 2];
+        for lane in 0..LANES {
+            let (part, other) = match columns.by_student(lane) {
+                true => (self.student, self.teacher),
+                false => (self.teacher, self.student),
+            };
+            let loss = -other * columns.falls[lane];
+            let near = 1.0 - loss;
+            t[lane] = if loss < 0.5 { near } else { fused::<I>(other, columns.ratio[lane], part) };
+            // Of ln(1 - loss), what t lacks of it.
+            log[lane] = (1.0 - t[lane]) - loss;
+        }
+        for lane in 0..LANES {
+            log[lane] = -(natural::<I>(t[lane]) + log[lane]);
+        }
+        Mixed { columns, t, log }
+    }
+
+    #[inline(always)]
+    fn terms<I: Isa>(self, columns: &Mixed, lane: usize) -> [f32; 2] {
+        let [[q, p], [log_q, log_p], [difference, relative]] = columns.column(lane);
         let logarithms = fused::<I>(self.forward * p, log_p, self.reverse * q * log_q);
         [fused::<I>(self.lean, difference, logarithms), self.w::<I>(q, log_q, relative)]
     }
 
     #[inline(always)]
-    fn gradient<I: Isa>(self, pair: Pair, student: f32, teacher: f32) -> f32 {
-        let [[q, ..], [log_q, _, relative]] = self.column::<I>(&column(pair, student, teacher));
+    fn gradient<I: Isa>(self, columns: &Mixed, lane: usize) -> f32 {
+        let [[q, _], [log_q, _], [_, relative]] = columns.column(lane);
         self.w::<I>(q, log_q, relative) - q * self.sum
     }
 }
@@ -270,121 +226,29 @@ pub(super) struct Advantage {
     pub expected: f32,
 }
 
-impl Advantage {
-    /// q and A, 0 where q is 0.
-    #[inline(always)]
-    fn column<I: Isa>(self, pair: Pair, student: f32, teacher: f32) -> [f32; 2] {
-        let log_q = scaled(student, pair.student.scale) - pair.student.log_sum;
-        let q = exp::<I>(log_q, EXP_CUTOFF);
-        let advantage = fused::<I>(teacher, self.slope, self.offset);
-        let above = if advantage < self.low { self.low } else { advantage };
-        let clipped = if above > self.high { self.high } else { above };
-        [q, if q == 0.0 { 0.0 } else { clipped }]
-    }
-}
-
 impl Terms<1> for Advantage {
-    #[inline(always)]
-    fn terms<I: Isa>(self, pair: Pair, student: f32, teacher: f32) -> [f32; 1] {
-        let [q, advantage] = self.column::<I>(pair, student, teacher);
-        [q * advantage]
-    }
+    /// q and A, 0 where q is 0.
+    type Columns = [Chunk; 2];
 
     #[inline(always)]
-    fn gradient<I: Isa>(self, pair: Pair, student: f32, teacher: f32) -> f32 {
-        let [q, advantage] = self.column::<I>(pair, student, teacher);
-        q * (self.expected - advantage)
-    }
-}
-
-/// The sums of the terms over a block.
-pub(super) struct Sums<'a, T, const N: usize> {
-    pub terms: T,
-    pub pair: Pair,
-    pub student: &'a Block,
-    pub teacher: &'a Block,
-}
-
-#[inline(always)]
-fn tree_sums<const N: usize>(lanes: [Chunk; N]) -> [f64; N] {
-    let mut sums = [0.0; N];
-    for term in 0..N {
-        sums[term] = tree_sum(lanes[term]);
-    }
-    sums
-}
-
-impl<T: Terms<N>, const N: usize> Kernel for Sums<'_, T, N> {
-    type Output = [f64; N];
-
-    #[inline(always)]
-    fn run<I: Isa>(self, _: I) -> [f64; N] {
-        let mut sums = [[0.0; LANES]; N];
-        for (student, teacher) in self.student.chunks().iter().zip(self.teacher.chunks()) {
-            for lane in 0..LANES {
-                let terms = self.terms.terms::<I>(self.pair, student[lane], teacher[lane]);
-                for term in 0..N {
-                    sums[term][lane] += terms[term];
-                }
-            }
+    fn columns<I: Isa>(self, pair: Pair, ours: &Chunk, teacher: &Chunk) -> [Chunk; 2] {
+        let (q, mut advantages) = (student::<I>(pair, ours), [0.0; LANES]);
+        for lane in 0..LANES {
+            let advantage = fused::<I>(teacher[lane], self.slope, self.offset);
+            let above = if advantage < self.low { self.low } else { advantage };
+            let clipped = if above > self.high { self.high } else { above };
+            advantages[lane] = if q[lane] == 0.0 { 0.0 } else { clipped };
         }
-        tree_sums(sums)
-    }
-}
-
-/// What a gradient of temperature 1 is multiplied by. 1/T comes last: as one factor the two could overflow
-/// where the products do not.
-#[derive(Clone, Copy)]
-pub(super) struct Factor {
-    upstream: f32,
-    inverse_temperature: f32,
-    /// Gradients below it become 0: subnormal products cost some 150 cycles each.
-    least: f32,
-}
-
-impl Factor {
-    pub fn new(upstream: f64, inverse_temperature: f64) -> Self {
-        let size = upstream.abs() * inverse_temperature.min(1.0);
-        let least = (f64::from(f32::MIN_POSITIVE) / size.min(1.0)) as f32;
-        let [upstream, inverse_temperature] = [upstream as f32, inverse_temperature as f32];
-        Self { upstream, inverse_temperature, least }
+        [q, advantages]
     }
 
     #[inline(always)]
-    fn times(self, gradient: f32) -> f32 {
-        let gradient = if gradient.abs() < self.least { 0.0 } else { gradient };
-        gradient * self.upstream * self.inverse_temperature
+    fn terms<I: Isa>(self, [q, advantage]: &[Chunk; 2], lane: usize) -> [f32; 1] {
+        [q[lane] * advantage[lane]]
     }
-}
-
-/// The gradient of a block in place of the student's logits, and with `SUMS` the sums of the terms.
-pub(super) struct Gradient<'a, T, const N: usize, const SUMS: bool> {
-    pub terms: T,
-    pub pair: Pair,
-    pub student: &'a mut Block,
-    pub teacher: &'a Block,
-    pub factor: Factor,
-}
-
-impl<T: Terms<N>, const N: usize, const SUMS: bool> Kernel for Gradient<'_, T, N, SUMS> {
-    type Output = [f64; N];
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) -> [f64; N] {
-        let mut sums = [[0.0; LANES]; N];
-        let chunks = self.student.chunks_mut().iter_mut().zip(self.teacher.chunks());
-        for (student, teacher) in chunks {
-            for lane in 0..LANES {
-                let (x, other) = (student[lane], teacher[lane]);
-                if SUMS {
-                    let terms = self.terms.terms::<I>(self.pair, x, other);
-                    for term in 0..N {
-                        sums[term][lane] += terms[term];
-                    }
-                }
-                student[lane] = self.factor.times(self.terms.gradient::<I>(self.pair, x, other));
-            }
-        }
-        tree_sums(sums)
+    fn gradient<I: Isa>(self, [q, advantage]: &[Chunk; 2], lane: usize) -> f32 {
+        q[lane] * (self.expected - advantage[lane])
     }
 }

@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
-use super::blocks::{Block, Row, RowMut, blocks};
+use super::blocks::{Ahead, Block, Row, RowMut, blocks, next};
+use super::columns::Pair;
 use super::softmax::Softmax;
+use super::sweeps::{Factor, Gradient, Sums};
 use super::teacher::TokenTeacher;
-use super::terms::{Advantage, Factor, Gradient, Kl, Mixture, Pair, Sums, Terms, TotalVariation};
+use super::terms::{Advantage, Kl, Mixture, Terms, TotalVariation};
 use crate::cpu::simd::Simd;
 use crate::stages::Measure;
 
@@ -73,7 +75,7 @@ impl<'v, 'a> Visit<'v, 'a> {
         if self.void {
             return self.fail(f64::NAN);
         }
-        let value = match measure {
+        match measure {
             Measure::Kl { forward, reverse, cross } => {
                 let entropy = if cross { forward * teacher.entropy() } else { 0.0 };
                 let from = if reverse == 0.0 { 0.0 } else { student.divergence_from(teacher) };
@@ -83,12 +85,12 @@ impl<'v, 'a> Visit<'v, 'a> {
                 self.mixture(Mixture::new(teacher, forward, reverse))
             }
             Measure::TotalVariation => self.total_variation(),
+            // Has a visit of its own.
             Measure::Advantage { .. } => f64::NAN,
-        };
-        value
+        }
     }
 
-    /// What rounding leaves below 0 is 0.
+    /// `from` is the reverse part's divergence, for its gradient. What rounding leaves below 0 is 0.
     fn kl(&mut self, [forward, reverse]: [f64; 2], from: f64) -> f64 {
         if !from.is_finite() {
             return self.fail(from);
@@ -158,12 +160,23 @@ impl<'v, 'a> Visit<'v, 'a> {
         self.teacher.block(self.simd, range, teacher);
     }
 
+    fn ahead(&self, columns: Range<usize>) -> Ahead<'_> {
+        let grads = match &*self.student {
+            Student::Apart { grads, .. } if self.factor.is_some() => {
+                grads.view().bytes(columns.clone())
+            }
+            _ => &[],
+        };
+        Ahead([self.student.logits().bytes(columns.clone()), self.teacher.bytes(columns), grads])
+    }
+
     fn sums<T: Terms<N>, const N: usize>(&self, terms: T) -> [f64; N] {
         let (mut student, mut teacher, mut sums) = (Block::new(), Block::new(), [0.0; N]);
         for range in blocks(self.columns) {
+            let ahead = self.ahead(next(&range, self.columns));
             self.read(range, &mut student, &mut teacher);
             let (pair, student, teacher) = (self.pair, &student, &teacher);
-            let block = self.simd.run(Sums { terms, pair, student, teacher });
+            let block = self.simd.run(Sums { terms, pair, student, teacher, ahead });
             sums.iter_mut().zip(block).for_each(|(sum, block)| *sum += block);
         }
         sums
@@ -178,9 +191,16 @@ impl<'v, 'a> Visit<'v, 'a> {
         let (mut student, mut teacher, mut sums) = (Block::new(), Block::new(), [0.0; N]);
         for range in blocks(self.columns) {
             self.read(range.clone(), &mut student, &mut teacher);
-            let (pair, teacher) = (self.pair, &teacher);
-            let kernel =
-                Gradient::<_, N, SUMS> { terms, pair, student: &mut student, teacher, factor };
+            let (pair, ahead) = (self.pair, self.ahead(next(&range, self.columns)));
+            let (student_block, teacher) = (&mut student, &teacher);
+            let kernel = Gradient::<_, N, SUMS> {
+                terms,
+                pair,
+                student: student_block,
+                teacher,
+                factor,
+                ahead,
+            };
             let block = self.simd.run(kernel);
             sums.iter_mut().zip(block).for_each(|(sum, block)| *sum += block);
             if let Some((grads, add)) = self.student.grads() {
