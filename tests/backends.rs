@@ -19,6 +19,11 @@ pub fn composed_backends() -> Vec<Box<dyn Backend>> {
     backends()
 }
 
+/// Those that run in host memory: what has no kernels yet.
+pub fn host_backends() -> Vec<Box<dyn Backend>> {
+    backends().into_iter().filter(|backend| backend.name() != "cuda").collect()
+}
+
 /// Those whose rows have the same bits in any batch.
 pub fn fast_backends() -> Vec<Box<dyn Backend>> {
     let mut backends: Vec<Box<dyn Backend>> = vec![];

@@ -13,7 +13,7 @@ use half::{bf16, f16};
 use prefuse::stages::TokenDivergence;
 use prefuse::{Backend, Element, Reference};
 
-use crate::backends::{backends, large_vocabs, vocabs};
+use crate::backends::{host_backends, large_vocabs, vocabs};
 use crate::common::{logits, normal, rng, weights};
 use bound::compare;
 pub use case::{Case, Found, Into, Source};
@@ -126,7 +126,7 @@ fn check_types<S: Element>(backend: &dyn Backend, divergence: TokenDivergence, s
 /// Every divergence, of every pair of types.
 #[test]
 fn every_backend_divergence_and_type() {
-    for backend in backends() {
+    for backend in host_backends() {
         for divergence in divergences() {
             for vocab in [33, 1025] {
                 check_types::<f32>(&*backend, divergence, [12, vocab, vocab]);
@@ -140,7 +140,7 @@ fn every_backend_divergence_and_type() {
 /// Every vocabulary, with the divergences and the types going round.
 #[test]
 fn every_vocabulary() {
-    for backend in backends() {
+    for backend in host_backends() {
         let mut kinds = divergences().into_iter().cycle();
         let mut next = || kinds.next().unwrap();
         for &vocab in vocabs() {
@@ -161,7 +161,7 @@ fn every_vocabulary() {
 /// Temperatures of student and teacher; teachers that know more or fewer entries than the student.
 #[test]
 fn temperatures_and_vocabularies() {
-    for backend in backends() {
+    for backend in host_backends() {
         for divergence in divergences() {
             check::<f32, f32>(&*backend, &case(divergence, [12, 1000, 1000], [2.0, 0.7]));
             check::<bf16, f32>(&*backend, &case(divergence, [12, 300, 333], [0.7, 1.0]));
@@ -189,7 +189,7 @@ fn several_models() {
             check(backend, &case);
         }
     }
-    for backend in backends() {
+    for backend in host_backends() {
         body::<f32, f32>(&*backend, 2, false);
         body::<bf16, f16>(&*backend, 3, false);
         body::<f32, bf16>(&*backend, 2, true);

@@ -9,7 +9,7 @@ use prefuse::stages::{
 use prefuse::{Backend, DType, Element, Error, MaskedRows, Reference, Slice, Target};
 use rand::RngExt;
 
-use crate::backends::{backends, edge_vocabs, fast_backends, large_vocabs};
+use crate::backends::{edge_vocabs, host_backends, large_vocabs};
 use crate::common::{Placed, exact, logits, normal, refused, rng, rounding};
 use crate::divergence::{Case as Dense, Into, Source};
 
@@ -210,7 +210,7 @@ fn compare<S: Element, T: Element>(backend: &dyn Backend, case: &Case<S, T>) {
 /// Every divergence and rule, with one entry and with many, in every type.
 #[test]
 fn every_backend_and_divergence() {
-    for backend in backends() {
+    for backend in host_backends() {
         for divergence in divergences() {
             for remainder in [Remainder::Renormalised, Remainder::Bin] {
                 for k in [1, 8, 33] {
@@ -226,7 +226,7 @@ fn every_backend_and_divergence() {
 #[test]
 fn many_entries() {
     use TokenDivergence::{ForwardKl, JensenShannon, TotalVariation};
-    for backend in backends() {
+    for backend in host_backends() {
         let largest = large_vocabs().last();
         let sizes = edge_vocabs().iter().chain(largest).copied();
         for (vocab, kind) in
@@ -275,7 +275,7 @@ fn the_whole_vocabulary_is_dense() {
 /// In place, in a buffer and added; a row by itself and among others.
 #[test]
 fn targets_and_batches() {
-    for backend in fast_backends() {
+    for backend in host_backends() {
         for divergence in divergences() {
             let all: Case<bf16, f32> = case(divergence, Remainder::Bin, [6, 300, 20]);
             let buffer = all.run(&*backend, Into::Buffer).unwrap();
@@ -310,7 +310,7 @@ fn targets_and_batches() {
 /// list anything.
 #[test]
 fn bad_entries() {
-    for backend in backends() {
+    for backend in host_backends() {
         let mut case: Case<f32, f32> = case(TokenDivergence::ForwardKl, Remainder::Bin, [6, 40, 4]);
         case.entries[3 * 4] = 99;
         case.log_probs[3 * 4 + 1] = f32::NAN;

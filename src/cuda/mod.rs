@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use crate::backend::{Backend, sealed};
 use crate::element::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{Buffer, Place, Slice, SliceMut};
 use crate::placed::PlacedTerm;
 use crate::reference::token_loss as composed;
@@ -274,7 +274,7 @@ impl Backend for Cuda {
 
     fn divergence(&self, stage: Divergence<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
-        Err(crate::Error::Missing { objective: "divergence", what: "kernels" })
+        Err(NO_DISTILLATION)
     }
 
     fn sparse_divergence_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
@@ -283,7 +283,7 @@ impl Backend for Cuda {
 
     fn sparse_divergence(&self, stage: SparseDivergence<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
-        Err(crate::Error::Missing { objective: "sparse_divergence", what: "kernels" })
+        Err(NO_DISTILLATION)
     }
 
     fn token_loss_scratch(&self, tokens: usize, vocab: usize, terms: &[PlacedTerm]) -> usize {
@@ -296,6 +296,12 @@ impl Backend for Cuda {
         token_loss::token_loss(self, stage)
     }
 }
+
+const NO_DISTILLATION: Error = Error::Selection {
+    objective: "distillation",
+    expected: "the cpu or the reference backend",
+    got: "cuda, which has no kernels for it yet",
+};
 
 /// Enqueues a kernel that takes one struct, and a number of parts where it has one.
 ///

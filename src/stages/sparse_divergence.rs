@@ -116,6 +116,7 @@ pub struct SparseDivergence<'a> {
     pub(crate) tokens: Tokens<'a>,
     pub(crate) outputs: DivergenceOutputs<'a>,
     pub(crate) upstream: Option<Slice<'a>>,
+    #[allow(dead_code, reason = "no backend that is built yet needs any")]
     pub(crate) scratch: SliceMut<'a>,
 }
 

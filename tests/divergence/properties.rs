@@ -7,7 +7,7 @@ use prefuse::{Backend, Element, RowOptions};
 
 use super::case::{Case, Into, Source};
 use super::{case, divergences};
-use crate::backends::{backends, edge_vocabs, fast_backends};
+use crate::backends::{edge_vocabs, host_backends};
 use crate::common::{Placed, exact, logits, rounding, rows};
 use crate::each_dtype;
 
@@ -48,7 +48,7 @@ fn a_teacher_of_itself() {
             }
         }
     }
-    for backend in backends() {
+    for backend in host_backends() {
         each_dtype!(&*backend, body);
     }
 }
@@ -56,7 +56,7 @@ fn a_teacher_of_itself() {
 /// A teacher that is sure of a label is the label: minus its log-prob, and the gradient of that.
 #[test]
 fn one_hot_teachers() {
-    for backend in backends() {
+    for backend in host_backends() {
         let (tokens, vocab) = (12, 1025);
         let data: Vec<f32> = logits(5, tokens, vocab);
         let ids: Vec<i64> = (0..tokens)
@@ -103,7 +103,7 @@ fn rows_sum_to_zero() {
             }
         }
     }
-    for backend in backends() {
+    for backend in host_backends() {
         each_dtype!(&*backend, body);
     }
 }
@@ -133,7 +133,7 @@ fn targets() {
             }
         }
     }
-    for backend in backends() {
+    for backend in host_backends() {
         each_dtype!(&*backend, body);
     }
 }
@@ -141,7 +141,7 @@ fn targets() {
 /// Rows that do not count may hold anything; a NaN stays in its row.
 #[test]
 fn masked_rows_and_nan() {
-    for backend in backends() {
+    for backend in host_backends() {
         for divergence in divergences() {
             let mut case: Case<f32, bf16> = case(divergence, [12, 40, 40], [1.0, 1.0]);
             let before = case.run(&*backend, Into::Buffer);
@@ -168,7 +168,7 @@ fn masked_rows_and_nan() {
 /// A teacher that excludes what the student does not: infinite where the formula is.
 #[test]
 fn infinite_divergences() {
-    for backend in backends() {
+    for backend in host_backends() {
         let run = |divergence, student: [f32; 3], teacher: [f32; 3]| {
             let case = Case {
                 student: student.to_vec(),
@@ -220,7 +220,7 @@ fn in_any_batch() {
             }
         }
     }
-    for backend in fast_backends() {
+    for backend in host_backends() {
         for &vocab in edge_vocabs() {
             if vocab <= 4099 {
                 each_dtype!(&*backend, body, vocab);
@@ -232,7 +232,7 @@ fn in_any_batch() {
 /// Entropies are those of stage 1.
 #[test]
 fn entropies() {
-    for backend in backends() {
+    for backend in host_backends() {
         let case: Case<f32, f32> = case(TokenDivergence::ForwardKl, [12, 1025, 1025], [0.7, 1.0]);
         let found = case.run(&*backend, Into::Nowhere);
         let options = RowOptions::default().with_entropy();
