@@ -18,6 +18,10 @@ mod nvcc;
 #[allow(dead_code, unused_imports)]
 #[path = "src/objectives/mod.rs"]
 mod objectives;
+#[path = "build/vectorized.rs"]
+mod vectorized;
+
+use vectorized::evaluate_vectorized;
 
 /// Why there are no fatbins.
 enum Refusal {

@@ -340,7 +340,7 @@ impl Objective<Token> for OfDivergences {
     }
 
     fn evaluate(&self, token: &Token) -> Evaluation<Token> {
-        let mut evaluation = Evaluation::ZERO;
+        let mut evaluation = Evaluation::<Token>::default();
         (evaluation.loss, evaluation.grad.policy) = (token.policy, 1.0);
         evaluation
     }

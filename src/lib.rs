@@ -68,6 +68,8 @@ mod token_log_probs;
 mod token_metrics;
 
 pub use backend::{Backend, DefaultBackend, default_backend};
+#[doc(hidden)]
+pub use cpu::objective::evaluate_vectorized;
 pub use cpu::{Cpu, SimdLevel};
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;

@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 #[cfg(feature = "cuda")]
 use crate::objectives::AnyObjective;
 use crate::objectives::{
-    AnyEvaluation, Clipped, Evaluation, Given, Inputs, Layout, MAX_RESPONSES, Ranking, Reduction,
-    Response, Token,
+    AnyEvaluation, Clipped, Columns, Evaluated, Evaluation, Given, Inputs, Layout, MAX_RESPONSES,
+    Ranking, Reduction, Response, Token,
 };
 use crate::stages::Tokens;
 use crate::term::{Compared, Term};
@@ -158,22 +158,24 @@ impl Resolved {
         self.scores.as_deref()
     }
 
-    /// What the objective says about a unit of these responses, and the weight of the unit.
+    /// What the objective says about a unit.
     pub(crate) fn evaluate(
         &self,
-        unit: usize,
         responses: &[Response; MAX_RESPONSES],
-    ) -> (AnyEvaluation, f64) {
-        let [beta, margin, soft_label, weight] = std::array::from_fn(|i| {
-            self.inputs[i].as_ref().map_or(NEUTRAL[i], |values| values[unit])
-        });
-        let given = Given { beta, margin, soft_label };
-        let evaluation = match &self.term.objective {
+        given: Given,
+    ) -> AnyEvaluation {
+        match &self.term.objective {
             Compared::Units(objective) => objective.evaluate(responses, given),
             // Groups have a stage of their own.
             Compared::Groups(_) => AnyEvaluation::default(),
-        };
-        (evaluation, weight)
+        }
+    }
+
+    /// What the objective says about as many units as there are losses, from the first on.
+    pub(crate) fn evaluate_all(&self, units: &Columns<'_>, first: usize, to: Evaluated<'_>) {
+        if let Compared::Units(objective) = &self.term.objective {
+            objective.evaluate_all(units, first, to);
+        }
     }
 
     /// What the objective says about tokens, into as many places.

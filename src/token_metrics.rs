@@ -138,7 +138,7 @@ impl Known {
 
     fn mean_loss(&self, term: &Resolved) -> Result<f64> {
         self.with_units(term, |units| {
-            let (mut sum, mut evaluations) = (0.0, [Evaluation::ZERO; CHUNK]);
+            let (mut sum, mut evaluations) = (0.0, [Evaluation::default(); CHUNK]);
             for sequence in term.all_members().iter().map(|&sequence| sequence as usize) {
                 units.visit(sequence, units.of_sequence(sequence), |_, tokens| {
                     units.evaluate_tokens(tokens, &mut evaluations[..tokens.len()]);

@@ -17,7 +17,9 @@ fn block<'a>(text: &'a str, language: &str) -> &'a str {
 const MAIN: &str = r#"
 #![allow(dead_code, unused_imports)]
 mod objectives;
+mod vectorized;
 use objectives::{AnyObjective, Given, Response, cuda_source, from_named};
+use vectorized::evaluate_vectorized;
 
 fn main() {
     assert!(cuda_source().contains("OBJECTIVE(Rebel, Pair, PerPair)"));
@@ -92,6 +94,7 @@ fn the_walk_through_is_true() {
     expected.insert("rebel.rs".to_owned(), block(&text, "rust").to_owned());
     assert!(found == expected, "more than a file and a line are new");
     std::fs::write(folder.join("main.rs"), MAIN).unwrap();
+    std::fs::copy(root().join("build/vectorized.rs"), folder.join("vectorized.rs")).unwrap();
     let (main, binary) = (folder.join("main.rs"), folder.join("walk"));
     let compiled =
         Command::new(&compiler).args(["--edition", "2024", "-o"]).arg(&binary).arg(&main).output();

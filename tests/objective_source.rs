@@ -144,6 +144,8 @@ fn bodies_are_also_cpp() {
 fn the_list_is_complete() {
     let others = [
         "any",
+        "columns",
+        "elementary",
         "mod",
         "objective",
         "parameter",

@@ -11,7 +11,7 @@ mod gradient;
 mod ln;
 mod log_probs;
 mod logit_grads;
-mod objective;
+pub(crate) mod objective;
 mod ranking;
 mod rows;
 mod sequence_sums;

@@ -13,7 +13,7 @@ pub(super) fn scratch(members: usize) -> usize {
 }
 
 pub(super) fn ranking(mut stage: Ranking<'_>) -> Result<()> {
-    let Some(inputs) = stage.inputs() else { unreachable!("the constructor checked it") };
+    let inputs = stage.inputs()?;
     let losses = stage.outputs.losses.host::<f64>()?;
     let mut rest = &mut stage.scratch.host::<f64>()?[..];
     let mut parts = Vec::with_capacity(inputs.groups());

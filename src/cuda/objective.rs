@@ -8,7 +8,7 @@ use super::context::Context;
 use super::{LaunchShape, address, launch, pointer, start, upstream};
 use crate::error::Result;
 use crate::memory::{Buffer, Slice, SliceMut};
-use crate::objectives::{AnyObjective, Layout, Reduction, Source, objectives};
+use crate::objectives::{AnyObjective, Evaluated, Layout, Reduction, Source, objectives};
 use crate::placed::Tables;
 use crate::stages::{Objective, Totals, UnitInputs};
 
@@ -195,17 +195,12 @@ fn evaluate_on_host(stage: &mut Objective<'_>) -> Result<()> {
         weights: Slice::new(&weights),
     };
     let term = stage.term.term();
-    let inputs = UnitInputs { term, policy, reference: reference.as_deref().map(Slice::new) };
+    let inputs = UnitInputs::new(term, (policy, reference.as_deref().map(Slice::new)))?;
     let units = inputs.units();
-    let mut losses = Vec::with_capacity(units);
-    let (mut rewards, mut grads) = (Vec::with_capacity(2 * units), vec![0.0; stage.scratch.len()]);
-    let responses = term.members_of_unit();
-    for (unit, grads) in grads.chunks_exact_mut(responses).take(units).enumerate() {
-        let result = inputs.evaluate(unit);
-        losses.push(result.loss);
-        rewards.extend(result.rewards);
-        grads.copy_from_slice(&result.grads[..responses]);
-    }
+    let (mut losses, mut rewards) = (vec![0.0; units], vec![0.0; 2 * units]);
+    let mut grads = vec![0.0; stage.scratch.len()];
+    let to = Evaluated { losses: &mut losses, rewards: &mut rewards, grads: &mut grads };
+    inputs.evaluate_all(0, to);
     let write = |to: &mut SliceMut<'_>, from: &[f64]| to.copy_from(Slice::new(from));
     write(&mut stage.outputs.losses, &losses)?;
     write(&mut stage.outputs.rewards, &rewards)?;

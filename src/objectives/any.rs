@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use super::columns::{Columns, Evaluated};
 use super::objective::{Clipped, Evaluation, Inputs, Objective, Source};
 use super::parameter::{Description, Domain, ParameterError};
 use super::units::{Given, Layout, MAX_RESPONSES, Response, Token, Unit};
@@ -84,6 +85,11 @@ impl AnyObjective {
         self.0.evaluate(responses, given)
     }
 
+    /// The same of as many units as there are losses, from the first on.
+    pub(crate) fn evaluate_all(&self, units: &Columns<'_>, first: usize, to: Evaluated<'_>) {
+        self.0.evaluate_all(units, first, to);
+    }
+
     /// Loss and gradient of each of these tokens, into as many places.
     pub(crate) fn evaluate_tokens(&self, tokens: &[Token], to: &mut [Evaluation<Token>]) {
         self.0.evaluate_tokens(tokens, to);
@@ -126,6 +132,7 @@ trait OnResponses: std::fmt::Debug + Send + Sync {
     fn required(&self) -> Inputs;
     fn score_domain(&self) -> Domain;
     fn evaluate(&self, responses: &[Response; MAX_RESPONSES], given: Given) -> AnyEvaluation;
+    fn evaluate_all(&self, units: &Columns<'_>, first: usize, to: Evaluated<'_>);
     fn evaluate_tokens(&self, tokens: &[Token], to: &mut [Evaluation<Token>]);
     fn clipped(&self, responses: &[Response; MAX_RESPONSES]) -> Option<Clipped>;
     fn log_ratio_bound(&self) -> f64;
@@ -182,6 +189,10 @@ impl<U: Unit> OnResponses for On<U> {
             grads: U::spread(evaluation.grad),
             rewards: U::spread(evaluation.reward),
         }
+    }
+
+    fn evaluate_all(&self, units: &Columns<'_>, first: usize, to: Evaluated<'_>) {
+        units.evaluate(&*self.0, first, to);
     }
 
     fn evaluate_tokens(&self, tokens: &[Token], to: &mut [Evaluation<Token>]) {

@@ -36,12 +36,13 @@ crate::objective! {
         reward.chosen = beta * chosen;
         reward.rejected = beta * rejected;
         let u = beta * divergence_margin(self.divergence, self.alpha, chosen, 1.0, rejected, 1.0);
-        let modulation = sigmoid(u / self.temperature);
-        let rest = sigmoid(-u / self.temperature);
+        let scaled = u / self.temperature;
+        let modulation = sigmoid(scaled);
+        let rest = sigmoid(-scaled);
         let exponential = exp(select(
             u < 0.0,
-            product(u, 1.0 / self.temperature - 1.0) - log1p(exp(u / self.temperature)),
-            -u - softplus(-u / self.temperature)));
+            product(u, 1.0 / self.temperature - 1.0) - softplus(scaled),
+            -u - softplus(-scaled)));
         loss = product(rest, softplus(-u)) + exponential;
         let slope = beta * (product(exponential, rest / self.temperature - 1.0)
             - rest * sigmoid(-u)

@@ -5,6 +5,8 @@
 //! `docs/objectives.md` and the kernels, which iterate over [`objectives`], have it.
 
 mod any;
+mod columns;
+mod elementary;
 mod objective;
 mod parameter;
 mod ranking;
@@ -14,6 +16,9 @@ pub mod scalar;
 mod units;
 
 pub use any::{AnyEvaluation, AnyObjective};
+pub(crate) use columns::{Columns, Evaluated};
+#[doc(hidden)]
+pub use objective::evaluate_each;
 pub use objective::{Clipped, Evaluation, Inputs, Objective, Source};
 pub use parameter::{
     AVERAGE, BELOW_HALF, BOUNDED, CHOICE, Description, Domain, FINITE, INSIDE_HALF, INSIDE_UNIT,

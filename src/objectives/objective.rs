@@ -1,7 +1,7 @@
 //! What an objective is, and the macro that writes one for Rust and for CUDA at once.
 
 use super::parameter::{Description, Domain, FINITE, ParameterError, ParameterKind};
-use super::units::{PerToken, Token, Unit};
+use super::units::Unit;
 
 /// A loss on one unit, with its derivative by the policy log-prob sum of each response.
 ///
@@ -40,11 +40,10 @@ pub trait Objective<U: Unit>: std::fmt::Debug + Send + Sync {
     /// Loss, gradient and rewards of one unit.
     fn evaluate(&self, unit: &U) -> Evaluation<U>;
 
-    /// The same of each of these units, into as many places: one call for the many tokens of a sequence.
+    /// The same of each of these units, into as many places. [`objective!`](crate::objective) evaluates some
+    /// units at a time.
     fn evaluate_all(&self, units: &[U], evaluations: &mut [Evaluation<U>]) {
-        for (unit, evaluation) in units.iter().zip(evaluations) {
-            *evaluation = self.evaluate(unit);
-        }
+        evaluate_each(self, units, evaluations);
     }
 
     /// Of an objective on tokens: where the terms of
@@ -66,6 +65,19 @@ pub trait Objective<U: Unit>: std::fmt::Debug + Send + Sync {
     /// What is written about it.
     fn description(&self) -> Option<Description> {
         None
+    }
+}
+
+/// One unit after another.
+#[doc(hidden)]
+#[inline(always)]
+pub fn evaluate_each<U: Unit>(
+    objective: &(impl Objective<U> + ?Sized),
+    units: &[U],
+    evaluations: &mut [Evaluation<U>],
+) {
+    for (unit, evaluation) in units.iter().zip(evaluations) {
+        *evaluation = objective.evaluate(unit);
     }
 }
 
@@ -91,12 +103,12 @@ pub struct Evaluation<U: Unit> {
     pub reward: U::PerResponse,
 }
 
-impl Evaluation<Token> {
+impl<U: Unit> Default for Evaluation<U> {
     /// No loss.
-    pub(crate) const ZERO: Self = {
-        let zero = PerToken { policy: 0.0, sequence: 0.0, entropy: 0.0 };
-        Self { loss: 0.0, grad: zero, reward: zero }
-    };
+    fn default() -> Self {
+        let none = U::PerResponse::default();
+        Self { loss: 0.0, grad: none, reward: none }
+    }
 }
 
 /// The optional inputs of a unit; true where an objective uses one.
@@ -362,6 +374,7 @@ macro_rules! objective {
 
             #[allow(unused_parens, unused_imports, unused_assignments, unused_mut)]
             #[allow(clippy::assign_op_pattern, clippy::collapsible_else_if)]
+            #[inline(always)]
             fn evaluate(
                 &$this,
                 $unit: &$crate::objectives::$Unit,
@@ -372,8 +385,33 @@ macro_rules! objective {
                 let mut $loss = 0.0_f64;
                 let mut $grad = PerResponse::default();
                 let mut $reward = PerResponse::default();
+                // All of it is read, also what only one side of an `if` looks at: a loop over units can
+                // then take both sides of some units at a time.
+                let $unit = *$unit;
                 $($body)*
                 $crate::objectives::Evaluation { loss: $loss, grad: $grad, reward: $reward }
+            }
+
+            fn evaluate_all(
+                &self,
+                units: &[$crate::objectives::$Unit],
+                evaluations: &mut [$crate::objectives::Evaluation<$crate::objectives::$Unit>],
+            ) {
+                #[allow(unused_imports)]
+                use $crate::objectives::Parameter;
+                #[allow(clippy::needless_update)]
+                #[inline(always)]
+                fn of_any_variant(
+                    objective: &$Name,
+                    units: &[$crate::objectives::$Unit],
+                    evaluations: &mut [$crate::objectives::Evaluation<$crate::objectives::$Unit>],
+                ) {
+                    // A loop for each variant of a choice, in which it is a constant.
+                    $($crate::each_variant!(objective, $required, units, evaluations);)*
+                    $($crate::each_variant!(objective, $optional, units, evaluations);)*
+                    $crate::objectives::evaluate_each(objective, units, evaluations);
+                }
+                $crate::evaluate_vectorized(self, units, evaluations, of_any_variant);
             }
 
             $(
@@ -426,5 +464,23 @@ macro_rules! objective {
                 })
             }
         }
+    };
+}
+
+/// Evaluates units and returns, if the parameter is one of up to 4 variants.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! each_variant {
+    ($objective:ident, $parameter:ident, $units:ident, $evaluations:ident) => {
+        $crate::each_variant!($objective, $parameter, $units, $evaluations, 0 1 2 3)
+    };
+    ($objective:ident, $parameter:ident, $units:ident, $evaluations:ident, $($place:literal)*) => {
+        $(
+            if let Some($parameter) = $objective.$parameter.if_variant($place) {
+                let mut of_variant = *$objective;
+                of_variant.$parameter = $parameter;
+                return $crate::objectives::evaluate_each(&of_variant, $units, $evaluations);
+            }
+        )*
     };
 }

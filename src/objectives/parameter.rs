@@ -109,6 +109,12 @@ pub trait Parameter: Copy {
 
     /// The parameter of this value, if it has one.
     fn of(value: f64) -> Option<Self>;
+
+    /// The variant at this place of a choice, if the parameter is that one.
+    #[inline(always)]
+    fn if_variant(self, _place: usize) -> Option<Self> {
+        None
+    }
 }
 
 /// What a parameter is.
@@ -176,6 +182,12 @@ macro_rules! choice {
 
             fn of(value: f64) -> Option<Self> {
                 [$(Self::$Variant,)*].into_iter().find(|variant| variant.value() == value)
+            }
+
+            #[inline(always)]
+            fn if_variant(self, place: usize) -> Option<Self> {
+                let variant = *[$(Self::$Variant,)*].get(place)?;
+                if self == variant { Some(variant) } else { None }
             }
         }
     };

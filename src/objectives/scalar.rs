@@ -1,5 +1,7 @@
 //! The functions that an objective's body may call, on f64. Twin: `kernels/include/scalar.cuh`.
 
+pub use super::elementary::{exp, expm1, log, log1p};
+
 crate::choice! {
     /// The divergence from the reference that the policy is held by (f-DPO; Wang et al., 2023): it
     /// turns the log-ratio `d` of a response into a score that takes its place.
@@ -18,30 +20,30 @@ crate::choice! {
 }
 
 /// The score of a log-ratio under a divergence; infinite beyond the range of f64.
-#[inline]
+#[inline(always)]
 pub fn divergence_score(divergence: Divergence, alpha: f64, log_ratio: f64) -> f64 {
+    let rate = divergence_rate(divergence, alpha);
     match divergence {
         Divergence::ReverseKl => log_ratio,
-        Divergence::ForwardKl => -expm1(-log_ratio),
         Divergence::JensenShannon => std::f64::consts::LN_2 - softplus(-log_ratio),
-        Divergence::Alpha if alpha == 1.0 => log_ratio,
-        Divergence::Alpha => expm1((alpha - 1.0) * log_ratio) / (alpha - 1.0),
+        _ if rate == 0.0 => log_ratio,
+        _ => expm1(rate * log_ratio) / rate,
     }
 }
 
 /// The derivative of [`divergence_score`] by the log-ratio.
-#[inline]
+#[inline(always)]
 pub fn divergence_slope(divergence: Divergence, alpha: f64, log_ratio: f64) -> f64 {
     match divergence {
         Divergence::ReverseKl => 1.0,
-        Divergence::ForwardKl => exp(-log_ratio),
         Divergence::JensenShannon => sigmoid(-log_ratio),
-        Divergence::Alpha => exp((alpha - 1.0) * log_ratio),
+        _ => exp(divergence_rate(divergence, alpha) * log_ratio),
     }
 }
 
 /// The score of `chosen` over its length, minus that of `rejected` over its own. Where both are
 /// infinite the larger exponent decides, as it does a little before.
+#[inline(always)]
 pub fn divergence_margin(
     divergence: Divergence,
     alpha: f64,
@@ -55,9 +57,15 @@ pub fn divergence_margin(
     if first != second || !first.is_infinite() {
         return first - second;
     }
-    let rate = if divergence == Divergence::ForwardKl { -1.0 } else { alpha - 1.0 };
+    let rate = divergence_rate(divergence, alpha);
     let exponents = rate * (chosen - rejected) - log(chosen_length / rejected_length);
     if exponents == 0.0 { 0.0 } else { product(exponents, first) }
+}
+
+/// What multiplies the log-ratio in the exponent of a score that has one. Forward KL is alpha's at 0.
+#[inline(always)]
+fn divergence_rate(divergence: Divergence, alpha: f64) -> f64 {
+    if divergence == Divergence::ForwardKl { -1.0 } else { alpha - 1.0 }
 }
 
 crate::choice! {
@@ -74,13 +82,13 @@ crate::choice! {
 }
 
 /// The exponential less 1 of minus a difference of two log-probs, for the estimator that looks at it.
-#[inline]
+#[inline(always)]
 pub fn kl_decay(estimator: KlEstimator, difference: f64) -> f64 {
     if estimator == KlEstimator::K3 { expm1(-difference) } else { 0.0 }
 }
 
 /// An estimate of the KL divergence from the difference of two log-probs, and [`kl_decay`] of it.
-#[inline]
+#[inline(always)]
 pub fn kl_estimate(estimator: KlEstimator, difference: f64, decay: f64) -> f64 {
     match estimator {
         KlEstimator::K1 => difference,
@@ -90,7 +98,7 @@ pub fn kl_estimate(estimator: KlEstimator, difference: f64, decay: f64) -> f64 {
 }
 
 /// The derivative of [`kl_estimate`] by the difference; [`kl_decay`] of it is the same.
-#[inline]
+#[inline(always)]
 pub fn kl_slope(estimator: KlEstimator, difference: f64, decay: f64) -> f64 {
     match estimator {
         KlEstimator::K1 => 1.0,
@@ -100,7 +108,7 @@ pub fn kl_slope(estimator: KlEstimator, difference: f64, decay: f64) -> f64 {
 }
 
 /// `a` if the condition holds, else `b`.
-#[inline]
+#[inline(always)]
 pub fn select(condition: bool, a: f64, b: f64) -> f64 {
     if condition { a } else { b }
 }
@@ -121,7 +129,7 @@ pub fn softplus(x: f64) -> f64 {
 }
 
 /// `a * b`, where a factor of exactly 0 wins over an infinite one.
-#[inline]
+#[inline(always)]
 pub fn product(a: f64, b: f64) -> f64 {
     if a == 0.0 || b == 0.0 { 0.0 } else { a * b }
 }
@@ -129,114 +137,83 @@ pub fn product(a: f64, b: f64) -> f64 {
 /// `right * softplus(-u) + wrong * softplus(u)`: the logistic loss of margin `u` under a soft label whose
 /// complement is known to more digits than `1 - right` has, as it is where the label is a
 /// [`sigmoid`].
-#[inline]
+#[inline(always)]
 pub fn soft_loss(u: f64, right: f64, wrong: f64) -> f64 {
     product(right, softplus(-u)) + product(wrong, softplus(u))
 }
 
 /// The derivative of [`soft_loss`] by `u`, for `right + wrong = 1`. It equals `sigmoid(u) - right`,
 /// without that form's cancellation.
-#[inline]
+#[inline(always)]
 pub fn soft_slope(u: f64, right: f64, wrong: f64) -> f64 {
     wrong * sigmoid(u) - right * sigmoid(-u)
 }
 
 /// [`soft_loss`] under a label that is given.
-#[inline]
+#[inline(always)]
 pub fn logistic_loss(u: f64, label: f64) -> f64 {
     soft_loss(u, label, 1.0 - label)
 }
 
 /// The derivative of [`logistic_loss`] by `u`.
-#[inline]
+#[inline(always)]
 pub fn logistic_slope(u: f64, label: f64) -> f64 {
     soft_slope(u, label, 1.0 - label)
 }
 
 /// `w` if the label is right and `1 - w` if it is not, for a label that is wrong with probability
 /// `label_smoothing`.
-#[inline]
+#[inline(always)]
 pub fn smoothed(soft_label: f64, label_smoothing: f64) -> f64 {
     (1.0 - label_smoothing) * soft_label + label_smoothing * (1.0 - soft_label)
 }
 
 /// A count of tokens as a divisor: at least 1, so that an empty response has an average.
-#[inline]
+#[inline(always)]
 pub fn length(tokens: f64) -> f64 {
     max(tokens, 1.0)
 }
 
 /// `divisor` if `divides`, else 1.
-#[inline]
+#[inline(always)]
 pub fn one_or(divides: bool, divisor: f64) -> f64 {
     if divides { divisor } else { 1.0 }
 }
 
 /// `a / b`, and 1 where both are 0.
-#[inline]
+#[inline(always)]
 pub fn ratio(a: f64, b: f64) -> f64 {
     if a == b { 1.0 } else { a / b }
 }
 
 /// The log-odds that a label is right, by the probability of that before and the log-odds that the policy
 /// gives it: `log_odds + logit(prior)`. A prior of 0 or 1 is certain: infinite.
-#[inline]
+#[inline(always)]
 pub fn posterior_log_odds(log_odds: f64, prior: f64) -> f64 {
     let of_prior = log(prior / (1.0 - prior));
     if of_prior.is_infinite() { of_prior } else { log_odds + of_prior }
 }
 
-/// The natural exponential.
-#[inline]
-pub fn exp(x: f64) -> f64 {
-    x.exp()
-}
-
 /// 2 to the power of `x`.
-#[inline]
+#[inline(always)]
 pub fn exp2(x: f64) -> f64 {
     x.exp2()
 }
 
-/// `log(1 + x)`, to 5 units of the last place: the logarithm of the rounded sum, corrected by how much
-/// the sum was rounded (Goldberg, 1991, theorem 4). Two calls of the library's own are never made one.
-#[inline(always)]
-pub fn log1p(x: f64) -> f64 {
-    let sum = 1.0 + x;
-    let rounded = sum - 1.0;
-    // Without branches: one logarithm, which two calls of the same number share.
-    let logarithm = log(sum);
-    let corrected = logarithm * (x / rounded);
-    let of_rounded = if rounded == x { logarithm } else { corrected };
-    if rounded == 0.0 { x } else { of_rounded }
-}
-
-/// `exp(x) - 1`.
-#[inline]
-pub fn expm1(x: f64) -> f64 {
-    x.exp_m1()
-}
-
-/// The natural logarithm.
-#[inline]
-pub fn log(x: f64) -> f64 {
-    x.ln()
-}
-
 /// The magnitude.
-#[inline]
+#[inline(always)]
 pub fn abs(x: f64) -> f64 {
     x.abs()
 }
 
 /// The smaller; NaN if either is NaN.
-#[inline]
+#[inline(always)]
 pub fn min(a: f64, b: f64) -> f64 {
     if a < b || a.is_nan() { a } else { b }
 }
 
 /// `x`, but no less than `low` and no more than `high`; NaN if it is NaN.
-#[inline]
+#[inline(always)]
 pub fn clip(x: f64, low: f64, high: f64) -> f64 {
     if x < low {
         low
@@ -248,7 +225,7 @@ pub fn clip(x: f64, low: f64, high: f64) -> f64 {
 }
 
 /// The larger; NaN if either is NaN.
-#[inline]
+#[inline(always)]
 pub fn max(a: f64, b: f64) -> f64 {
     if a > b || a.is_nan() { a } else { b }
 }
@@ -256,23 +233,6 @@ pub fn max(a: f64, b: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Goldberg's bound is 5 epsilon for a logarithm within half a unit; the library's is within one.
-    #[test]
-    fn log1p_near_and_far() {
-        let powers = (-340..308).map(|power| 10f64.powi(power));
-        let numbers = powers.flat_map(|power| [power, 1.7 * power, std::f64::consts::PI * power]);
-        let small = (1..4096).map(|i| f64::from(i) / 4097.0);
-        for x in numbers.chain(small.clone()).chain(small.map(|x| -x)) {
-            let (expected, got) = (x.ln_1p(), log1p(x));
-            let bound = 6.0 * f64::EPSILON * expected.abs();
-            assert!((got - expected).abs() <= bound, "{x}: {got}, {expected}");
-        }
-        for x in [0.0, f64::INFINITY, -1.0] {
-            assert_eq!(log1p(x), x.ln_1p(), "{x}");
-        }
-        assert!(log1p(f64::NAN).is_nan());
-    }
 
     #[test]
     fn both_signs_of_the_logistic_function() {

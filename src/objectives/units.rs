@@ -186,11 +186,13 @@ impl Unit for Pair {
     const NAMES: [&'static str; 2] = ["Pair", "PerPair"];
     const RESPONSES: &'static [&'static str] = &["chosen", "rejected"];
 
+    #[inline(always)]
     fn new_unit(responses: &[Response; MAX_RESPONSES], given: Given) -> Self {
         let Given { beta, margin, soft_label } = given;
         Self { chosen: responses[0], rejected: responses[1], beta, margin, soft_label }
     }
 
+    #[inline(always)]
     fn spread(of: PerPair) -> [f64; MAX_RESPONSES] {
         [of.chosen, of.rejected, 0.0, 0.0]
     }
@@ -237,10 +239,12 @@ impl Unit for Sequence {
     const NAMES: [&'static str; 2] = ["Sequence", "PerSequence"];
     const RESPONSES: &'static [&'static str] = &["response"];
 
+    #[inline(always)]
     fn new_unit(responses: &[Response; MAX_RESPONSES], given: Given) -> Self {
         Self { response: responses[0], soft_label: given.soft_label }
     }
 
+    #[inline(always)]
     fn spread(of: PerSequence) -> [f64; MAX_RESPONSES] {
         [of.response, 0.0, 0.0, 0.0]
     }
@@ -286,11 +290,13 @@ impl Unit for JudgedPair {
     const RESPONSES: &'static [&'static str] =
         &["chosen", "rejected", "verdict_chosen", "verdict_rejected"];
 
+    #[inline(always)]
     fn new_unit(responses: &[Response; MAX_RESPONSES], _: Given) -> Self {
         let [chosen, rejected, verdict_chosen, verdict_rejected] = *responses;
         Self { chosen, rejected, verdict_chosen, verdict_rejected }
     }
 
+    #[inline(always)]
     fn spread(of: PerJudgedPair) -> [f64; MAX_RESPONSES] {
         [of.chosen, of.rejected, of.verdict_chosen, of.verdict_rejected]
     }
@@ -320,6 +326,7 @@ impl Unit for RewardPair {
     const NAMES: [&'static str; 2] = ["RewardPair", "PerPair"];
     const RESPONSES: &'static [&'static str] = &["chosen", "rejected"];
 
+    #[inline(always)]
     fn new_unit(responses: &[Response; MAX_RESPONSES], given: Given) -> Self {
         let [chosen, rejected, ..] = responses.map(|response| response.policy);
         Self { chosen, rejected, margin: given.margin, soft_label: given.soft_label }
@@ -350,6 +357,7 @@ impl Unit for Reward {
     const NAMES: [&'static str; 2] = ["Reward", "PerSequence"];
     const RESPONSES: &'static [&'static str] = &["response"];
 
+    #[inline(always)]
     fn new_unit(responses: &[Response; MAX_RESPONSES], _: Given) -> Self {
         Self { prediction: responses[0].policy, target: responses[0].score }
     }

@@ -71,8 +71,7 @@ impl Backend for Reference {
 
     fn objective(&self, stage: Objective<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
-        objective::objective(stage);
-        Ok(())
+        objective::objective(stage)
     }
 
     fn ranking_scratch(&self, _members: usize) -> usize {
@@ -81,8 +80,7 @@ impl Backend for Reference {
 
     fn ranking(&self, stage: Ranking<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
-        ranking::ranking(stage);
-        Ok(())
+        ranking::ranking(stage)
     }
 
     fn token_objective(&self, stage: TokenObjective<'_>) -> Result<()> {

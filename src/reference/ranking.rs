@@ -1,10 +1,11 @@
 //! Stage 3 over groups: one group after another.
 
+use crate::error::Result;
 use crate::objectives::scalar::product;
 use crate::stages::Ranking;
 
-pub(super) fn ranking(stage: Ranking<'_>) {
-    let Some(inputs) = stage.inputs() else { unreachable!("the constructor checked it") };
+pub(super) fn ranking(stage: Ranking<'_>) -> Result<()> {
+    let inputs = stage.inputs()?;
     let mut outputs = stage.outputs;
     let tokens = inputs.tokens();
     let mut group_grads = vec![];
@@ -17,4 +18,5 @@ pub(super) fn ranking(stage: Ranking<'_>) {
             }
         }
     }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Place, Slice, SliceMut};
 use crate::objectives::scalar::product;
-use crate::objectives::{LossSum, MAX_RESPONSES, Response};
+use crate::objectives::{Columns, Evaluated, LossSum, MAX_RESPONSES, Reduction, Response};
 use crate::placed::PlacedTerm;
 use crate::resolved::{Over, Resolved};
 
@@ -81,8 +81,10 @@ impl<'a> Objective<'a> {
         Ok(Self { backend, term: placed, policy, reference, outputs, scratch })
     }
 
-    pub(crate) fn inputs(&self) -> UnitInputs<'a> {
-        UnitInputs { term: self.term.term(), policy: self.policy, reference: self.reference }
+    /// # Errors
+    /// Sums of a device.
+    pub(crate) fn inputs(&self) -> Result<UnitInputs<'a>> {
+        UnitInputs::new(self.term.term(), (self.policy, self.reference))
     }
 }
 
@@ -125,29 +127,56 @@ impl UnitScale<'_> {
     }
 }
 
-/// What is known of a sequence.
-pub(super) fn response_of(
-    term: &Resolved,
-    (policy, reference): (Totals<'_>, Option<Slice<'_>>),
-    sequence: usize,
-) -> Response {
-    // An objective that reads a reference without saying so has to be heard.
-    let reference = reference.filter(|_| term.uses_reference());
-    Response::new(policy.sums.get(sequence), policy.tokens.get(sequence))
-        .with_reference(reference.map_or(f64::NAN, |sums| sums.get(sequence)))
-        .with_weights(policy.weights.get(sequence))
-        .with_score(term.scores().map_or(f64::NAN, |scores| scores[sequence]))
+/// What is known of a term's sequences and units.
+///
+/// # Errors
+/// Sums of a device.
+pub(super) fn columns<'a>(
+    term: &'a Resolved,
+    (policy, reference): (Totals<'a>, Option<Slice<'a>>),
+) -> Result<Columns<'a>> {
+    Ok(Columns {
+        members: term.all_members(),
+        policy: policy.sums.host()?,
+        tokens: policy.tokens.host()?,
+        weights: policy.weights.host()?,
+        reference: reference.filter(|_| term.uses_reference()).map(Slice::host).transpose()?,
+        scores: term.scores(),
+        given: term.inputs().each_ref().map(Option::as_deref),
+    })
 }
 
 /// What stage 3 reads, apart from what it writes.
 #[derive(Clone, Copy)]
 pub(crate) struct UnitInputs<'a> {
     pub term: &'a Resolved,
-    pub policy: Totals<'a>,
-    pub reference: Option<Slice<'a>>,
+    columns: Columns<'a>,
 }
 
-impl UnitInputs<'_> {
+/// How much each unit weighs in the gradient.
+#[derive(Clone, Copy)]
+pub(crate) enum Scales<'a> {
+    Same(f64),
+    Given(&'a [f64]),
+}
+
+impl Scales<'_> {
+    /// A unit's part of the gradient by the sum of one of its responses.
+    pub(crate) fn scaled(self, unit: usize, grad: f64) -> f64 {
+        match self {
+            Self::Same(scale) => product(scale, grad),
+            Self::Given(scales) => product(scales[unit], grad),
+        }
+    }
+}
+
+impl<'a> UnitInputs<'a> {
+    /// # Errors
+    /// Sums of a device.
+    pub(crate) fn new(term: &'a Resolved, sums: (Totals<'a>, Option<Slice<'a>>)) -> Result<Self> {
+        Ok(Self { term, columns: columns(term, sums)? })
+    }
+
     pub(crate) fn units(&self) -> usize {
         self.term.units()
     }
@@ -160,11 +189,11 @@ impl UnitInputs<'_> {
     pub(crate) fn evaluate(&self, unit: usize) -> UnitResult {
         let mut responses = [Response::default(); MAX_RESPONSES];
         for (response, sequence) in responses.iter_mut().zip(self.term.members(unit)) {
-            *response = response_of(self.term, (self.policy, self.reference), sequence);
+            *response = self.columns.response(sequence);
         }
-        let (evaluation, weight) = self.term.evaluate(unit, &responses);
+        let evaluation = self.term.evaluate(&responses, self.columns.given(unit));
+        let weight = self.columns.weight(unit);
         let [first, second, ..] = evaluation.rewards;
-        // A weight of 0 takes a unit out of the sum, whatever its loss is; a mean still counts it.
         UnitResult {
             loss: product(weight, evaluation.loss),
             grads: evaluation.grads.map(|grad| product(weight, grad)),
@@ -172,10 +201,20 @@ impl UnitInputs<'_> {
         }
     }
 
+    /// The same of as many units as there are losses, from the first on.
+    pub(crate) fn evaluate_all(&self, first: usize, to: Evaluated<'_>) {
+        self.term.evaluate_all(&self.columns, first, to);
+    }
+
     /// What divides the sum of the losses in the term's value.
     pub(crate) fn divisor(&self) -> f64 {
-        let members = (0..self.units()).flat_map(|unit| self.members(unit));
-        let tokens = members.map(|sequence| self.policy.tokens.get(sequence)).sum();
+        let tokens = match self.term.reduction() {
+            Reduction::TokenMean => {
+                let members = self.columns.members.iter();
+                members.map(|&sequence| self.columns.tokens[sequence as usize]).sum()
+            }
+            _ => 0.0,
+        };
         self.term.divisor(tokens)
     }
 
@@ -186,12 +225,12 @@ impl UnitInputs<'_> {
         product(self.term.weight(), sum.over(divisor))
     }
 
-    /// A unit's part of the gradient by the sum of one of its responses.
-    pub(crate) fn scaled(&self, scale: UnitScale<'_>, unit: usize, divisor: f64, grad: f64) -> f64 {
-        let scale = match scale {
-            UnitScale::Reduced(upstream) => upstream * self.term.weight() / divisor,
-            UnitScale::Given(upstream) => upstream.get(unit),
-        };
-        product(scale, grad)
+    /// # Errors
+    /// An upstream gradient of a device.
+    pub(crate) fn scales<'s>(&self, scale: UnitScale<'s>, divisor: f64) -> Result<Scales<'s>> {
+        Ok(match scale {
+            UnitScale::Reduced(upstream) => Scales::Same(upstream * self.term.weight() / divisor),
+            UnitScale::Given(upstream) => Scales::Given(upstream.host()?),
+        })
     }
 }

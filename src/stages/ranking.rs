@@ -1,4 +1,4 @@
-use super::objective::{check_grads, check_sums, response_of};
+use super::objective::{check_grads, check_sums, columns};
 use super::{BackendId, Totals, UnitScale, check_scratch, same_values};
 use crate::backend::Backend;
 use crate::batch::same_length;
@@ -6,7 +6,7 @@ use crate::element::DType;
 use crate::error::Result;
 use crate::memory::{Slice, SliceMut};
 use crate::objectives::scalar::product;
-use crate::objectives::{LossSum, Ranking as Of, Response};
+use crate::objectives::{Columns, LossSum, Ranking as Of, Response};
 use crate::placed::PlacedTerm;
 use crate::resolved::{Over, Resolved};
 
@@ -55,11 +55,15 @@ impl<'a> Ranking<'a> {
         Ok(Self { backend, term: placed, policy, reference, outputs, scratch })
     }
 
-    pub(crate) fn inputs(&self) -> Option<GroupInputs<'a>> {
+    /// # Errors
+    /// Sums of a device.
+    pub(crate) fn inputs(&self) -> Result<GroupInputs<'a>> {
         let term = self.term.term();
-        let (ranking, offsets) = term.ranking()?;
-        let (policy, reference) = (self.policy, self.reference);
-        Some(GroupInputs { term, ranking, offsets, policy, reference })
+        let Some((ranking, offsets)) = term.ranking() else {
+            unreachable!("the constructor checked it")
+        };
+        let columns = columns(term, (self.policy, self.reference))?;
+        Ok(GroupInputs { term, ranking, offsets, columns })
     }
 }
 
@@ -69,8 +73,7 @@ pub(crate) struct GroupInputs<'a> {
     pub term: &'a Resolved,
     ranking: &'a Of,
     offsets: &'a [i64],
-    policy: Totals<'a>,
-    reference: Option<Slice<'a>>,
+    columns: Columns<'a>,
 }
 
 impl GroupInputs<'_> {
@@ -86,9 +89,8 @@ impl GroupInputs<'_> {
 
     /// The loss of a group times its weight; its gradients by the members' sums, in `grads`.
     pub fn evaluate(&self, group: usize, grads: &mut Vec<f64>) -> f64 {
-        let sums = (self.policy, self.reference);
         let responses: Vec<Response> =
-            self.members(group).map(|sequence| response_of(self.term, sums, sequence)).collect();
+            self.members(group).map(|sequence| self.columns.response(sequence)).collect();
         let loss = self.ranking.evaluate(&responses, grads);
         let weight = self.term.unit_weight(group);
         grads.iter_mut().for_each(|grad| *grad = product(weight, *grad));
@@ -98,7 +100,7 @@ impl GroupInputs<'_> {
     /// Counted tokens of all members.
     pub fn tokens(&self) -> f64 {
         let members = self.term.all_members().iter();
-        members.map(|&sequence| self.policy.tokens.get(sequence as usize)).sum()
+        members.map(|&sequence| self.columns.tokens[sequence as usize]).sum()
     }
 
     /// How much each of a group's losses weighs in the gradient.

@@ -200,7 +200,7 @@ impl TokenUnits<'_> {
         let weight = self.term.unit_weight(unit);
         let scale = product(scale, weight);
         let (mut loss, mut by_sequence) = (0.0, 0.0);
-        let mut evaluations = [Evaluation::ZERO; CHUNK];
+        let mut evaluations = [Evaluation::default(); CHUNK];
         self.visit(sequence, of_sequence, |which, tokens| {
             let evaluations = &mut evaluations[..tokens.len()];
             self.evaluate_tokens(tokens, evaluations);
@@ -245,7 +245,7 @@ impl TokenUnits<'_> {
         sequence: usize,
         [log_prob, entropy]: [f64; 2],
     ) -> Evaluation<Token> {
-        let (mut known, mut evaluation) = ([Token::UNKNOWN], [Evaluation::ZERO]);
+        let (mut known, mut evaluation) = ([Token::UNKNOWN], [Evaluation::default()]);
         self.read(self.term.inputs_used(), sequence, token, &mut known);
         known[0].policy = log_prob;
         if self.inputs.old.is_none() {
