@@ -24,7 +24,8 @@ mod on_device {
     use half::{bf16, f16};
     use prefuse::batch::{Labels, Logits, LogitsMut};
     use prefuse::stages::{
-        LogProbs, LogitGrads, RowStatistics, TokenOutputs, TokenUpstream, Tokens,
+        Divergence, DivergenceOutputs, LogProbs, LogitGrads, RowStatistics, StudentTarget, Teacher,
+        TokenDivergence, TokenOutputs, TokenUpstream, Tokens,
     };
     use prefuse::{
         Backend, Buffer, Cuda, DType, Element, MaskedRows, Reference, RowOptions, Slice, SliceMut,
@@ -46,7 +47,7 @@ mod on_device {
     const SECONDS: f64 = 0.02;
     const ROUNDS: usize = 7;
 
-    const WORK: [(&str, f64); 8] = [
+    const WORK: [(&str, f64); 12] = [
         // What is done, and the bytes that it moves for each byte of the logits.
         ("log_probs", 1.0),
         ("log_probs, entropy and argmax", 1.0),
@@ -56,6 +57,11 @@ mod on_device {
         ("logit_grads in place, half masked already zero", 1.0),
         ("logit_grads out of place", 2.0),
         ("logit_grads out of place, entropy", 2.0),
+        // The logits are their own teacher.
+        ("divergence forward KL", 3.0),
+        ("divergence reverse KL", 3.0),
+        ("divergence Jensen-Shannon", 3.0),
+        ("divergence total variation", 3.0),
     ];
 
     pub fn main() {
@@ -94,6 +100,8 @@ mod on_device {
         argmax: Buffer,
         upstream: Buffer,
         scratch: Buffer,
+        values: Buffer,
+        divergence_scratch: Buffer,
     }
 
     fn run<T: Element>(cuda: &Cuda, tokens: usize, vocab: usize) -> Value {
@@ -164,6 +172,10 @@ mod on_device {
                 argmax: cuda.allocate(DType::I64, tokens).unwrap(),
                 upstream: cuda.upload(Slice::new(&upstream)).unwrap(),
                 scratch: cuda.allocate(DType::F64, cuda.log_probs_scratch(tokens, vocab)).unwrap(),
+                values: numbers(),
+                divergence_scratch: cuda
+                    .allocate(DType::F64, cuda.divergence_scratch(tokens, vocab))
+                    .unwrap(),
             }
         }
 
@@ -181,7 +193,40 @@ mod on_device {
             assert!((got - expected).abs() < 1e-5 * expected.abs(), "{got} for {expected}");
         }
 
+        /// With the student's gradient out of place.
+        fn divergence(&mut self, kind: &str) {
+            let divergence = match kind {
+                "forward KL" => TokenDivergence::ForwardKl,
+                "reverse KL" => TokenDivergence::ReverseKl,
+                "Jensen-Shannon" => TokenDivergence::JensenShannon { beta: 0.5 },
+                _ => TokenDivergence::TotalVariation,
+            };
+            let (count, vocab) = (self.tokens, self.vocab);
+            let labels = Labels::from_slice(self.labels[0].slice()).unwrap();
+            let logits = Logits::from_slice(self.data.slice(), count, vocab, vocab).unwrap();
+            let grads = LogitsMut::from_slice(self.grads.slice_mut(), count, vocab, vocab).unwrap();
+            let target = Target::OutOfPlace { logits, grads };
+            let student = StudentTarget::Written(target, MaskedRows::Zero);
+            let outputs = DivergenceOutputs {
+                values: self.values.slice_mut(),
+                student_entropy: None,
+                teacher_entropy: None,
+            };
+            let stage = Divergence::new(
+                self.cuda,
+                (student, Teacher::new(logits)),
+                (divergence, [1.0, 1.0]),
+                Tokens::new(&labels, None).unwrap(),
+                (outputs, Some(self.upstream.slice())),
+                self.divergence_scratch.slice_mut(),
+            );
+            self.cuda.divergence(stage.unwrap()).unwrap();
+        }
+
         fn work(&mut self, work: &str) {
+            if let Some(kind) = work.strip_prefix("divergence ") {
+                return self.divergence(kind);
+            }
             let half = usize::from(work.contains("half masked"));
             let labels = Labels::from_slice(self.labels[half].slice()).unwrap();
             let tokens = Tokens::new(&labels, None).unwrap();

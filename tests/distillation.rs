@@ -5,7 +5,7 @@ use prefuse::objectives::Reduction;
 use prefuse::stages::{Remainder, SparseTeacher, StudentTarget, Teacher, TokenDivergence};
 use prefuse::{Backend, Distillation, MaskedRows, Reference, Sequences, Slice, Target};
 
-use crate::backends::host_backends;
+use crate::backends::{composed_backends, host_backends};
 use crate::common::{Placed, logits, refused};
 
 const TOKENS: usize = 7;
@@ -32,7 +32,7 @@ fn close(got: f64, expected: f64) {
 /// The loss and the gradient of each reduction from the divergences of the tokens.
 #[test]
 fn reductions() {
-    for backend in host_backends() {
+    for backend in composed_backends() {
         let (student, teacher) = (data(1), data(2));
         let (student, teacher) =
             (Placed::new(&*backend, &student), Placed::new(&*backend, &teacher));

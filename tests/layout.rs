@@ -15,12 +15,9 @@ fn stems(folder: &str, extension: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What is not built yet: devices refuse distillation, and on the CPU sparse teachers take the reference's
-/// way.
+/// What is not built yet: devices refuse sparse teachers, which on the CPU take the reference's way.
 const TO_COME: &[(&str, &str)] = &[
-    ("kernels", "divergence"),
     ("kernels", "sparse_divergence"),
-    ("src/cuda", "divergence"),
     ("src/cuda", "sparse_divergence"),
     ("src/cpu", "sparse_divergence"),
     ("benches", "sparse_divergence"),

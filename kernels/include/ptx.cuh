@@ -40,6 +40,20 @@ __device__ __forceinline__ float ex2(float x) {
   return y;
 }
 
+// log2(x) to 2^-22 for x from 0.5 to 2, else to 2 ulp; exactly 0 at 1. Subnormal x are 0.
+__device__ __forceinline__ float lg2(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// 1 / x to 1 ulp; subnormal results and x are 0.
+__device__ __forceinline__ float rcp(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // Larger of two packed numbers each; NaN loses against a number.
 __device__ __forceinline__ uint32_t max_bf16x2(uint32_t a, uint32_t b) {
   uint32_t y;

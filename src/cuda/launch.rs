@@ -133,7 +133,7 @@ fn share(device: &Device, blocks: usize) -> usize {
 
 /// The most that a launch asks for beyond the 48 KB of every block.
 pub(crate) fn most_shared(device: &Device) -> usize {
-    share(device, 2).max(SHARED_STATES * STATE_BYTES)
+    share(device, 1).max(SHARED_STATES * STATE_BYTES)
 }
 
 /// The cluster that has a row on chip: the smallest of which three blocks fit a multiprocessor, else two; for
@@ -165,6 +165,65 @@ pub(crate) fn token_loss(
     }
     let rows = tokens.min(MAX_GRID / cluster);
     Some(shape(rows * cluster, 32 * WARPS, cluster, room(cluster)))
+}
+
+/// What a warp of kernels/divergence.cu knows of its row, the sums that a sweep takes of a segment, and the
+/// segments of which they are in shared memory at a time; twins of the numbers in the kernel.
+const WARP_ROW_BYTES: usize = 128;
+const MOST_SUMS: usize = 6;
+const TILE: usize = 256;
+
+/// The warps of its blocks: of three blocks on a multiprocessor, of two, and of one.
+const DIVERGENCE_WARPS: [(usize, usize); 3] = [(3, 8), (2, 8), (1, 24)];
+
+/// The cluster that has a row of student and teacher, which are `vectors` of 16 bytes for each lane and
+/// segment, and the segments that each of its warps has on chip.
+///
+/// | a row | cluster | on chip |
+/// |---|---|---|
+/// | fits three blocks of a multiprocessor, or two, or one | the smallest that does | all of it |
+/// | fits none | one block | a segment of each warp; every sweep reads the row again |
+///
+/// Of few rows, the largest cluster that leaves each warp a segment, and fills the device no more than once.
+pub(crate) fn divergence(
+    device: &Device,
+    vectors: usize,
+    tokens: usize,
+    columns: usize,
+) -> (LaunchShape, usize) {
+    let segments = columns.div_ceil(SEGMENT);
+    let most = (device.cluster as usize).min(segments.div_ceil(WARPS));
+    let clusters = || [1, 2, 4, 8].into_iter().filter(|&cluster| cluster <= most.max(1));
+    let sums = 2 * MOST_SUMS * 4 * segments.min(TILE);
+    let room = |warps: usize, slots: usize| {
+        (warps * WARP_ROW_BYTES + sums)
+            .saturating_add((warps * slots * 32 * 16).saturating_mul(vectors))
+    };
+    let on_chip = |cluster: usize, warps: usize| {
+        let warps = warps.min(segments.div_ceil(cluster));
+        let slots = segments.div_ceil(cluster * warps);
+        (room(warps, slots), warps, slots)
+    };
+    let fits = |(blocks, warps): (usize, usize)| {
+        clusters()
+            .find(|&cluster| on_chip(cluster, warps).0 <= share(device, blocks))
+            .map(|cluster| (cluster, warps))
+    };
+    let smallest = DIVERGENCE_WARPS.into_iter().find_map(fits);
+    let (least, warps) = smallest.unwrap_or((1, WARPS));
+    let processors = device.processors as usize;
+    let fills = |&cluster: &usize| cluster >= least && tokens.saturating_mul(cluster) >= processors;
+    let cluster = clusters().find(fills).or_else(|| clusters().next_back()).unwrap_or(least);
+    let (shared, warps, slots) = match smallest {
+        Some(_) => on_chip(cluster, warps),
+        None => {
+            let fits = |&warps: &usize| room(warps, 1) <= share(device, 1);
+            let warps = (1..=WARPS).rev().find(fits).unwrap_or(1);
+            (room(warps, 1), warps, 1)
+        }
+    };
+    let rows = tokens.min(MAX_GRID / cluster);
+    (shape(rows * cluster, 32 * warps, cluster, shared), slots)
 }
 
 /// One block: the slot has to be written before the next kernel.
@@ -318,6 +377,28 @@ mod tests {
         assert_eq!(cluster(&ampere, BF16, 8192, 32_000), Some(1));
         assert_eq!(cluster(&ampere, BF16, 8192, 50_257), None);
         assert_eq!(token_loss(&hopper, BF16, 8192, usize::MAX), None);
+    }
+
+    #[test]
+    fn rows_of_student_and_teacher() {
+        let (hopper, ampere) = (device((9, 0), 132), device((8, 0), 108));
+        // Vectors for each lane and segment: 8 of two bf16, 16 of two f32, 32 of four f32.
+        for (device, vectors, tokens, columns, cluster, warps, slots) in [
+            (&hopper, 8, 8192, 32_000, 2, 8, 2),
+            (&hopper, 8, 8192, 128_256, 8, 8, 2),
+            (&hopper, 16, 8192, 128_256, 8, 16, 1),
+            (&hopper, 8, 16, 32_000, 4, 8, 1),
+            (&hopper, 8, 8192, 1, 1, 1, 1),
+            (&hopper, 32, 8192, 262_144, 8, 8, 1),
+            (&ampere, 8, 8192, 32_000, 1, 24, 2),
+            (&ampere, 8, 8192, 128_256, 1, 8, 1),
+            (&hopper, 8, usize::MAX, 128_256, 8, 8, 2),
+        ] {
+            let (shape, mine) = divergence(device, vectors, tokens, columns);
+            let what = format!("{vectors} {tokens} {columns}: {shape:?} {mine}");
+            assert_eq!((shape.cluster, shape.block / 32, mine), (cluster, warps, slots), "{what}");
+            assert!(shape.shared <= device.shared && shape.grid.is_multiple_of(cluster), "{what}");
+        }
     }
 
     #[test]

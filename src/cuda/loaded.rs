@@ -99,7 +99,7 @@ impl Loaded {
         }
         if capability.0 >= 9 {
             let most = launch::most_shared(&loaded.device) as u32;
-            let kernels = loaded.functions.iter().filter(|(name, _)| name.contains("_cluster_"));
+            let kernels = loaded.functions.iter().filter(|(name, _)| name.contains("_cluster"));
             let largest = kernels.map(|(_, function)| largest_cluster(*function, most));
             let largest = largest.collect::<Result<Vec<_>>>()?;
             loaded.device.cluster = largest.into_iter().min().unwrap_or(1);

@@ -4,6 +4,7 @@
 mod call;
 mod context;
 mod device;
+mod divergence;
 #[doc(hidden)]
 pub mod driver;
 mod fatbins;
@@ -274,7 +275,8 @@ impl Backend for Cuda {
 
     fn divergence(&self, stage: Divergence<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
-        Err(NO_DISTILLATION)
+        let _turn = self.context.turn();
+        divergence::divergence(&self.context, stage)
     }
 
     fn sparse_divergence_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
@@ -298,7 +300,7 @@ impl Backend for Cuda {
 }
 
 const NO_DISTILLATION: Error = Error::Selection {
-    objective: "distillation",
+    objective: "distillation from a sparse teacher",
     expected: "the cpu or the reference backend",
     got: "cuda, which has no kernels for it yet",
 };

@@ -7,7 +7,7 @@ use prefuse::stages::{
 use prefuse::{DType, Reference, Slice, SliceMut, Target};
 
 use super::case::{Case, Into, Source};
-use crate::backends::host_backends;
+use crate::backends::backends;
 use crate::common::refused;
 
 fn small() -> Case<f32, f32> {
@@ -158,7 +158,7 @@ fn shapes_and_types() {
 /// of it.
 #[test]
 fn bad_labels_write_nothing() {
-    for backend in host_backends() {
+    for backend in backends() {
         let case = Case { ids: vec![0, 3], ..small() };
         let mut values = crate::common::Placed::new(&*backend, &[7.0_f32; 2]);
         let mut student = crate::common::Placed::new(&*backend, &case.student);

@@ -1,4 +1,4 @@
-// The GPU's conversions and maxima of 16-bit floats, and its ex2, bit by bit.
+// The GPU's conversions and maxima of 16-bit floats, and its ex2, lg2 and rcp, bit by bit.
 #pragma once
 
 namespace emulator {
@@ -61,6 +61,14 @@ inline float ex2(float x) {
   if (x != x) return __uint_as_float(0x7fffffff);
   const float y = ::exp2f(x);
   return y < 0x1p-126f ? 0.0f : y;
+}
+
+inline float flushed(float x) { return ::fabsf(x) < 0x1p-126f ? ::copysignf(0.0f, x) : x; }
+
+inline float lg2(float x) { return x != x ? __uint_as_float(0x7fffffff) : ::log2f(flushed(x)); }
+
+inline float rcp(float x) {
+  return x != x ? __uint_as_float(0x7fffffff) : flushed(1.0f / flushed(x));
 }
 
 }  // namespace emulator

@@ -26,6 +26,10 @@ inline void st16_stream(void *p, uint4 v, Site site = Site::here()) { emulator::
 
 inline float ex2(float x) { return emulator::ex2(x); }
 
+inline float lg2(float x) { return emulator::lg2(x); }
+
+inline float rcp(float x) { return emulator::rcp(x); }
+
 inline uint32_t max_bf16x2(uint32_t a, uint32_t b) {
   return emulator::larger_halves<emulator::kBf16Infinity>(a, b);
 }

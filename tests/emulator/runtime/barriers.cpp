@@ -91,8 +91,11 @@ void release_cluster_barrier(Cluster &cluster) {
 
 void cluster_barrier(Site site) {
   Thread &thread = running();
-  // The twin for the GPU does nothing there, and so synchronises nothing.
-  if (thread.cluster->launch->device.major < 9) return;
+  // A cluster is one block there, and the twin for the GPU a barrier of that.
+  if (thread.cluster->launch->device.major < 9) {
+    block_barrier(Vote::kNone, 0, site);
+    return;
+  }
   thread.status = Status::kClusterBarrier;
   thread.site = site;
   ++thread.cluster->arrived;
