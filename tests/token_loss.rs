@@ -119,7 +119,9 @@ fn one_visit_has_the_bits_of_the_stages() {
     fn body<T: Element>(backend: &dyn Backend, tokens: usize, vocab: usize) {
         let data: Vec<T> = logits(11, tokens, vocab);
         let (ids, weights) = (labels(11, &data, vocab), weights(11, tokens));
-        for (weighted, by_token) in [(true, false), (false, true)] {
+        // Long rows have one way each, for an emulator's sake.
+        let ways = [(true, false), (false, true)];
+        for (weighted, by_token) in ways.into_iter().skip(usize::from(vocab >= 30_000)) {
             let batch = sampled(&ids, weighted.then_some(&weights), by_token);
             let loss = Loss::new(batch, several(by_token)).unwrap();
             compare(backend, &loss, &data, vocab, MaskedRows::Zero);

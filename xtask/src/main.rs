@@ -24,6 +24,7 @@ cargo xtask kernels                 registers, shared memory and occupancy of ev
 cargo xtask disassembly             instructions per logit of the hot loops on sm_90; fails over a bound
 cargo xtask gpu-bundle [--out DIR]  tests and benches for a GPU machine without Rust: DIR/run.sh there
 cargo xtask mutate [FILE]           takes each barrier out of the kernels; fails where no test notices
+cargo xtask exhaustive              every f32 through exponential, logarithm and conversions; minutes
 cargo xtask candle-cuda             type-checks prefuse-candle with CUDA; minutes
 
 The CUDA 13.0 compiler installs itself into target/cuda-13.0 with python3 and pip; NVCC may name
@@ -57,6 +58,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         ["gpu-bundle", "--out", folder] => bundle::pack(folder),
         ["mutate"] => mutate::run(None),
         ["mutate", filter] => mutate::run(Some(filter)),
+        ["exhaustive"] => steps::exhaustive(),
         ["candle-cuda"] => steps::candle_cuda(),
         // What run.sh of the bundle calls on the GPU machine.
         ["device-run", ref options @ ..] => device_run::run(options),

@@ -33,8 +33,8 @@ const fn step(name: &'static str, work: Work) -> Step {
 /// The kernels are compiled into what the dev profile builds; the release profile goes without, so
 /// that the crate is built both ways and nothing is built twice.
 const WITH_KERNELS: (&str, &str) = ("PREFUSE_NVCC", "require");
-/// Of what is embedded an architecture and the PTX are enough: the step `kernels` compiles for all.
-const TARGETS: (&str, &str) = ("PREFUSE_CUDA_ARCHS", "90+ptx80");
+/// Of what is embedded an architecture is enough: the step `kernels` compiles for all, and PTX.
+const TARGETS: (&str, &str) = ("PREFUSE_CUDA_ARCHS", "90");
 const WITHOUT_KERNELS: (&str, &str) = ("PREFUSE_NVCC", "off");
 
 /// The steps that this tree has.
@@ -61,8 +61,6 @@ fn steps() -> Vec<Step> {
         // The core with overflow checks and debug assertions; the members that build on candle in
         // the profile of the example, so that candle is compiled once.
         step("tests of the core", Cargo(&["test"], &[])),
-        // Every f32 through the exponential and the conversions.
-        step("exhaustive tests", Cargo(&["test", "--lib", "--", "--ignored"], &[])),
         // What the feature adds is a backend; the others have been tested with it.
         step(
             "lints of the core without default features",
@@ -227,6 +225,12 @@ fn check_kernels(toolchain: &Toolchain) -> Result<()> {
 
 fn build_with_nvcc(toolchain: &Toolchain) -> Result<()> {
     run_cargo(&["build", "-p", "prefuse"], &[], Some(toolchain))
+}
+
+/// Of what `test` runs with a sample of the numbers.
+pub fn exhaustive() -> Result<()> {
+    let tests = ["test", "--release", "-p", "prefuse", "--lib", "--", "--ignored"];
+    run_cargo(&tests, &[], None)
 }
 
 /// Type-checks and lints the CUDA path of `prefuse-candle` and its tests: candle's kernels are
