@@ -11,8 +11,8 @@ use crate::memory::{Buffer, Slice};
 use crate::placed::PlacedTerm;
 use crate::reference::token_loss as composed;
 use crate::stages::{
-    Divergence, LogProbs, LogitGrads, Objective, Ranking, SequenceSums, SparseDivergence,
-    TokenGrads, TokenLoss, TokenObjective,
+    Divergence, LogProbs, LogitGrads, MixedLogProbs, MixedLogitGrads, Objective, Ranking,
+    SequenceSums, SparseDivergence, TokenGrads, TokenLoss, TokenObjective,
 };
 
 pub(crate) mod sealed {
@@ -121,6 +121,27 @@ pub trait Backend: std::fmt::Debug + Send + Sync + sealed::Sealed {
     /// # Errors
     /// A label outside the vocabulary.
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()>;
+
+    /// The f64 numbers of scratch that [`mixed_log_probs`](Self::mixed_log_probs) needs.
+    fn mixed_log_probs_scratch(&self, tokens: usize, vocab: usize) -> usize;
+
+    /// Stage 1 of a combination of logits: log-probs of the labels.
+    ///
+    /// Reads each of the logits once. Rows of tokens that do not count are not read: their log-prob is 0,
+    /// maximum and log-sum NaN.
+    ///
+    /// # Errors
+    /// A label outside the vocabulary.
+    fn mixed_log_probs(&self, stage: MixedLogProbs<'_>) -> Result<()>;
+
+    /// Stage 4 of a combination: the gradient by each of the logits.
+    ///
+    /// Reads all of them once, and writes once for each part whose gradient is asked for. Rows whose token
+    /// does not count, or whose gradient is 0, are not read.
+    ///
+    /// # Errors
+    /// A label outside the vocabulary.
+    fn mixed_logit_grads(&self, stage: MixedLogitGrads<'_>) -> Result<()>;
 
     /// The f64 numbers of scratch that [`divergence`](Self::divergence) needs.
     fn divergence_scratch(&self, tokens: usize, vocab: usize) -> usize;

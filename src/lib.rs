@@ -10,13 +10,15 @@
 //! | 2 [`sequence_sums`](Backend::sequence_sums) | weighted sums over each sequence of a ragged pack | none |
 //! | 3 [`objective`](Backend::objective), [`ranking`](Backend::ranking), [`token_objective`](Backend::token_objective) | the losses, and their derivative by each sum or log-prob | none |
 //! | 4 [`logit_grads`](Backend::logit_grads) | the gradient by the logits, in place or not | one read, one write |
+//! | [`mixed_log_probs`](Backend::mixed_log_probs), [`mixed_logit_grads`](Backend::mixed_logit_grads) | stages 1 and 4 of a combination of several models' logits, with the gradient by each | one read of each; one read, one write of each |
 //! | [`divergence`](Backend::divergence), [`sparse_divergence`](Backend::sparse_divergence) | how far the student is from a teacher at each token, and the gradient of that | one read of both, one write |
 //!
 //! [`Loss`] runs them in order; start there. Where each token's loss needs nothing of the others,
 //! [`Loss::forward_with_logit_grads`] makes one visit of stages 1, 3 and 4
 //! ([`token_loss`](Backend::token_loss)): one read and one write in all. [`token_log_probs`] is stage 1
 //! by itself, with its own gradient, for a loss of yours that this crate does not know;
-//! [`Loss::evaluate`] goes on from it. [`ScalarLoss`] is stage 3 by itself, for rewards and for sums of
+//! [`Loss::evaluate`] goes on from it. [`mixed_token_log_probs`] has those under several models' logits at
+//! once, with the gradient by each. [`ScalarLoss`] is stage 3 by itself, for rewards and for sums of
 //! log-probs that are known. [`Distillation`] runs the last one, from the logits of one to three teachers.
 //!
 //! # Where things are
@@ -55,6 +57,7 @@ mod evaluated;
 mod forward;
 mod memory;
 mod metrics;
+mod mixed_token_log_probs;
 pub mod objectives;
 mod pipeline;
 mod placed;
@@ -80,6 +83,7 @@ pub use evaluated::{TermValue, Upstream};
 pub use forward::Forward;
 pub use memory::{Buffer, Slice, SliceMut};
 pub use metrics::{PairMetrics, SequenceMetrics};
+pub use mixed_token_log_probs::{MixedTokenLogProbs, mixed_token_log_probs};
 pub use pipeline::Loss;
 pub use placed::{PlacedPacking, PlacedTerm};
 pub use reference::Reference;

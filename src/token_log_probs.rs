@@ -1,7 +1,7 @@
 //! Log-probs of labels, for any loss of your own.
 
 use crate::backend::Backend;
-use crate::batch::{Labels, Logits, Packing, Weights, same_length};
+use crate::batch::{Combination, Labels, Logits, Packing, Weights, same_length};
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Slice};
@@ -120,7 +120,7 @@ pub fn token_log_probs(
     let copies = TokenCopies::new(backend, labels, weights)?;
     let tokens = copies.tokens(labels, weights)?;
     let log_probs = TokenLogProbs::compute(backend, logits, tokens, options)?;
-    Ok(TokenLogProbs { counted: counted(labels, weights), ..log_probs })
+    Ok(log_probs.with_counted(labels, weights))
 }
 
 /// The labels of the tokens that count and -1 of others, where they are in host memory.
@@ -183,6 +183,31 @@ impl TokenLogProbs {
             },
             counted: None,
         })
+    }
+
+    /// The same of a combination, whose maxima are f64.
+    pub(crate) fn of_combination(
+        backend: &dyn Backend,
+        logits: &Combination<'_>,
+        temperature: f64,
+    ) -> Result<Self> {
+        let (size, dtype) = (logits.size(), logits.per_token());
+        Ok(Self {
+            size,
+            temperature,
+            log_probs: backend.allocate(dtype, size[0])?,
+            maximum: backend.allocate(DType::F64, size[0])?,
+            log_sum: backend.allocate(dtype, size[0])?,
+            entropy: None,
+            log_sum_squares: None,
+            argmax: None,
+            counted: None,
+        })
+    }
+
+    /// Remembers whose log-probs they are.
+    pub(crate) fn with_counted(self, labels: &Labels<'_>, weights: Option<&Weights<'_>>) -> Self {
+        Self { counted: counted(labels, weights), ..self }
     }
 
     /// The buffers, for a stage to write.
@@ -256,6 +281,17 @@ impl TokenLogProbs {
             _ => label,
         };
         Ok(numbers.map(label).collect())
+    }
+
+    /// # Errors
+    /// Other logits than those of the forward call, as far as their size tells.
+    pub(crate) fn check_size(&self, got: [usize; 2]) -> Result<()> {
+        let (what, expected) = ("logits", self.size);
+        if got == expected { Ok(()) } else { Err(Error::Shape { what, expected, got }) }
+    }
+
+    pub(crate) fn temperature(&self) -> f64 {
+        self.temperature
     }
 
     /// What was asked for.
@@ -385,10 +421,7 @@ impl TokenLogProbs {
         upstream: TokenUpstream<'_>,
         masked: MaskedRows,
     ) -> Result<()> {
-        let got = target.logits().shape().size();
-        if got != self.size {
-            return Err(Error::Shape { what: "logits", expected: self.size, got });
-        }
+        self.check_size(target.logits().shape().size())?;
         let statistics = self.statistics();
         let stage = LogitGrads::new(
             backend,

@@ -30,6 +30,8 @@ mod lcpo;
 mod log_probs;
 mod logit_grads;
 mod mask_dpo;
+mod mixed_log_probs;
+mod mixed_logit_grads;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod mock_libcuda;
 mod objective;

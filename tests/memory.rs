@@ -6,10 +6,15 @@ use std::sync::Mutex;
 
 use half::bf16;
 use peak_alloc::PeakAlloc;
-use prefuse::batch::{Batch, Labels, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs};
+use prefuse::batch::{
+    Batch, Combination, Labels, Logits, LogitsMut, Packing, Pairs, ReferenceLogProbs,
+};
 use prefuse::objectives::Dpo;
 use prefuse::stages::{LogProbs, StudentTarget, Teacher, TokenDivergence, TokenOutputs, Tokens};
-use prefuse::{Backend, Cpu, Distillation, Loss, MaskedRows, SliceMut, Target, Term, Upstream};
+use prefuse::{
+    Backend, Cpu, Distillation, Loss, MaskedRows, Slice, SliceMut, Target, Term, Upstream,
+    mixed_token_log_probs,
+};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -84,6 +89,36 @@ fn distillation_is_per_token_too() {
             let bound = (per_token + 8) * tokens + FIXED;
             assert!(used <= bound, "{used} bytes for {tokens} tokens, expected at most {bound}");
         }
+    }
+}
+
+/// The same of several models' logits: log-prob and log-sum in f32, the maximum in f64, three f64 results of a
+/// row, and the label of what counted.
+#[test]
+fn mixed_logits_are_per_token_too() {
+    let _turn = TURN.lock();
+    let per_token = 2 * 4 + 8 + 3 * 8 + 8;
+    for (tokens, vocab) in [(8, 262_144), (64, 32_000), (512, 32_000), (8192, 1000)] {
+        let data = vec![bf16::ONE; tokens * vocab];
+        let logits = Logits::new(&data, tokens, vocab).unwrap();
+        let mixture = Combination::new(&[(1.5, logits), (-0.5, logits)]).unwrap();
+        let mut grads = [data.clone(), data.clone()];
+        let (ids, upstream) = (vec![5_i64; tokens], vec![1.0_f32; tokens]);
+        let labels = Labels::new(&ids[..]);
+        let mut run = || {
+            let found = mixed_token_log_probs(&Cpu::new(), &mixture, &labels, None, 1.0).unwrap();
+            let to = grads.iter_mut().map(|grads| LogitsMut::new(grads, tokens, vocab).ok());
+            let (both, tokens) = ((&mixture, to.collect()), (&labels, None));
+            let (upstream, masked) = (Slice::new(&upstream), MaskedRows::Zero);
+            found.logit_grads(&Cpu::new(), both, tokens, upstream, masked).unwrap();
+        };
+        run();
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        run();
+        let used = MEMORY.peak_usage() - before;
+        let bound = per_token * tokens + FIXED;
+        assert!(used <= bound, "{used} bytes for {tokens} tokens, expected at most {bound}");
     }
 }
 

@@ -9,10 +9,10 @@
 
 namespace prefuse {
 
-// Twin of MOST_PARTS in src/stages/divergence.rs.
+// Twin of MOST_PARTS in src/batch/combination.rs.
 constexpr int MOST_PARTS = 3;
 
-// Twin of `Adaptive::LEAST` there.
+// Twin of `Adaptive::LEAST` in src/stages/divergence.rs.
 constexpr float LEAST_ALPHA = 1e-3f;
 
 static_assert(RUNS * RUN == SEGMENT, "runs make a segment");

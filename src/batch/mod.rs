@@ -1,6 +1,7 @@
 //! What the caller hands over, checked when it is made, so that the stages need not.
 
 mod advantages;
+mod combination;
 mod groups;
 mod labels;
 mod logits;
@@ -12,6 +13,8 @@ mod values;
 mod weights;
 
 pub use advantages::Advantages;
+pub use combination::Combination;
+pub(crate) use combination::MOST_PARTS;
 pub use groups::{Groups, GroupsError};
 pub use labels::{Labels, shift_labels};
 pub(crate) use logits::Shape;

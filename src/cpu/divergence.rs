@@ -4,7 +4,6 @@
 //!
 //! Scratch: three f64 results for each row.
 
-mod blocks;
 mod columns;
 mod softmax;
 mod sweeps;
@@ -15,6 +14,7 @@ mod visit;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::blocks::{Block, Logit, Tensor, blocks, next};
 use super::logit_grads::rows_mut;
 use super::simd::Simd;
 use super::{DTYPES, rows_per_task};
@@ -23,7 +23,6 @@ use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::Slice;
 use crate::stages::{Divergence, HostTokens, MaskedRows, Measure, StudentTarget, Target};
-use blocks::{Block, Logit, Tensor, blocks, next};
 use softmax::Softmax;
 use teacher::Tensors;
 use terms::Advantage;

@@ -77,6 +77,31 @@ impl Factors {
     }
 }
 
+/// What a gradient of temperature 1 is multiplied by. 1/T comes last: as one factor the two could overflow
+/// where the products do not.
+#[derive(Clone, Copy)]
+pub(crate) struct Factor {
+    upstream: f32,
+    inverse_temperature: f32,
+    /// Gradients below it become 0: subnormal products cost some 150 cycles each.
+    least: f32,
+}
+
+impl Factor {
+    pub fn new(upstream: f64, inverse_temperature: f64) -> Self {
+        let size = upstream.abs() * inverse_temperature.min(1.0);
+        let least = (f64::from(f32::MIN_POSITIVE) / size.min(1.0)) as f32;
+        let [upstream, inverse_temperature] = [upstream as f32, inverse_temperature as f32];
+        Self { upstream, inverse_temperature, least }
+    }
+
+    #[inline(always)]
+    pub fn times(self, gradient: f32) -> f32 {
+        let gradient = if gradient.abs() < self.least { 0.0 } else { gradient };
+        gradient * self.upstream * self.inverse_temperature
+    }
+}
+
 /// The vector stores of bf16 rely on NaN having a zero low half, see [`Isa::narrow_bf16`]. Every
 /// NaN in this kernel comes from an element (low half zero), from an invalid operation (zero) or
 /// from the caller's scalars: CUDA's NaN is 0x7fffffff, which rounding would carry into -0.

@@ -4,6 +4,8 @@
 //! lanes, and the blocks merged in index order in f64. Neither the number of threads nor the number
 //! of rows nor a row's address enters it.
 
+mod blocks;
+mod combination;
 mod convert;
 mod divergence;
 mod exp;
@@ -11,6 +13,8 @@ mod gradient;
 mod ln;
 mod log_probs;
 mod logit_grads;
+mod mixed_log_probs;
+mod mixed_logit_grads;
 pub(crate) mod objective;
 mod ranking;
 mod rows;
@@ -29,8 +33,8 @@ use crate::memory::Buffer;
 use crate::placed::PlacedTerm;
 use crate::reference::token_loss as composed;
 use crate::stages::{
-    BackendId, Divergence, LogProbs, LogitGrads, Objective, Ranking, SequenceSums,
-    SparseDivergence, TokenGrads, TokenLoss, TokenObjective,
+    BackendId, Divergence, LogProbs, LogitGrads, MixedLogProbs, MixedLogitGrads, Objective,
+    Ranking, SequenceSums, SparseDivergence, TokenGrads, TokenLoss, TokenObjective,
 };
 use simd::Simd;
 
@@ -130,6 +134,20 @@ impl Backend for Cpu {
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
         logit_grads::logit_grads(self.simd, stage)
+    }
+
+    fn mixed_log_probs_scratch(&self, tokens: usize, _vocab: usize) -> usize {
+        mixed_log_probs::scratch(tokens)
+    }
+
+    fn mixed_log_probs(&self, stage: MixedLogProbs<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        mixed_log_probs::mixed_log_probs(self.simd, stage)
+    }
+
+    fn mixed_logit_grads(&self, stage: MixedLogitGrads<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        mixed_logit_grads::mixed_logit_grads(self.simd, stage)
     }
 
     fn divergence_scratch(&self, tokens: usize, _vocab: usize) -> usize {

@@ -7,10 +7,11 @@ use super::launch;
 use super::tokens::{self, Tokens};
 use super::{address, kernel, scale, start};
 use crate::batch::Logits;
+use crate::batch::MOST_PARTS;
 use crate::element::DType;
 use crate::error::Result;
 use crate::memory::Slice;
-use crate::stages::{Divergence, MOST_PARTS, MaskedRows, Measure, StudentTarget};
+use crate::stages::{Divergence, MaskedRows, Measure, StudentTarget};
 
 /// 16-byte vectors that a lane has of a segment of 16-bit logits; of f32 there are twice as many.
 const HALF_VECTORS: usize = 4;

@@ -36,8 +36,8 @@ use crate::memory::{Buffer, Place, Slice, SliceMut};
 use crate::placed::PlacedTerm;
 use crate::reference::token_loss as composed;
 use crate::stages::{
-    BackendId, Divergence, LogProbs, LogitGrads, Objective, Ranking, SequenceSums,
-    SparseDivergence, TokenGrads, TokenLoss, TokenObjective, UnitScale,
+    BackendId, Divergence, LogProbs, LogitGrads, MixedLogProbs, MixedLogitGrads, Objective,
+    Ranking, SequenceSums, SparseDivergence, TokenGrads, TokenLoss, TokenObjective, UnitScale,
 };
 use context::Context;
 #[doc(hidden)]
@@ -269,6 +269,20 @@ impl Backend for Cuda {
         logit_grads::logit_grads(&self.context, stage)
     }
 
+    fn mixed_log_probs_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
+        0
+    }
+
+    fn mixed_log_probs(&self, stage: MixedLogProbs<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        Err(NO_MIXTURES)
+    }
+
+    fn mixed_logit_grads(&self, stage: MixedLogitGrads<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        Err(NO_MIXTURES)
+    }
+
     fn divergence_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
         0
     }
@@ -303,6 +317,12 @@ const NO_DISTILLATION: Error = Error::Selection {
     objective: "distillation from a sparse teacher",
     expected: "the cpu or the reference backend",
     got: "cuda, which has no kernels for it yet",
+};
+
+const NO_MIXTURES: Error = Error::Selection {
+    objective: "log-probs of mixed logits",
+    expected: "the cpu or the reference backend",
+    got: "cuda, which has no kernels for them yet",
 };
 
 /// Enqueues a kernel that takes one struct, and a number of parts where it has one.

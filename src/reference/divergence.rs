@@ -170,7 +170,7 @@ fn target(teacher: &Teacher<'_>, token: usize, columns: usize) -> (Vec<f64>, f64
 }
 
 /// A column that one of the parts excludes is excluded: it is -inf, also where another would make it NaN.
-fn combination(coefficients: &[f64], rows: &[Vec<f64>]) -> Vec<f64> {
+pub(super) fn combination(coefficients: &[f64], rows: &[Vec<f64>]) -> Vec<f64> {
     let column = |v: usize| {
         let terms = || coefficients.iter().zip(rows).map(|(&c, row)| product(c, row[v]));
         match terms().any(|term| term == f64::NEG_INFINITY) {

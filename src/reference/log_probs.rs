@@ -33,10 +33,10 @@ pub(super) fn scores(logits: Logits<'_>, token: usize) -> Vec<f64> {
     (start..start + logits.vocab()).map(|index| logits.data().get(index)).collect()
 }
 
-struct Row {
-    log_prob: f64,
-    maximum: f64,
-    log_sum: f64,
+pub(super) struct Row {
+    pub log_prob: f64,
+    pub maximum: f64,
+    pub log_sum: f64,
     entropy: f64,
     log_sum_squares: f64,
     argmax: f64,
@@ -52,7 +52,7 @@ impl Row {
         argmax: -1.0,
     };
 
-    fn new(scores: &[f64], label: usize, temperature: f64) -> Self {
+    pub fn new(scores: &[f64], label: usize, temperature: f64) -> Self {
         let maximum = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let scaled = |x: f64| (x - maximum) / temperature;
         let first = scores.iter().position(|&x| x == maximum).unwrap_or(0);

@@ -28,7 +28,7 @@ pub(super) fn logit_grads(stage: LogitGrads<'_>) -> Result<()> {
     Ok(())
 }
 
-struct Row {
+pub(super) struct Row {
     label: usize,
     temperature: f64,
     maximum: f64,
@@ -39,7 +39,7 @@ struct Row {
 }
 
 impl Row {
-    fn new(
+    pub fn new(
         token: usize,
         label: usize,
         temperature: f64,
@@ -59,7 +59,7 @@ impl Row {
         }
     }
 
-    fn grads(&self, scores: impl Fn() -> Vec<f64>, vocab: usize) -> Vec<f64> {
+    pub fn grads(&self, scores: impl Fn() -> Vec<f64>, vocab: usize) -> Vec<f64> {
         if self.log_prob_grad == 0.0 && self.entropy_grad == 0.0 {
             return vec![0.0; vocab];
         }

@@ -3,6 +3,8 @@
 pub(crate) mod divergence;
 mod log_probs;
 mod logit_grads;
+mod mixed_log_probs;
+mod mixed_logit_grads;
 mod objective;
 mod ranking;
 mod sequence_sums;
@@ -15,8 +17,8 @@ use crate::element::DType;
 use crate::error::Result;
 use crate::memory::Buffer;
 use crate::stages::{
-    BackendId, Divergence, LogProbs, LogitGrads, Objective, Ranking, SequenceSums,
-    SparseDivergence, TokenGrads, TokenObjective,
+    BackendId, Divergence, LogProbs, LogitGrads, MixedLogProbs, MixedLogitGrads, Objective,
+    Ranking, SequenceSums, SparseDivergence, TokenGrads, TokenObjective,
 };
 
 /// The plain backend: slow, for every element type, and easy to check by eye. With f64 logits all
@@ -91,6 +93,20 @@ impl Backend for Reference {
     fn logit_grads(&self, stage: LogitGrads<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
         logit_grads::logit_grads(stage)
+    }
+
+    fn mixed_log_probs_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
+        0
+    }
+
+    fn mixed_log_probs(&self, stage: MixedLogProbs<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        mixed_log_probs::mixed_log_probs(stage)
+    }
+
+    fn mixed_logit_grads(&self, stage: MixedLogitGrads<'_>) -> Result<()> {
+        BackendId::of(self).check(stage.backend)?;
+        mixed_logit_grads::mixed_logit_grads(stage)
     }
 
     fn divergence_scratch(&self, _tokens: usize, _vocab: usize) -> usize {

@@ -4,7 +4,7 @@ use super::{
     same_values,
 };
 use crate::backend::Backend;
-use crate::batch::{Logits, LogitsMut, same_length};
+use crate::batch::{Combination, Logits, LogitsMut, same_length};
 use crate::element::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Place, Slice, SliceMut};
@@ -58,9 +58,6 @@ pub enum TokenDivergence {
     },
 }
 
-/// Logits that a teacher is made of, at most; MOST_PARTS in kernels/divergence.cu.
-pub(crate) const MOST_PARTS: usize = 3;
-
 /// `[tokens, vocab]` logits of what the student is to learn, of any element type that the backend takes.
 ///
 /// Where the vocabularies differ, both distributions are over the columns that all have, the first ones:
@@ -68,9 +65,7 @@ pub(crate) const MOST_PARTS: usize = 3;
 /// are as if they were masked. Their gradient is 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Teacher<'a> {
-    /// `(coefficient, logits)`: the first `count` of them.
-    parts: [(f64, Logits<'a>); MOST_PARTS],
-    count: usize,
+    logits: Combination<'a>,
     adaptive: Option<Adaptive>,
 }
 
@@ -90,7 +85,7 @@ impl Adaptive {
 impl<'a> Teacher<'a> {
     /// One model.
     pub fn new(logits: Logits<'a>) -> Self {
-        Self { parts: [(1.0, logits); MOST_PARTS], count: 1, adaptive: None }
+        Self { logits: Combination::one(logits), adaptive: None }
     }
 
     /// `sum_i c_i z_i` of 1 to 3 models: a mixture in the space of logits. Theorem 1 of AlignDistil has
@@ -98,29 +93,9 @@ impl<'a> Teacher<'a> {
     /// z_reverse`.
     ///
     /// # Errors
-    /// None or more than 3, another number of tokens or entries than the first, or a coefficient that is not
-    /// finite.
+    /// As [`Combination::new`]'s.
     pub fn combination(parts: &[(f64, Logits<'a>)]) -> Result<Self> {
-        let (what, got) = ("logits of a teacher", parts.len());
-        let Some(&first) = parts.first() else {
-            return Err(Error::TooFew { what, expected: 1, got });
-        };
-        if got > MOST_PARTS {
-            return Err(Error::Length { what, expected: MOST_PARTS, got });
-        }
-        for (coefficient, logits) in parts {
-            if !coefficient.is_finite() {
-                let (what, expected) = ("coefficient of a teacher", "a finite number");
-                return Err(Error::Scalar { what, expected, got: *coefficient });
-            }
-            let (expected, got) = (first.1.shape().size(), logits.shape().size());
-            if expected != got {
-                return Err(Error::Shape { what, expected, got });
-            }
-        }
-        let mut all = [first; MOST_PARTS];
-        all[..got].copy_from_slice(parts);
-        Ok(Self { parts: all, count: got, adaptive: None })
+        Ok(Self { logits: Combination::new(parts)?, adaptive: None })
     }
 
     /// AlignDistil (Zhang et al., 2025, eq. 15 to 19): `z_dpo + alpha (z_dpo - z_reverse)` with `alpha =
@@ -155,8 +130,12 @@ impl<'a> Teacher<'a> {
         self
     }
 
+    pub(crate) fn logits(&self) -> &Combination<'a> {
+        &self.logits
+    }
+
     pub(crate) fn parts(&self) -> &[(f64, Logits<'a>)] {
-        &self.parts[..self.count]
+        self.logits.parts()
     }
 
     pub(crate) fn adaptive(&self) -> Option<Adaptive> {

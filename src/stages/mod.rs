@@ -3,6 +3,8 @@
 mod divergence;
 mod log_probs;
 mod logit_grads;
+mod mixed_log_probs;
+mod mixed_logit_grads;
 mod objective;
 mod ranking;
 mod sequence_sums;
@@ -10,11 +12,14 @@ mod sparse_divergence;
 mod token_loss;
 mod token_objective;
 
-pub(crate) use divergence::{Adaptive, MOST_PARTS, Measure};
+pub(crate) use divergence::{Adaptive, Measure};
 pub use divergence::{Divergence, DivergenceOutputs, StudentTarget, Teacher, TokenDivergence};
 pub use log_probs::{LogProbs, TokenOutputs};
 use logit_grads::check_target;
 pub use logit_grads::{LogitGrads, MaskedRows, RowStatistics, Target, TokenUpstream};
+pub(crate) use mixed_log_probs::NOT_COUNTED;
+pub use mixed_log_probs::{MixedLogProbs, MixedOutputs};
+pub use mixed_logit_grads::MixedLogitGrads;
 #[cfg(feature = "cuda")]
 pub(crate) use objective::UnitInputs;
 pub use objective::{Objective, ObjectiveOutputs, UnitScale};

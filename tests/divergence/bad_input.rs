@@ -66,18 +66,18 @@ fn teachers() {
     let data = [0.0_f32; 6];
     let logits = Logits::new(&data, 2, 3).unwrap();
     let wide = Logits::new(&data, 1, 6).unwrap();
-    refused(Teacher::combination(&[]), "logits of a teacher: expected at least 1, got 0");
+    refused(Teacher::combination(&[]), "logits of a combination: expected at least 1, got 0");
     refused(
         Teacher::combination(&[(1.0, logits); 4]),
-        "logits of a teacher: expected length 3, got 4",
+        "logits of a combination: expected length 3, got 4",
     );
     refused(
         Teacher::combination(&[(1.0, logits), (f64::NAN, logits)]),
-        "coefficient of a teacher: expected a finite number, got NaN",
+        "coefficient of a combination: expected a finite number, got NaN",
     );
     refused(
         Teacher::combination(&[(1.0, logits), (1.0, wide)]),
-        "logits of a teacher: expected shape [2, 3], got [1, 6]",
+        "logits of a combination: expected shape [2, 3], got [1, 6]",
     );
     refused(
         Teacher::align_distil(logits, logits, (0.0, 1.0)),

@@ -5,6 +5,7 @@ mod divergence;
 mod groups;
 mod independent;
 mod listwise;
+mod mixed_log_probs;
 mod objectives;
 mod policy_gradient;
 mod rows;

@@ -12,6 +12,14 @@ use prefuse::{
 const TOKENS: usize = 32;
 const VOCAB: usize = 7;
 
+/// Steps of the policy's logits and the others.
+pub const OF_LOGITS: [usize; 2] = [37, 53];
+
+/// `[TOKENS, VOCAB]` logits, for each step others.
+pub fn numbers(step: usize) -> Vec<f32> {
+    (0..TOKENS * VOCAB).map(|i| ((i * step % 101) as f32) / 25.0).collect()
+}
+
 /// Inputs under the names that the calls use; the head of the table says what they are.
 pub struct Given {
     pub batch: Batch<'static>,
@@ -35,6 +43,8 @@ pub struct Given {
     pub dpo: Logits<'static>,
     pub before: Logits<'static>,
     pub swapped: Logits<'static>,
+    pub logits: Logits<'static>,
+    pub others: Logits<'static>,
 }
 
 impl Given {
@@ -54,11 +64,7 @@ impl Given {
         let sums =
             |log_probs: &[f32]| packing.ranges().map(|range| sum(log_probs, range)).collect();
         let [old, of_reference]: [Vec<f64>; 2] = [sums(&policy), sums(&reference)];
-        let teacher = |step: usize| {
-            let score = |i: usize| ((i * step % 101) as f32) / 25.0;
-            let data: Vec<f32> = (0..TOKENS * VOCAB).map(score).collect();
-            Logits::new(data.leak(), TOKENS, VOCAB)
-        };
+        let model = |step| Logits::new(numbers(step).leak(), TOKENS, VOCAB);
         let moved = [0.5, -0.25, 0.125, 1.0, 0.0, 0.25, -0.5, 0.0];
         let now = old.iter().zip(moved).map(|(sum, by)| sum + by).collect();
         let pairs = Pairs::halves(2)?;
@@ -84,9 +90,11 @@ impl Given {
             gaps: vec![1.5, 0.25],
             margins: vec![0.5, -0.25],
             annotators: vec![0, 1],
-            dpo: teacher(17)?,
-            before: teacher(29)?,
-            swapped: teacher(43)?,
+            dpo: model(17)?,
+            before: model(29)?,
+            swapped: model(43)?,
+            logits: model(OF_LOGITS[0])?,
+            others: model(OF_LOGITS[1])?,
         })
     }
 }
@@ -101,9 +109,9 @@ fn near(got: f64, expected: f64) {
     approx::assert_relative_eq!(got, expected, max_relative = 1e-5, epsilon = 1e-5);
 }
 
-/// `[TOKENS, VOCAB]` logits.
+/// The logits that losses run on.
 fn logits() -> Vec<f32> {
-    (0..TOKENS * VOCAB).map(|i| ((i * 37 % 101) as f32) / 25.0).collect()
+    numbers(OF_LOGITS[0])
 }
 
 /// A loss under the reference backend.
@@ -167,6 +175,17 @@ impl Made for ScalarLoss<'_> {
         assert!(truth.is_finite() && exact.iter().any(|&grad| grad != 0.0));
         near(loss, truth);
         grads.into_iter().zip(exact).for_each(|(got, expected)| near(got, expected));
+        Ok(())
+    }
+}
+
+/// Gradients by several models' logits.
+impl Made for Vec<Vec<f32>> {
+    fn run(&self) -> Result<()> {
+        for grads in self {
+            assert!(grads.iter().all(|grad| grad.is_finite()));
+            assert!(grads.iter().any(|&grad| grad != 0.0));
+        }
         Ok(())
     }
 }

@@ -94,7 +94,8 @@ and runs the calls, forward and gradient, and writes this table ([`tests/papers`
 
 Of a response, `s` is the sum of the log-probs `l` of its tokens, `a` their average, `d` the sum less that of
 the reference (the log-ratio), `r` its reward; `_w` is chosen, `_l` rejected. Weights, labels and targets are
-constants for the gradient. A call ends in a `Result` of a `Loss`, a `ScalarLoss`, distillations or numbers; it is made of:
+constants for the gradient. A call ends in a `Result` of a `Loss`, a `ScalarLoss`, distillations, gradients or
+numbers; it is made of:
 
 | name | what it is |
 |---|---|
@@ -107,9 +108,11 @@ constants for the gradient. A call ends in a `Result` of a `Loss`, a `ScalarLoss
 | `sums` | by sequence: sums of log-probs under the policy as it is, the policy that sampled, and the reference |
 | `gaps`, `margins`, `annotators` | by pair: of rewards; of implicit rewards, chosen less rejected in `forward.terms()[0].rewards`; who labelled it |
 | `dpo`, `before`, `swapped` | logits of teachers: after DPO, before it, and after DPO on swapped pairs |
+| `logits`, `others` | `[32, 7]` logits of the policy, and of the reference or of the policy without the user's history |
 | `sentences` | which tokens are a sentence, and whether it is true |
 
-The calls need `use prefuse::{Distillation, Loss, ScalarLoss, Sequences, Term}`; `Teacher` and `TokenDivergence` are in
+The calls need `use prefuse::{Cpu, Distillation, Loss, MaskedRows, ScalarLoss, Sequences, Slice, Term}` and
+`prefuse::mixed_token_log_probs`; `Teacher` and `TokenDivergence` are in
 `prefuse::stages`, objectives, `Ranking` and `Reduction` are in
 `prefuse::objectives`, what a batch is made of in `prefuse::batch`, all else in `prefuse::statistics`.
 

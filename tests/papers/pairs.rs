@@ -1,6 +1,6 @@
 //! Papers whose loss looks at pairs of responses, or at single ones.
 
-use prefuse::batch::{Pairs, Unlabelled, Weights};
+use prefuse::batch::{Combination, LogitsMut, Pairs, Unlabelled, Weights};
 use prefuse::objectives::{
     Cpo, Dpo, InfiFpo, Irepo, Lcpo, LogRatio, Nll, Poft, Reduction, Scir, SimPo, Sppo,
 };
@@ -9,9 +9,9 @@ use prefuse::statistics::{
     consistency, easy_pairs, fuse_references, mm_dpo_beta_factors, posteriors, preference_log_odds,
     win_rates,
 };
-use prefuse::{Loss, Result, Sequences, Term};
+use prefuse::{Cpu, Loss, MaskedRows, Result, Sequences, Slice, Term, mixed_token_log_probs};
 
-use super::given::Given;
+use super::given::{Given, OF_LOGITS, numbers};
 use super::groups::ppo;
 use super::rewards::{bradley_terry, mm_rlhf_rewards};
 use super::users::dpo;
@@ -83,10 +83,13 @@ pub fn papers() -> Vec<Paper> {
             trains: "NLL weighted by whether the user's history makes the token likelier, \
                 `sum of weight * -l / sum of weight`, and `alpha` times the cross-entropy of the \
                 difference of the logits with and without history",
-            calls: vec![call!("first part", next_quill)],
-            missing: "cross-entropy on a difference of two logits: distillation, to come",
+            calls: vec![
+                call!("first part", next_quill),
+                call!("second part, with the gradient by both", next_quill_effect),
+            ],
+            missing: "",
             known: "authors' code read; the paper through notes and reviews, which weight the second part \
-                too",
+                too: `each` times the weight by token",
         },
         Paper {
             name: "SAIL",
@@ -131,8 +134,11 @@ pub fn papers() -> Vec<Paper> {
             title: "Aligning LLMs with Self-generated Preference Data, first called Selfie",
             trains: "DPO whose label is 0.9 where the pair's margin, under logits mixed as \
                 `mu * policy + (1 - mu) * reference`, is in the lowest tenth, else 1",
-            calls: vec![call!("with the code's `mu = 1`, whose margins are the policy's own", spa)],
-            missing: "log-probs under mixed logits, for another `mu`: distillation, to come",
+            calls: vec![
+                call!("with the code's `mu = 1`, whose margins are the policy's own", spa),
+                call!("margins for another `mu`", spa_margins),
+            ],
+            missing: "",
             known: "authors' code read; the paper extrapolates, the shipped configuration does not",
         },
         Paper {
@@ -254,6 +260,21 @@ fn next_quill(Given { batch, labels, policy, other, .. }: Given) -> Result<Loss<
     Loss::new(batch.with_weights(weights)?, [nll.with_reduction(Reduction::Divisor(sum))])
 }
 
+fn next_quill_effect(
+    Given { labels, packing, logits, others, .. }: Given,
+) -> Result<Vec<Vec<f32>>> {
+    let (alpha, cpu) = (0.1, Cpu::new());
+    let effect = Combination::new(&[(1.0, logits), (-1.0, others)])?;
+    let found = mixed_token_log_probs(&cpu, &effect, &labels, None, 1.0)?;
+    let tokens: f64 = found.sums(&cpu, (&labels, None), &packing)?.tokens.iter().sum();
+    let each = [(-alpha / tokens) as f32; 32]; // the loss is the sum of these times the log-probs
+    let mut grads = vec![vec![0.0; 32 * 7]; 2];
+    let to = grads.iter_mut().map(|grads| LogitsMut::new(grads, 32, 7).map(Some));
+    let both = (&effect, to.collect::<Result<_>>()?);
+    found.logit_grads(&cpu, both, (&labels, None), Slice::new(&each), MaskedRows::Zero)?;
+    Ok(grads)
+}
+
 fn sail(
     Given { batch, labels, packing, pairs, other, reference, .. }: Given,
 ) -> Result<Loss<'static>> {
@@ -284,6 +305,18 @@ fn spa(Given { batch, pairs, margins, .. }: Given) -> Result<Loss<'static>> {
     let labels = threshold.soft_labels(&margins, 0.1)?; // strength 0 in the first fifth of the steps
     threshold.push(margins.iter().sum::<f64>() / margins.len() as f64)?;
     Loss::new(batch.with_pairs(pairs.with_soft_label(labels)?)?, [Term::pairs(Dpo::new(0.1))])
+}
+
+fn spa_margins(
+    Given { labels, packing, pairs, logits, others, sums, .. }: Given,
+) -> Result<Vec<f64>> {
+    let (mu, beta, cpu) = (1.5, 0.1, Cpu::new());
+    let mixed = Combination::new(&[(mu, logits), (1.0 - mu, others)])?;
+    let mixed = mixed_token_log_probs(&cpu, &mixed, &labels, None, 1.0)?;
+    let mixed = mixed.sums(&cpu, (&labels, None), &packing)?.sums;
+    let [.., reference] = sums;
+    let reward = |sequence: usize| beta * (mixed[sequence] - reference[sequence]);
+    Ok(pairs.indices().iter().map(|&(w, l)| reward(w) - reward(l)).collect())
 }
 
 fn selm(Given { batch, .. }: Given) -> Result<Loss<'static>> {
@@ -317,4 +350,44 @@ fn reward_augmented(Given { batch, .. }: Given) -> Result<Loss<'static>> {
 
 fn share_of_right_pairs(Given { margins, .. }: Given) -> Result<Vec<f64>> {
     Ok(vec![accuracy(&margins)?])
+}
+
+/// NextQuill's second part and SPA's margins as their formulas are, entry by entry.
+#[test]
+fn mixed_logits_as_the_papers_write_them() {
+    let Given { labels, packing, pairs, sums, .. } = Given::new().unwrap();
+    let ids: Vec<i64> = labels.slice().read().unwrap();
+    let counted: Vec<usize> = (0..32).filter(|&token| ids[token] != -100).collect();
+    let [z, z0] =
+        OF_LOGITS.map(|step| numbers(step).into_iter().map(f64::from).collect::<Vec<_>>());
+    let softmax = |token: usize, c: f64, c0: f64| -> Vec<f64> {
+        let exp: Vec<f64> =
+            (token * 7..token * 7 + 7).map(|at| (c * z[at] + c0 * z0[at]).exp()).collect();
+        exp.iter().map(|x| x / exp.iter().sum::<f64>()).collect()
+    };
+    let grads = next_quill_effect(Given::new().unwrap()).unwrap();
+    for token in 0..32 {
+        for (v, q) in softmax(token, 1.0, -1.0).into_iter().enumerate() {
+            let one_hot = f64::from(u8::from(ids[token] == v as i64));
+            let by_difference = 0.1 / counted.len() as f64 * (q - one_hot);
+            let expected = if ids[token] == -100 { 0.0 } else { by_difference };
+            for (grads, expected) in grads.iter().zip([expected, -expected]) {
+                approx::assert_relative_eq!(
+                    f64::from(grads[token * 7 + v]),
+                    expected,
+                    max_relative = 1e-5,
+                    epsilon = 1e-9
+                );
+            }
+        }
+    }
+    let sum = |sequence: usize| -> f64 {
+        let tokens = packing.get(sequence).unwrap().filter(|token| counted.contains(token));
+        tokens.map(|token| softmax(token, 1.5, -0.5)[ids[token] as usize].ln()).sum()
+    };
+    let margins = spa_margins(Given::new().unwrap()).unwrap();
+    for (&(w, l), margin) in pairs.indices().iter().zip(margins) {
+        let expected = 0.1 * ((sum(w) - sum(l)) - (sums[2][w] - sums[2][l]));
+        approx::assert_relative_eq!(margin, expected, max_relative = 1e-5);
+    }
 }

@@ -9,8 +9,8 @@
     reason = "one index over several lane arrays; the shape that vectorises"
 )]
 
-use super::blocks::Chunk;
 use super::softmax::Softmax;
+use crate::cpu::blocks::Chunk;
 use crate::cpu::exp::{EXP_CUTOFF, exp_and_m1};
 use crate::cpu::rows::{LANES, Scale, exp};
 use crate::cpu::simd::Isa;

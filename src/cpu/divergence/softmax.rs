@@ -4,7 +4,7 @@
 //! where a block raises it: a few times a row, where states of each block would be merged by exponentials in
 //! f64 for every block.
 
-use super::blocks::{Ahead, Block, Chunk, Row, blocks, next};
+use crate::cpu::blocks::{Ahead, Block, Chunk, Row, blocks, next};
 use crate::cpu::exp::EXP_CUTOFF;
 use crate::cpu::rows::{LANES, PEAKED, Scale, exp, fused, tree_sum};
 use crate::cpu::simd::{Isa, Kernel, Simd};

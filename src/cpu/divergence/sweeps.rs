@@ -5,9 +5,10 @@
     reason = "one index over several lane arrays; the shape that vectorises"
 )]
 
-use super::blocks::{Ahead, Block, Chunk};
 use super::columns::Pair;
 use super::terms::Terms;
+use crate::cpu::blocks::{Ahead, Block, Chunk};
+use crate::cpu::gradient::Factor;
 use crate::cpu::rows::{LANES, tree_sum};
 use crate::cpu::simd::{Isa, Kernel};
 
@@ -47,31 +48,6 @@ impl<T: Terms<N>, const N: usize> Kernel for Sums<'_, T, N> {
             }
         }
         tree_sums(sums)
-    }
-}
-
-/// What a gradient of temperature 1 is multiplied by. 1/T comes last: as one factor the two could overflow
-/// where the products do not.
-#[derive(Clone, Copy)]
-pub(super) struct Factor {
-    upstream: f32,
-    inverse_temperature: f32,
-    /// Gradients below it become 0: subnormal products cost some 150 cycles each.
-    least: f32,
-}
-
-impl Factor {
-    pub fn new(upstream: f64, inverse_temperature: f64) -> Self {
-        let size = upstream.abs() * inverse_temperature.min(1.0);
-        let least = (f64::from(f32::MIN_POSITIVE) / size.min(1.0)) as f32;
-        let [upstream, inverse_temperature] = [upstream as f32, inverse_temperature as f32];
-        Self { upstream, inverse_temperature, least }
-    }
-
-    #[inline(always)]
-    fn times(self, gradient: f32) -> f32 {
-        let gradient = if gradient.abs() < self.least { 0.0 } else { gradient };
-        gradient * self.upstream * self.inverse_temperature
     }
 }
 

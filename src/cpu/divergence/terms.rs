@@ -6,8 +6,8 @@
 //! Likewise any multiple of q - p may be added to a divergence, whose sum is 0: `p ln(p/q) + q - p` is of
 //! second order in what the row's logarithms of sums are off by, `p ln(p/q)` of first.
 
-use super::blocks::Chunk;
 use super::columns::{Columns, Pair, student};
+use crate::cpu::blocks::Chunk;
 use crate::cpu::ln::ln;
 use crate::cpu::rows::{LANES, fused};
 use crate::cpu::simd::Isa;

@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use super::blocks::{Ahead, Block, Row, RowMut, blocks, next};
 use super::columns::Pair;
 use super::softmax::Softmax;
-use super::sweeps::{Factor, Gradient, Sums};
+use super::sweeps::{Gradient, Sums};
 use super::teacher::TokenTeacher;
 use super::terms::{Advantage, Kl, Mixture, Terms, TotalVariation};
+use crate::cpu::blocks::{Ahead, Block, Row, RowMut, blocks, next};
+use crate::cpu::gradient::Factor;
 use crate::cpu::simd::Simd;
 use crate::stages::Measure;
 

@@ -27,6 +27,10 @@ mod log_probs;
 mod logit_grads;
 #[path = "../../../mask_dpo.rs"]
 mod mask_dpo;
+#[path = "../../../mixed_log_probs.rs"]
+mod mixed_log_probs;
+#[path = "../../../mixed_logit_grads.rs"]
+mod mixed_logit_grads;
 #[path = "../../../objective.rs"]
 mod objective;
 #[path = "../../../own_objectives.rs"]

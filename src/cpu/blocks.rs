@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::batch::Logits;
+use crate::batch::{Logits, LogitsMut};
 use crate::cpu::DTYPES;
 use crate::cpu::convert::Lanes;
 use crate::cpu::rows::{LANES, Peak, padded};
@@ -35,6 +35,22 @@ impl Block {
 
     pub fn chunks_mut(&mut self) -> &mut [Chunk] {
         &mut self.chunks[..self.used]
+    }
+
+    /// That many columns of one number.
+    pub fn fill(&mut self, columns: usize, value: f32) {
+        self.resize(columns).fill([value; LANES]);
+    }
+
+    /// Chunks to overwrite, as many as another has.
+    pub fn like(&mut self, other: &Self) -> &mut [Chunk] {
+        self.used = other.used;
+        self.chunks_mut()
+    }
+
+    /// The largest number, which NaN never is.
+    pub fn maximum(&self, simd: Simd) -> f32 {
+        simd.run(Largest { chunks: self.chunks() })
     }
 
     /// The columns after that many become -inf.
@@ -144,6 +160,19 @@ impl<'a> Row<'a> {
     }
 }
 
+impl<'a> RowMut<'a> {
+    fn split(self, at: usize) -> (Self, Self) {
+        each_type!(RowMut, self, row => {
+            let (low, high) = row.split_at_mut(at);
+            (Logit::row_mut(low), Logit::row_mut(high))
+        })
+    }
+
+    fn part(&mut self, range: Range<usize>) -> RowMut<'_> {
+        each_type!(RowMut, self, row => Logit::row_mut(&mut row[range]))
+    }
+}
+
 impl RowMut<'_> {
     pub fn view(&self) -> Row<'_> {
         match self {
@@ -198,6 +227,56 @@ impl<'a> Tensor<'a> {
     pub fn row(&self, token: usize, columns: usize) -> Row<'a> {
         let start = token * self.stride;
         each_type!(Row, self.data, data => Logit::row(&data[start..start + columns]))
+    }
+}
+
+/// The rows of a tensor to write.
+pub(super) struct TensorMut<'a> {
+    data: RowMut<'a>,
+    stride: usize,
+}
+
+impl<'a> TensorMut<'a> {
+    pub fn new(backend: &'static str, logits: &'a mut LogitsMut<'_>) -> Result<Self> {
+        let (stride, dtype) = (logits.shape().stride, logits.view().dtype());
+        let data = logits.data_mut();
+        let data = match dtype {
+            DType::F32 => RowMut::F32(data.host()?),
+            DType::F16 => RowMut::F16(data.host()?),
+            DType::BF16 => RowMut::BF16(data.host()?),
+            got => return Err(Error::LogitsType { backend, expected: DTYPES, got }),
+        };
+        Ok(Self { data, stride })
+    }
+
+    /// The first rows, and the others, of which there are some.
+    pub fn split(self, rows: usize) -> (Self, Self) {
+        let stride = self.stride;
+        let (low, high) = self.data.split(rows * stride);
+        (Self { data: low, stride }, Self { data: high, stride })
+    }
+
+    /// The first columns of a row.
+    pub fn row(&mut self, row: usize, columns: usize) -> RowMut<'_> {
+        let start = row * self.stride;
+        self.data.part(start..start + columns)
+    }
+}
+
+struct Largest<'a> {
+    chunks: &'a [Chunk],
+}
+
+impl Kernel for Largest<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> f32 {
+        let mut peak = Peak::new();
+        for chunk in self.chunks {
+            peak.raise(isa, chunk);
+        }
+        peak.value()
     }
 }
 
