@@ -15,8 +15,7 @@ fn stems(folder: &str, extension: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What is not built yet: devices refuse mixed logits and sparse teachers, and these take the reference's way
-/// on the CPU.
+/// What is not built yet: devices refuse mixed logits and sparse teachers.
 const TO_COME: &[(&str, &str)] = &[
     ("kernels", "mixed_log_probs"),
     ("kernels", "mixed_logit_grads"),
@@ -24,8 +23,6 @@ const TO_COME: &[(&str, &str)] = &[
     ("src/cuda", "mixed_logit_grads"),
     ("kernels", "sparse_divergence"),
     ("src/cuda", "sparse_divergence"),
-    ("src/cpu", "sparse_divergence"),
-    ("benches", "sparse_divergence"),
 ];
 
 /// `src/stages` names the stages; every backend and the kernels have a file for each; so do the tests

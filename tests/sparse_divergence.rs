@@ -239,6 +239,26 @@ fn many_entries() {
     }
 }
 
+/// A student that is sure of what is listed: the others' probability is none that f32 has, and their gradient
+/// is what the teacher leaves for them. And one that is sure of another column.
+#[test]
+fn confident_students() {
+    for backend in host_backends() {
+        for divergence in divergences() {
+            for others in [-60.0, -150.0, 90.0] {
+                let mut case: Case<f32, f32> = case(divergence, Remainder::Bin, [6, 1030, 8]);
+                for (row, listed) in case.student.chunks_mut(1030).zip(case.entries.chunks(8)) {
+                    for (column, x) in row.iter_mut().enumerate() {
+                        let is_listed = listed.contains(&(column as i64));
+                        *x = if is_listed { 0.5 * *x } else { others + 0.01 * *x };
+                    }
+                }
+                compare(&*backend, &case);
+            }
+        }
+    }
+}
+
 /// All entries listed: the dense stage's numbers.
 #[test]
 fn the_whole_vocabulary_is_dense() {
@@ -319,6 +339,11 @@ fn bad_entries() {
         refused(
             case.run(&*backend, Into::Place),
             "teacher's ids of token 5: expected 0 to 39, got -1",
+        );
+        case.log_probs[4 * 4 + 1] = 0.5;
+        refused(
+            case.run(&*backend, Into::Place),
+            "teacher's log-probs of token 4: expected at most 0, got 0.5",
         );
         case.entries[2 * 4 + 3] = case.entries[2 * 4];
         let message = format!(

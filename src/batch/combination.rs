@@ -22,8 +22,8 @@ impl<'a> Combination<'a> {
     /// Coefficients, and the logits that they multiply.
     ///
     /// # Errors
-    /// None or more than 3, another number of tokens or entries than the first, or a coefficient that is not
-    /// finite.
+    /// None or more than 3, another number of tokens or entries than the first, or a coefficient that is
+    /// neither 0 nor in the range of normal f32.
     pub fn new(parts: &[(f64, Logits<'a>)]) -> Result<Self> {
         let (what, got) = ("logits of a combination", parts.len());
         let Some(&first) = parts.first() else {
@@ -33,8 +33,8 @@ impl<'a> Combination<'a> {
             return Err(Error::Length { what, expected: MOST_PARTS, got });
         }
         for (coefficient, logits) in parts {
-            if !coefficient.is_finite() {
-                let (what, expected) = ("coefficient of a combination", "a finite number");
+            if *coefficient != 0.0 && !(*coefficient as f32).is_normal() {
+                let (what, expected) = ("coefficient of a combination", "0 or a normal f32");
                 return Err(Error::Scalar { what, expected, got: *coefficient });
             }
             let (expected, got) = (first.1.shape().size(), logits.shape().size());

@@ -48,6 +48,10 @@ impl Block {
         self.chunks_mut()
     }
 
+    pub fn set(&mut self, column: usize, value: f32) {
+        self.chunks_mut().as_flattened_mut()[column] = value;
+    }
+
     /// The largest number, which NaN never is.
     pub fn maximum(&self, simd: Simd) -> f32 {
         simd.run(Largest { chunks: self.chunks() })
@@ -155,6 +159,10 @@ impl Row<'_> {
 }
 
 impl<'a> Row<'a> {
+    pub fn get(self, column: usize) -> f64 {
+        each_type!(Row, self, row => row[column].to_f64())
+    }
+
     pub fn bytes(self, columns: Range<usize>) -> &'a [u8] {
         each_type!(Row, self, row => bytemuck::cast_slice(&row[columns]))
     }

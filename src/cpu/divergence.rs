@@ -1,68 +1,37 @@
 //! Stage `divergence`: the rows of student and teacher are swept block by block, once for their sums of
 //! exponentials, once more where the gradient asks for a sum over the columns, and once for the gradient. A
 //! row's later sweeps find it in the second-level cache.
-//!
-//! Scratch: three f64 results for each row.
 
 mod columns;
-mod softmax;
 mod sweeps;
 mod teacher;
 mod terms;
 mod visit;
 
-use half::{bf16, f16};
-use rayon::prelude::*;
-
-use super::blocks::{Block, Logit, Tensor, blocks, next};
-use super::logit_grads::rows_mut;
+use super::blocks::{Block, blocks, next};
 use super::simd::Simd;
-use super::{DTYPES, rows_per_task};
-use crate::batch::LogitsMut;
-use crate::element::DType;
-use crate::error::{Error, Result};
-use crate::memory::Slice;
-use crate::stages::{Divergence, HostTokens, MaskedRows, Measure, StudentTarget, Target};
-use softmax::Softmax;
+use super::softmax::Softmax;
+use super::student::{Results, Student, Tokens};
+use crate::error::Result;
+use crate::stages::{Divergence, Measure};
 use teacher::Tensors;
 use terms::Advantage;
-use visit::{Student, Visit};
-
-/// The divergence, and the entropies of student and teacher.
-const RESULTS: usize = 3;
-
-pub(super) fn scratch(tokens: usize) -> usize {
-    tokens.saturating_mul(RESULTS)
-}
+use visit::Visit;
 
 pub(super) fn divergence(simd: Simd, stage: Divergence<'_>) -> Result<()> {
     let Divergence { backend, student, teacher, temperatures, columns, upstream, .. } = stage;
-    let (mut outputs, mut scratch) = (stage.outputs, stage.scratch);
-    let [count, vocab] = student.logits().shape().size();
-    let tokens = stage.tokens.host()?;
-    tokens.check(vocab)?;
-    let results = scratch.host::<f64>()?[..count * RESULTS].as_chunks_mut::<RESULTS>().0;
     let rows = Rows {
         simd,
-        tokens,
         columns,
         measure: without_ends(stage.measure),
         teacher: Tensors::new(backend.name, &teacher)?,
         inverse_temperatures: temperatures.map(|temperature| 1.0 / temperature),
-        entropies: [outputs.student_entropy.is_some(), outputs.teacher_entropy.is_some()],
-        upstream,
-        backend: backend.name,
+        entropies: stage.outputs.entropies(),
     };
-    match student.logits().dtype() {
-        DType::F32 => rows.run::<f32>(student, results)?,
-        DType::F16 => rows.run::<f16>(student, results)?,
-        DType::BF16 => rows.run::<bf16>(student, results)?,
-        got => return Err(Error::LogitsType { backend: backend.name, expected: DTYPES, got }),
-    }
-    for (token, results) in results.iter().enumerate() {
-        outputs.set(token, *results);
-    }
-    Ok(())
+    let tokens = Tokens { backend: backend.name, tokens: stage.tokens.host()?, columns, upstream };
+    tokens.each(student, (stage.outputs, stage.scratch), |token, student, upstream| {
+        rows.token(token, student, upstream)
+    })
 }
 
 /// A mixture that is one of the two has the divergence from the other alone.
@@ -77,7 +46,6 @@ fn without_ends(measure: Measure) -> Measure {
 
 struct Rows<'a> {
     simd: Simd,
-    tokens: HostTokens<'a>,
     columns: usize,
     measure: Measure,
     teacher: Tensors<'a>,
@@ -85,76 +53,16 @@ struct Rows<'a> {
     inverse_temperatures: [f64; 2],
     /// Which of them are asked for.
     entropies: [bool; 2],
-    upstream: Option<Slice<'a>>,
-    backend: &'static str,
 }
 
 impl Rows<'_> {
-    fn run<E: Logit>(
-        &self,
-        target: StudentTarget<'_>,
-        results: &mut [[f64; RESULTS]],
-    ) -> Result<()> {
-        let tensor = |logits| Tensor::new(self.backend, logits);
-        match target {
-            StudentTarget::Values(logits) => {
-                let (logits, vocab) = (tensor(logits)?, logits.vocab());
-                let results = results.par_iter_mut().enumerate().with_min_len(rows_per_task(vocab));
-                results.for_each(|(token, results)| {
-                    let student = Student::Values(logits.row(token, self.columns));
-                    *results = self.token(token, student, MaskedRows::AlreadyZero);
-                });
-            }
-            StudentTarget::Written(Target::InPlace(mut logits), masked) => {
-                let shape = logits.shape();
-                let rows = rows_mut(logits.data_mut().host::<E>()?, shape);
-                rows.zip(results).for_each(|((token, row), results)| {
-                    let student = Student::InPlace(E::row_mut(row));
-                    *results = self.token(token, student, masked);
-                });
-            }
-            StudentTarget::Written(Target::OutOfPlace { logits, grads }, masked) => {
-                self.apart::<E>(tensor(logits)?, (grads, false, masked), results)?;
-            }
-            StudentTarget::Added { logits, grads } => {
-                let grads = (grads, true, MaskedRows::AlreadyZero);
-                self.apart::<E>(tensor(logits)?, grads, results)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn apart<E: Logit>(
-        &self,
-        logits: Tensor<'_>,
-        (mut grads, add, masked): (LogitsMut<'_>, bool, MaskedRows),
-        results: &mut [[f64; RESULTS]],
-    ) -> Result<()> {
-        let shape = grads.shape();
-        let rows = rows_mut(grads.data_mut().host::<E>()?, shape);
-        rows.zip(results).for_each(|((token, row), results)| {
-            let (logits, grads) = (logits.row(token, self.columns), E::row_mut(row));
-            *results = self.token(token, Student::Apart { logits, grads, add }, masked);
-        });
-        Ok(())
-    }
-
-    fn token(&self, token: usize, mut student: Student<'_>, masked: MaskedRows) -> [f64; RESULTS] {
-        if self.tokens.counted_label(token).is_none() {
-            if masked == MaskedRows::Zero {
-                student.set(0, 0.0);
-            }
-            return [0.0; RESULTS];
-        }
-        let upstream = self.upstream.map_or(0.0, |upstream| upstream.get(token));
-        let results = match self.measure {
+    fn token(&self, token: usize, student: &mut Student<'_>, upstream: f64) -> Results {
+        match self.measure {
             Measure::Advantage { beta, low, high } => {
-                self.advantage(token, (&mut student, upstream), [beta, low, high])
+                self.advantage(token, (student, upstream), [beta, low, high])
             }
-            measure => self.divergence(token, (&mut student, upstream), measure),
-        };
-        student.set(if upstream == 0.0 { 0 } else { self.columns }, 0.0);
-        results
+            measure => self.divergence(token, (student, upstream), measure),
+        }
     }
 
     fn divergence(
@@ -162,7 +70,7 @@ impl Rows<'_> {
         token: usize,
         (student, upstream): (&mut Student<'_>, f64),
         measure: Measure,
-    ) -> [f64; RESULTS] {
+    ) -> Results {
         let Self { simd, columns, inverse_temperatures, entropies, .. } = *self;
         let (teacher, weight) = self.teacher.of_token(simd, token, columns);
         let mut moments = entropies;
@@ -190,7 +98,7 @@ impl Rows<'_> {
         token: usize,
         (student, upstream): (&mut Student<'_>, f64),
         [beta, low, high]: [f64; 3],
-    ) -> [f64; RESULTS] {
+    ) -> Results {
         let Self { simd, columns, inverse_temperatures: [inverse, teachers], .. } = *self;
         let (teacher, offset) = self.teacher.of_advantage((simd, columns), token, teachers);
         let row = Softmax::of(simd, student.logits(), (columns, inverse), self.entropies[0]);

@@ -3,13 +3,12 @@
 
 use rayon::join;
 
-use super::blocks::{Ahead, Block, Chunk, RowMut, TensorMut, blocks, next};
+use super::blocks::{Ahead, Block, RowMut, TensorMut, blocks, next};
 use super::combination::{Part, Tensors, combine};
-use super::exp::EXP_CUTOFF;
 use super::gradient::Factor;
-use super::rows::{LANES, exp, fused};
+use super::probabilities::{Probabilities, Times};
 use super::rows_per_task;
-use super::simd::{Isa, Kernel, Simd};
+use super::simd::Simd;
 use crate::batch::MOST_PARTS;
 use crate::error::Result;
 use crate::memory::Slice;
@@ -128,7 +127,7 @@ impl Rows<'_> {
             let of_label = columns
                 .contains(&label)
                 .then(|| log_prob(block.chunks().as_flattened()[label - columns.start]).exp_m1());
-            simd.run(Softmax {
+            simd.run(Probabilities {
                 to: block.chunks_mut(),
                 maximum,
                 inverse_temperature: inverse_temperature as f32,
@@ -152,50 +151,5 @@ impl Rows<'_> {
 fn fill(grads: &mut Each<RowMut<'_>>, value: f32) {
     for grads in grads.iter_mut().flatten() {
         grads.fill(0..grads.len(), value);
-    }
-}
-
-/// Probabilities in place of the combination, from the log-prob of a logit that is `maximum`.
-struct Softmax<'a> {
-    to: &'a mut [Chunk],
-    maximum: f32,
-    inverse_temperature: f32,
-    log_prob: f32,
-}
-
-impl Kernel for Softmax<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
-        for chunk in self.to {
-            for x in chunk {
-                let z = fused::<I>(*x - self.maximum, self.inverse_temperature, self.log_prob);
-                let p = exp::<I>(z, EXP_CUTOFF);
-                // Its low half may be that of another part's f32 NaN, see [`Isa::narrow_bf16`].
-                *x = if p.is_nan() { f32::NAN } else { p };
-            }
-        }
-    }
-}
-
-struct Times<'a> {
-    from: &'a [Chunk],
-    to: &'a mut [Chunk],
-    factor: Factor,
-    ahead: Ahead<'a>,
-}
-
-impl Kernel for Times<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        for (index, (to, from)) in self.to.iter_mut().zip(self.from).enumerate() {
-            self.ahead.prefetch(isa, index);
-            for lane in 0..LANES {
-                to[lane] = self.factor.times(from[lane]);
-            }
-        }
     }
 }

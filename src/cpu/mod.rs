@@ -16,11 +16,15 @@ mod logit_grads;
 mod mixed_log_probs;
 mod mixed_logit_grads;
 pub(crate) mod objective;
+mod probabilities;
 mod ranking;
 mod rows;
 mod sequence_sums;
 mod simd;
+mod softmax;
+mod sparse_divergence;
 mod state;
+mod student;
 mod token_loss;
 mod token_objective;
 
@@ -151,7 +155,7 @@ impl Backend for Cpu {
     }
 
     fn divergence_scratch(&self, tokens: usize, _vocab: usize) -> usize {
-        divergence::scratch(tokens)
+        student::scratch(tokens)
     }
 
     fn divergence(&self, stage: Divergence<'_>) -> Result<()> {
@@ -159,13 +163,13 @@ impl Backend for Cpu {
         divergence::divergence(self.simd, stage)
     }
 
-    fn sparse_divergence_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
-        0
+    fn sparse_divergence_scratch(&self, tokens: usize, _vocab: usize) -> usize {
+        student::scratch(tokens)
     }
 
     fn sparse_divergence(&self, stage: SparseDivergence<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
-        crate::reference::sparse_divergence::sparse_divergence(stage)
+        sparse_divergence::sparse_divergence(self.simd, stage)
     }
 
     fn token_loss_scratch(&self, tokens: usize, vocab: usize, terms: &[PlacedTerm]) -> usize {

@@ -200,8 +200,9 @@ pub(crate) fn divergence(
             .saturating_add((warps * slots * 32 * 16).saturating_mul(vectors))
     };
     let on_chip = |cluster: usize, warps: usize| {
-        let warps = warps.min(segments.div_ceil(cluster));
         let slots = segments.div_ceil(cluster * warps);
+        // No more warps than fill their slots.
+        let warps = segments.div_ceil(cluster * slots);
         (room(warps, slots), warps, slots)
     };
     let fits = |(blocks, warps): (usize, usize)| {
@@ -390,7 +391,7 @@ mod tests {
             (&hopper, 8, 16, 32_000, 4, 8, 1),
             (&hopper, 8, 8192, 1, 1, 1, 1),
             (&hopper, 32, 8192, 262_144, 1, 8, 1),
-            (&ampere, 8, 8192, 32_000, 1, 24, 2),
+            (&ampere, 8, 8192, 32_000, 1, 16, 2),
             (&ampere, 8, 8192, 128_256, 1, 8, 1),
             (&hopper, 8, usize::MAX, 128_256, 8, 8, 2),
         ] {

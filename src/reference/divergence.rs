@@ -91,7 +91,7 @@ impl Row {
 
 impl Measure {
     /// What a column adds to the value, and its `w`.
-    pub(super) fn term(self, log_q: f64, log_p: f64) -> [f64; 2] {
+    pub(crate) fn term(self, log_q: f64, log_p: f64) -> [f64; 2] {
         let (q, p) = (log_q.exp(), log_p.exp());
         match self {
             Self::Kl { forward, reverse, cross } => {
@@ -143,7 +143,7 @@ fn log_mixture(teacher: f64, log_p: f64, log_q: f64) -> f64 {
     maximum + ((a - maximum).exp() + (b - maximum).exp()).ln()
 }
 
-pub(super) fn entropy(log_probs: &[f64]) -> f64 {
+pub(crate) fn entropy(log_probs: &[f64]) -> f64 {
     -log_probs.iter().map(|&log_p| product(log_p.exp(), log_p)).sum::<f64>()
 }
 

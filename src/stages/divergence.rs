@@ -364,6 +364,11 @@ impl DivergenceOutputs<'_> {
         Ok(())
     }
 
+    /// Which entropies are asked for, of student and teacher.
+    pub(crate) fn entropies(&self) -> [bool; 2] {
+        [self.student_entropy.is_some(), self.teacher_entropy.is_some()]
+    }
+
     /// Stores a token's divergence and the entropies of student and teacher.
     pub(crate) fn set(&mut self, token: usize, [value, student, teacher]: [f64; 3]) {
         self.values.set(token, value);

@@ -25,6 +25,7 @@ pub(crate) use objective::UnitInputs;
 pub use objective::{Objective, ObjectiveOutputs, UnitScale};
 pub use ranking::{Ranking, RankingOutputs};
 pub use sequence_sums::{SequenceSums, TokenGrads, Totals, TotalsMut};
+pub(crate) use sparse_divergence::MOST_ENTRIES;
 pub use sparse_divergence::{Remainder, SparseDivergence, SparseTeacher, SparseTeacherError};
 pub(crate) use token_loss::TokenTerm;
 pub use token_loss::{SampledTokens, TokenLoss, TokenLossOutputs};

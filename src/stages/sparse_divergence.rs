@@ -36,7 +36,7 @@ pub struct SparseTeacher<'a> {
 
 /// A list of entries that is none. What a token that does not count lists is not looked at.
 #[non_exhaustive]
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SparseTeacherError {
     /// An id that the student's vocabulary does not have.
     #[error("teacher's ids of token {token}: expected 0 to {}, got {got}", vocab - 1)]
@@ -47,6 +47,14 @@ pub enum SparseTeacherError {
         vocab: usize,
         /// Its first such id.
         got: i64,
+    },
+    /// A log-prob of no probability.
+    #[error("teacher's log-probs of token {token}: expected at most 0, got {got}")]
+    AboveZero {
+        /// The first token with such a log-prob.
+        token: usize,
+        /// Its first such log-prob.
+        got: f64,
     },
     /// An id that is listed twice for a token.
     #[error("teacher's ids of token {token}: expected each once, got {got} again")]
@@ -163,12 +171,16 @@ impl<'a> SparseDivergence<'a> {
 
 impl SparseTeacher<'_> {
     /// # Errors
-    /// An id outside the vocabulary or listed twice, of a token that counts; the first token's first.
-    pub(crate) fn check_ids(&self, ids: &[i64], token: usize, vocab: usize) -> Result<()> {
-        let ids = &ids[token * self.entries..][..self.entries];
+    /// An id outside the vocabulary or listed twice, or a log-prob above 0, of a token that counts.
+    pub(crate) fn check_entries(&self, ids: &[i64], token: usize, vocab: usize) -> Result<()> {
+        let entries = token * self.entries..(token + 1) * self.entries;
+        let ids = &ids[entries.clone()];
         let outside = |&id: &i64| usize::try_from(id).map_or(true, |id| id >= vocab);
         if let Some(&got) = ids.iter().find(|id| outside(id)) {
             return Err(SparseTeacherError::Outside { token, vocab, got }.into());
+        }
+        if let Some(got) = entries.map(|at| self.log_probs.get(at)).find(|&log_p| log_p > 0.0) {
+            return Err(SparseTeacherError::AboveZero { token, got }.into());
         }
         let mut sorted = [0; MOST_ENTRIES];
         let sorted = &mut sorted[..ids.len()];

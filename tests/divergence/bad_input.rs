@@ -73,7 +73,7 @@ fn teachers() {
     );
     refused(
         Teacher::combination(&[(1.0, logits), (f64::NAN, logits)]),
-        "coefficient of a combination: expected a finite number, got NaN",
+        "coefficient of a combination: expected 0 or a normal f32, got NaN",
     );
     refused(
         Teacher::combination(&[(1.0, logits), (1.0, wide)]),

@@ -18,7 +18,7 @@ fn combinations() {
     );
     refused(
         Combination::new(&[(1.0, logits), (f64::NAN, logits)]),
-        "coefficient of a combination: expected a finite number, got NaN",
+        "coefficient of a combination: expected 0 or a normal f32, got NaN",
     );
     refused(
         Combination::new(&[(1.0, logits), (1.0, wide)]),

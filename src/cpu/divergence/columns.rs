@@ -9,11 +9,11 @@
     reason = "one index over several lane arrays; the shape that vectorises"
 )]
 
-use super::softmax::Softmax;
 use crate::cpu::blocks::Chunk;
 use crate::cpu::exp::{EXP_CUTOFF, exp_and_m1};
 use crate::cpu::rows::{LANES, Scale, exp};
 use crate::cpu::simd::Isa;
+use crate::cpu::softmax::Softmax;
 
 /// Student and teacher of a row.
 #[derive(Clone, Copy)]

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use super::columns::Pair;
-use super::softmax::Softmax;
 use super::sweeps::Sums;
 use super::terms::TotalVariation;
 use crate::batch::MOST_PARTS;
 use crate::cpu::blocks::{Ahead, Block, Row, blocks};
 use crate::cpu::combination::{self, Part, combine};
 use crate::cpu::simd::Simd;
+use crate::cpu::softmax::Softmax;
 use crate::error::Result;
 use crate::stages::{Adaptive, Teacher};
 

@@ -3,46 +3,15 @@
 use std::ops::Range;
 
 use super::columns::Pair;
-use super::softmax::Softmax;
 use super::sweeps::{Gradient, Sums};
 use super::teacher::TokenTeacher;
 use super::terms::{Advantage, Kl, Mixture, Terms, TotalVariation};
-use crate::cpu::blocks::{Ahead, Block, Row, RowMut, blocks, next};
+use crate::cpu::blocks::{Ahead, Block, blocks, next};
 use crate::cpu::gradient::Factor;
 use crate::cpu::simd::Simd;
+use crate::cpu::softmax::Softmax;
+use crate::cpu::student::Student;
 use crate::stages::Measure;
-
-/// A token's logits, and where their gradient goes.
-pub(super) enum Student<'a> {
-    Values(Row<'a>),
-    InPlace(RowMut<'a>),
-    Apart { logits: Row<'a>, grads: RowMut<'a>, add: bool },
-}
-
-impl<'a> Student<'a> {
-    pub fn logits(&self) -> Row<'_> {
-        match self {
-            Self::Values(logits) | Self::Apart { logits, .. } => *logits,
-            Self::InPlace(logits) => logits.view(),
-        }
-    }
-
-    /// And whether the gradient is added to it.
-    fn grads(&mut self) -> Option<(&mut RowMut<'a>, bool)> {
-        match self {
-            Self::Values(_) => None,
-            Self::InPlace(grads) => Some((grads, false)),
-            Self::Apart { grads, add, .. } => Some((grads, *add)),
-        }
-    }
-
-    /// Sets the gradient from a column on, if it is not one that is added.
-    pub fn set(&mut self, first: usize, value: f32) {
-        if let Some((grads, false)) = self.grads() {
-            grads.fill(first..grads.len(), value);
-        }
-    }
-}
 
 /// A row whose sums are known.
 pub(super) struct Visit<'v, 'a> {
@@ -145,13 +114,10 @@ impl<'v, 'a> Visit<'v, 'a> {
         -expected
     }
 
-    /// The value of a row whose gradient is NaN throughout. Computed, it could be a NaN of the logits, which
-    /// no kernel that narrows may see.
+    /// The value of a row whose gradient is NaN throughout.
     fn fail(&mut self, value: f64) -> f64 {
-        if self.factor.is_some()
-            && let Some((grads, _)) = self.student.grads()
-        {
-            grads.fill(0..self.columns, f32::NAN);
+        if self.factor.is_some() {
+            self.student.fail(self.columns);
         }
         value
     }
@@ -162,12 +128,8 @@ impl<'v, 'a> Visit<'v, 'a> {
     }
 
     fn ahead(&self, columns: Range<usize>) -> Ahead<'_> {
-        let grads = match &*self.student {
-            Student::Apart { grads, .. } if self.factor.is_some() => {
-                grads.view().bytes(columns.clone())
-            }
-            _ => &[],
-        };
+        let grads = self.student.grads_apart().filter(|_| self.factor.is_some());
+        let grads = grads.map_or(&[][..], |grads| grads.bytes(columns.clone()));
         Ahead([self.student.logits().bytes(columns.clone()), self.teacher.bytes(columns), grads])
     }
 

@@ -4,10 +4,12 @@
 //! where a block raises it: a few times a row, where states of each block would be merged by exponentials in
 //! f64 for every block.
 
-use crate::cpu::blocks::{Ahead, Block, Chunk, Row, blocks, next};
-use crate::cpu::exp::EXP_CUTOFF;
-use crate::cpu::rows::{LANES, PEAKED, Scale, exp, fused, tree_sum};
-use crate::cpu::simd::{Isa, Kernel, Simd};
+use std::ops::Range;
+
+use super::blocks::{Ahead, Block, Chunk, Row, blocks, next};
+use super::exp::EXP_CUTOFF;
+use super::rows::{LANES, PEAKED, Scale, exp, fused, tree_sum};
+use super::simd::{Isa, Kernel, Simd};
 
 /// Of a row so far, with z = (x - maximum) / T.
 #[derive(Clone, Copy)]
@@ -35,10 +37,22 @@ impl Softmax {
         (columns, inverse_temperature): (usize, f64),
         moments: bool,
     ) -> Self {
+        let widen = |columns, block: &mut Block| row.widen(simd, columns, block);
+        Self::read(simd, row, (columns, inverse_temperature), moments, widen)
+    }
+
+    /// Of a row whose blocks, and their maxima, `read` makes.
+    pub fn read(
+        simd: Simd,
+        row: Row<'_>,
+        (columns, inverse_temperature): (usize, f64),
+        moments: bool,
+        read: impl Fn(Range<usize>, &mut Block) -> f32,
+    ) -> Self {
         let (mut state, mut block) = (Self::new(inverse_temperature), Block::new());
         for range in blocks(columns) {
             let ahead = row.bytes(next(&range, columns));
-            let maximum = row.widen(simd, range, &mut block);
+            let maximum = read(range, &mut block);
             let raised = state.shift(maximum);
             state.raise(maximum, [raised.unwrap_or(0.0); 2]);
             let other = (&block, state.scale());
@@ -138,6 +152,11 @@ impl Softmax {
     /// `ln sum exp(z)` >= 0. NaN for a row with NaN or +inf, or of -inf alone.
     pub fn log_sum(&self) -> f64 {
         if self.maximum == f32::NEG_INFINITY { f64::NAN } else { self.excess.ln_1p() }
+    }
+
+    /// Whether every logit is -inf.
+    pub fn is_empty(&self) -> bool {
+        self.maximum == f32::NEG_INFINITY && self.excess == 0.0
     }
 
     pub fn entropy(&self) -> f64 {
