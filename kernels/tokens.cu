@@ -4,9 +4,9 @@
 //
 // One block, because the slot has to be there before the next kernel writes; 8 to 12 bytes for each
 // token, next to the vocabulary's worth of bytes that stage 1 reads for it.
+#include "block.cuh"
 #include "ptx.cuh"
 #include "tokens.cuh"
-#include "warp.cuh"
 
 namespace prefuse {
 namespace {
@@ -29,10 +29,6 @@ __device__ __forceinline__ bool weight_is_bad(const CheckTokensArguments &a, int
   return a.tokens.weights != nullptr && !isfinite(a.tokens.weights[token]);
 }
 
-__device__ int64_t warp_lowest(int64_t x) {
-  return warp_reduce(x, [](int64_t a, int64_t b) { return a < b ? a : b; });
-}
-
 __device__ void report(const CheckTokensArguments &a, int64_t token) {
   const int64_t label = a.tokens.labels[token];
   ErrorSlot slot = {WEIGHT_NOT_FINITE, token, 0, a.vocab, a.tokens.ignore};
@@ -42,9 +38,7 @@ __device__ void report(const CheckTokensArguments &a, int64_t token) {
   } else {
     slot.value = int64_t(__float_as_uint(a.tokens.weights[token]));
   }
-  *a.error = slot;
-  // The host looks at the code while this runs, and at the rest when it has ended.
-  *a.mapped = slot;
+  raise(slot, a.error, a.mapped);
 }
 
 }  // namespace
@@ -63,10 +57,6 @@ extern "C" __global__ void __launch_bounds__(prefuse::THREADS)
       lowest = token;
     }
   }
-  lowest = prefuse::warp_lowest(lowest);
-  if (threadIdx.x % 32 == 0) shared.lowest[threadIdx.x / 32] = lowest;
-  __syncthreads();
-  if (threadIdx.x >= 32) return;
-  lowest = prefuse::warp_lowest(shared.lowest[threadIdx.x]);
+  lowest = prefuse::block_lowest(lowest, shared.lowest);
   if (threadIdx.x == 0 && lowest < a.tokens.count) prefuse::report(a, lowest);
 }

@@ -21,9 +21,6 @@ use crate::token_log_probs::TokenCopies;
 /// Token-level distillation: a divergence of the student's distribution from the teacher's at each token
 /// that counts, times the token's weight, under a reduction; and its gradient by the student's logits.
 ///
-/// Sparse teachers run on the CPU as on the reference, without its speed; devices have no kernels for them
-/// yet, and refuse them.
-///
 /// The labels of the batch say which tokens count, and nothing else. What each reduction divides by is what
 /// it is for terms over tokens: [`Reduction::Mean`] and [`Reduction::TokenMean`] by the counted tokens (at
 /// least 1), [`Reduction::SequenceMean`] each sequence by its own and the sum by their number.

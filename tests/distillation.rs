@@ -5,7 +5,7 @@ use prefuse::objectives::Reduction;
 use prefuse::stages::{Remainder, SparseTeacher, StudentTarget, Teacher, TokenDivergence};
 use prefuse::{Backend, Distillation, MaskedRows, Reference, Sequences, Slice, Target};
 
-use crate::backends::{composed_backends, host_backends};
+use crate::backends::composed_backends;
 use crate::common::{Placed, logits, refused};
 
 const TOKENS: usize = 7;
@@ -107,7 +107,7 @@ fn selections_and_factors() {
 /// Entries of the whole vocabulary are the dense teacher; a preference loss's gradient stays below.
 #[test]
 fn sparse_teachers() {
-    for backend in host_backends() {
+    for backend in composed_backends() {
         let (student, teacher) = (data(5), data(6));
         let log_probs: Vec<f32> = teacher
             .chunks(VOCAB)

@@ -2,7 +2,7 @@
 
 use half::bf16;
 use prefuse::batch::{Batch, Labels, Logits, LogitsMut, Packing};
-use prefuse::stages::{StudentTarget, Teacher, TokenDivergence};
+use prefuse::stages::{Remainder, SparseTeacher, StudentTarget, Teacher, TokenDivergence};
 use prefuse::{
     Backend, Distillation, MaskedRows, RowOptions, Slice, SliceMut, Target, token_log_probs,
 };
@@ -14,13 +14,28 @@ use crate::common::{Placed, bits, logits};
 const STRIDE: usize = (1 << 31) + 24;
 const ROWS: usize = 3;
 
-fn check(backend: &dyn Backend, memory: &mut SliceMut<'_>, vocab: usize) {
-    let data = logits::<bf16>(1, ROWS, vocab);
-    let row = |token: usize| token * STRIDE..token * STRIDE + vocab;
+fn row(token: usize, vocab: usize) -> std::ops::Range<usize> {
+    token * STRIDE..token * STRIDE + vocab
+}
+
+fn fill(memory: &mut SliceMut<'_>, data: &[bf16], vocab: usize) {
     for (token, values) in data.chunks(vocab).enumerate() {
-        let mut part = memory.reborrow().part(row(token)).unwrap();
+        let mut part = memory.reborrow().part(row(token, vocab)).unwrap();
         part.copy_from(Slice::new(values)).unwrap();
     }
+}
+
+/// That the rows of the memory are those of `packed`.
+fn same_rows(backend: &dyn Backend, memory: &SliceMut<'_>, packed: &Placed, vocab: usize) {
+    for (token, expected) in packed.read::<bf16>().chunks(vocab).enumerate() {
+        let got: Vec<bf16> = memory.as_slice().part(row(token, vocab)).unwrap().read().unwrap();
+        assert_eq!(got, expected, "{} row {token}", backend.name());
+    }
+}
+
+fn check(backend: &dyn Backend, memory: &mut SliceMut<'_>, vocab: usize) {
+    let data = logits::<bf16>(1, ROWS, vocab);
+    fill(memory, &data, vocab);
     let (labels, options) = (Labels::new(&[3, 2, 1]), RowOptions::default().with_entropy());
     let mut packed = Placed::new(backend, &data);
     let expected =
@@ -36,10 +51,10 @@ fn check(backend: &dyn Backend, memory: &mut SliceMut<'_>, vocab: usize) {
     let target = LogitsMut::from_slice(memory.reborrow(), ROWS, vocab, STRIDE).unwrap();
     let target = Target::InPlace(target);
     ours.logit_grads(backend, target, (&labels, None), grads, MaskedRows::Zero).unwrap();
-    for (token, expected) in packed.read::<bf16>().chunks(vocab).enumerate() {
-        let got: Vec<bf16> = memory.as_slice().part(row(token)).unwrap().read().unwrap();
-        assert_eq!(got, expected, "{} row {token}", backend.name());
-        let after = row(token).end..(row(token).end + 64).min(memory.len());
+    same_rows(backend, memory, &packed, vocab);
+    for token in 0..ROWS {
+        let end = row(token, vocab).end;
+        let after = end..(end + 64).min(memory.len());
         let after = memory.as_slice().part(after).unwrap().read::<bf16>().unwrap();
         assert!(after.iter().all(|x| x.to_bits() == 0), "{} after row {token}", backend.name());
     }
@@ -48,11 +63,7 @@ fn check(backend: &dyn Backend, memory: &mut SliceMut<'_>, vocab: usize) {
 /// The teacher's rows, then the student's, in place.
 fn check_divergence(backend: &dyn Backend, memory: &mut SliceMut<'_>, vocab: usize) {
     let (data, other) = (logits::<bf16>(1, ROWS, vocab), logits::<bf16>(2, ROWS, vocab));
-    let row = |token: usize| token * STRIDE..token * STRIDE + vocab;
-    for (token, values) in data.chunks(vocab).enumerate() {
-        let mut part = memory.reborrow().part(row(token)).unwrap();
-        part.copy_from(Slice::new(values)).unwrap();
-    }
+    fill(memory, &data, vocab);
     let labels = Placed::new(backend, &[3_i64, 2, 1]);
     let batch = || {
         let labels = Labels::from_slice(labels.slice()).unwrap();
@@ -75,10 +86,32 @@ fn check_divergence(backend: &dyn Backend, memory: &mut SliceMut<'_>, vocab: usi
     all.forward_with_logit_grads(backend, target, &teacher, 3.0).unwrap();
     let target = LogitsMut::from_slice(memory.reborrow(), ROWS, vocab, STRIDE).unwrap();
     all.forward_with_logit_grads(backend, written(target), &teacher, 3.0).unwrap();
-    for (token, expected) in packed.read::<bf16>().chunks(vocab).enumerate() {
-        let got: Vec<bf16> = memory.as_slice().part(row(token)).unwrap().read().unwrap();
-        assert_eq!(got, expected, "{} row {token}", backend.name());
-    }
+    same_rows(backend, memory, &packed, vocab);
+    check_sparse_divergence(backend, memory, vocab, &batch());
+}
+
+/// The student's rows, in place.
+fn check_sparse_divergence(
+    backend: &dyn Backend,
+    memory: &mut SliceMut<'_>,
+    vocab: usize,
+    batch: &Batch<'_>,
+) {
+    let data = logits::<bf16>(1, ROWS, vocab);
+    fill(memory, &data, vocab);
+    let mut packed = Placed::new(backend, &data);
+    let last = vocab as i64 - 1;
+    let ids = Placed::new(backend, &[0, last, 7, 1, 2, last]);
+    let log_probs = Placed::new(backend, &[-1.0_f32; 2 * ROWS]);
+    let teacher = SparseTeacher::new(ids.slice(), log_probs.slice(), 2, Remainder::Bin).unwrap();
+    let kl = Distillation::new(batch.clone(), TokenDivergence::ReverseKl).unwrap();
+    let written = |target| StudentTarget::Written(Target::InPlace(target), MaskedRows::Zero);
+    let target = written(packed.target(ROWS, vocab));
+    let expected = kl.forward_with_logit_grads(backend, target, &teacher, 3.0).unwrap();
+    let target = LogitsMut::from_slice(memory.reborrow(), ROWS, vocab, STRIDE).unwrap();
+    let got = kl.forward_with_logit_grads(backend, written(target), &teacher, 3.0).unwrap();
+    assert_eq!(got.loss().to_bits(), expected.loss().to_bits(), "{}", backend.name());
+    same_rows(backend, memory, &packed, vocab);
 }
 
 /// A warp a row, and a block or more a row.

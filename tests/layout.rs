@@ -15,14 +15,12 @@ fn stems(folder: &str, extension: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What is not built yet: devices refuse mixed logits and sparse teachers.
+/// What is not built yet: devices refuse mixed logits.
 const TO_COME: &[(&str, &str)] = &[
     ("kernels", "mixed_log_probs"),
     ("kernels", "mixed_logit_grads"),
     ("src/cuda", "mixed_log_probs"),
     ("src/cuda", "mixed_logit_grads"),
-    ("kernels", "sparse_divergence"),
-    ("src/cuda", "sparse_divergence"),
 ];
 
 /// `src/stages` names the stages; every backend and the kernels have a file for each; so do the tests

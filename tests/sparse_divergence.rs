@@ -1,118 +1,19 @@
-//! The stage `sparse_divergence` against the reference in f64, and the reference against the dense stage.
+//! The stage `sparse_divergence` against the reference in f64, and against the dense stage.
 
-use half::bf16;
-use prefuse::batch::Labels;
-use prefuse::stages::{
-    DivergenceOutputs, Remainder, SparseDivergence, SparseTeacher, StudentTarget, TokenDivergence,
-    Tokens,
-};
-use prefuse::{Backend, DType, Element, Error, MaskedRows, Reference, Slice, Target};
+#[path = "sparse_divergence/bad_input.rs"]
+mod bad_input;
+#[path = "sparse_divergence/case.rs"]
+mod case;
+
+use half::{bf16, f16};
+use prefuse::stages::{Remainder, TokenDivergence};
+use prefuse::{Backend, DType, Element, Reference};
 use rand::RngExt;
 
-use crate::backends::{edge_vocabs, host_backends, large_vocabs};
-use crate::common::{Placed, exact, logits, normal, refused, rng, rounding};
+use crate::backends::{backends, composed_backends, edge_vocabs, fast_backends, large_vocabs};
+use crate::common::{exact, logits, normal, rng, rounding};
 use crate::divergence::{Case as Dense, Into, Source};
-
-/// A student, and what a teacher lists for each token.
-#[derive(Clone)]
-pub struct Case<S, T> {
-    pub student: Vec<S>,
-    pub vocab: usize,
-    /// `[tokens, k]`.
-    pub entries: Vec<i64>,
-    pub log_probs: Vec<T>,
-    pub remainder: Remainder,
-    pub divergence: TokenDivergence,
-    pub temperature: f64,
-    pub ids: Vec<i64>,
-    pub upstream: Vec<f64>,
-}
-
-/// Divergences, the entropies of both, and the gradient.
-pub struct Found<S> {
-    pub numbers: [Vec<f64>; 3],
-    pub grads: Vec<S>,
-}
-
-impl<S: Element, T: Element> Case<S, T> {
-    fn exact(&self) -> Case<f64, f64> {
-        let Self { vocab, remainder, divergence, temperature, .. } = *self;
-        Case {
-            student: exact(&self.student),
-            entries: self.entries.clone(),
-            log_probs: exact(&self.log_probs),
-            ids: self.ids.clone(),
-            upstream: self.upstream.clone(),
-            vocab,
-            remainder,
-            divergence,
-            temperature,
-        }
-    }
-
-    pub fn run(&self, backend: &dyn Backend, into: Into) -> Result<Found<S>, Error> {
-        let (tokens, vocab) = (self.ids.len(), self.vocab);
-        let k = self.entries.len() / tokens;
-        let dtype = S::DTYPE.per_token();
-        let mut student = Placed::new(backend, &self.student);
-        let start = if into == Into::Sum { 0.25 } else { f64::NAN };
-        let mut grads = Placed::new(backend, &vec![S::from_f64(start); self.student.len()]);
-        let entries = Placed::new(backend, &self.entries);
-        let log_probs = Placed::new(backend, &self.log_probs);
-        let teacher = SparseTeacher::new(entries.slice(), log_probs.slice(), k, self.remainder)?;
-        let ids = Placed::new(backend, &self.ids);
-        let labels = Labels::from_slice(ids.slice())?;
-        let floats = || Placed::floats(backend, dtype, &vec![f64::NAN; tokens]);
-        let mut outputs = [floats(), floats(), floats()];
-        let upstream = Placed::floats(backend, dtype, &self.upstream);
-        let target = match into {
-            Into::Nowhere => StudentTarget::Values(student.logits(tokens, vocab)),
-            Into::Place => StudentTarget::Written(
-                Target::InPlace(student.target(tokens, vocab)),
-                MaskedRows::Zero,
-            ),
-            Into::Buffer => StudentTarget::Written(
-                Target::OutOfPlace {
-                    logits: student.logits(tokens, vocab),
-                    grads: grads.target(tokens, vocab),
-                },
-                MaskedRows::Zero,
-            ),
-            Into::Sum => StudentTarget::Added {
-                logits: student.logits(tokens, vocab),
-                grads: grads.target(tokens, vocab),
-            },
-        };
-        let needed = backend.sparse_divergence_scratch(tokens, vocab);
-        let mut scratch = backend.allocate(DType::F64, needed)?;
-        let [values, student_entropy, teacher_entropy] = &mut outputs;
-        backend.sparse_divergence(SparseDivergence::new(
-            backend,
-            (target, teacher),
-            (self.divergence, self.temperature),
-            Tokens::new(&labels, None)?,
-            (
-                DivergenceOutputs {
-                    values: values.slice_mut(),
-                    student_entropy: Some(student_entropy.slice_mut()),
-                    teacher_entropy: Some(teacher_entropy.slice_mut()),
-                },
-                (into != Into::Nowhere).then(|| upstream.slice()),
-            ),
-            scratch.slice_mut(),
-        )?)?;
-        let numbers = outputs.each_ref().map(|placed| placed.slice().to_vec());
-        let [values, student_entropy, teacher_entropy] = numbers;
-        Ok(Found {
-            numbers: [values?, student_entropy?, teacher_entropy?],
-            grads: match into {
-                Into::Nowhere => vec![],
-                Into::Place => student.read(),
-                Into::Buffer | Into::Sum => grads.read(),
-            },
-        })
-    }
-}
+pub use case::Case;
 
 /// All but the expected advantage, which has no sparse teacher.
 fn divergences() -> Vec<TokenDivergence> {
@@ -122,7 +23,7 @@ fn divergences() -> Vec<TokenDivergence> {
 }
 
 /// Some entries of the student's own distribution with noise, in no order.
-fn case<S: Element, T: Element>(
+pub fn case<S: Element, T: Element>(
     divergence: TokenDivergence,
     remainder: Remainder,
     [tokens, vocab, k]: [usize; 3],
@@ -142,7 +43,7 @@ fn case<S: Element, T: Element>(
         let sum: f64 = scores[..finite].iter().map(|score| score.exp()).sum();
         let mut listed: Vec<(i64, f64)> = (0..k)
             .map(|entry| match entry < finite {
-                true => (ids[entry] as i64, scores[entry] - sum.ln()),
+                true => (ids[entry] as i64, (scores[entry] - sum.ln()).min(0.0)),
                 false => (ids[entry] as i64, f64::NEG_INFINITY),
             })
             .collect();
@@ -154,15 +55,26 @@ fn case<S: Element, T: Element>(
     }
     let ids = (0..tokens as i64).map(|t| if t % 5 == 3 { -100 } else { 0 }).collect();
     let upstream = (0..tokens).map(|t| if t % 7 == 4 { 0.0 } else { 0.5 - t as f64 }).collect();
-    let temperature = 1.0;
-    Case { student, vocab, entries, log_probs, remainder, divergence, temperature, ids, upstream }
+    let (temperature, weights) = (1.0, None);
+    Case {
+        student,
+        vocab,
+        entries,
+        log_probs,
+        remainder,
+        divergence,
+        temperature,
+        ids,
+        weights,
+        upstream,
+    }
 }
 
 /// The log-probs of the student carry the error of stage 1, half ulps of `4 (|z| + log-sum + |log q|) + 80`;
 /// what the teacher lists is exact, and sums over entries are f64. As in the dense stage a value changes by
 /// `(p + q) (1 + |log q - log p|)` for each unit of it; `q` of all others by as much as a listed one.
-fn compare<S: Element, T: Element>(backend: &dyn Backend, case: &Case<S, T>) {
-    let truth = case.exact().run(&Reference::new(), Into::Buffer).unwrap();
+pub fn compare<S: Element, T: Element>(backend: &dyn Backend, case: &Case<S, T>) {
+    let truth = case.cast::<f64>().run(&Reference::new(), Into::Buffer).unwrap();
     let got = case.run(backend, Into::Buffer).unwrap();
     let half_ulp = if S::DTYPE == DType::F64 { f64::EPSILON } else { 2f64.powi(-24) };
     let (relative, absolute) = rounding::<S>();
@@ -210,7 +122,7 @@ fn compare<S: Element, T: Element>(backend: &dyn Backend, case: &Case<S, T>) {
 /// Every divergence and rule, with one entry and with many, in every type.
 #[test]
 fn every_backend_and_divergence() {
-    for backend in host_backends() {
+    for backend in backends() {
         for divergence in divergences() {
             for remainder in [Remainder::Renormalised, Remainder::Bin] {
                 for k in [1, 8, 33] {
@@ -226,15 +138,99 @@ fn every_backend_and_divergence() {
 #[test]
 fn many_entries() {
     use TokenDivergence::{ForwardKl, JensenShannon, TotalVariation};
-    for backend in host_backends() {
+    for backend in backends() {
         let largest = large_vocabs().last();
         let sizes = edge_vocabs().iter().chain(largest).copied();
         for (vocab, kind) in
             sizes.zip([ForwardKl, JensenShannon { beta: 0.5 }, TotalVariation].into_iter().cycle())
         {
             let k = vocab.min(1024);
-            compare::<f32, half::f16>(&*backend, &case(kind, Remainder::Bin, [3, vocab, k]));
+            compare::<f32, f16>(&*backend, &case(kind, Remainder::Bin, [3, vocab, k]));
             compare::<bf16, f32>(&*backend, &case(kind, Remainder::Renormalised, [3, vocab, k]));
+        }
+    }
+}
+
+/// All entries listed: the dense stage's numbers.
+#[test]
+fn the_whole_vocabulary_is_dense() {
+    fn body<S: Element>(backend: &dyn Backend, within: f64) {
+        for divergence in divergences() {
+            for remainder in [Remainder::Renormalised, Remainder::Bin] {
+                let sparse: Case<S, S> = case(divergence, remainder, [6, 33, 33]);
+                let mut teacher = vec![S::from_f64(0.0); sparse.student.len()];
+                let listed = sparse.entries.iter().zip(&sparse.log_probs).enumerate();
+                listed.for_each(|(at, (&id, &log_p))| teacher[at / 33 * 33 + id as usize] = log_p);
+                let dense = Dense {
+                    student: sparse.student.clone(),
+                    vocab: 33,
+                    source: Source::one(teacher, 33),
+                    divergence,
+                    temperatures: [1.0, 1.0],
+                    ids: sparse.ids.clone(),
+                    weights: None,
+                    upstream: sparse.upstream.clone(),
+                };
+                let got = sparse.run(backend, Into::Buffer).unwrap();
+                let expected = dense.run(backend, Into::Buffer);
+                let close = |a: f64, b: f64| a == b || (a - b).abs() <= within * (1.0 + b.abs());
+                let pairs = got.numbers[0].iter().zip(&expected.values);
+                let (of_sparse, of_dense) = (exact(&got.grads), exact(&expected.grads));
+                let pairs = pairs.chain(of_sparse.iter().zip(&of_dense));
+                for (a, b) in pairs.chain(got.numbers[2].iter().zip(&expected.teacher_entropy)) {
+                    assert!(close(*a, *b), "{backend:?} {divergence:?} {remainder:?}: {a} for {b}");
+                }
+            }
+        }
+    }
+    body::<f64>(&Reference::new(), 1e-12);
+    for backend in composed_backends() {
+        body::<f32>(&*backend, 1e-5);
+    }
+}
+
+/// The student's temperature, every type of the teacher, and rows of weight 0, which may hold anything.
+#[test]
+fn temperatures_types_and_weights() {
+    fn body<S: Element, T: Element>(backend: &dyn Backend) {
+        for divergence in divergences() {
+            let mut case: Case<S, T> = case(divergence, Remainder::Bin, [6, 1030, 7]);
+            case.temperature = 0.7;
+            case.weights = Some(vec![1.0, 0.0, -2.0, 1.0, 1.0, 0.5]);
+            case.student[1030..2 * 1030].fill(S::from_f64(f64::NAN));
+            case.entries[7..14].copy_from_slice(&[-1, 5, 5, 1 << 40, 0, 0, 1030]);
+            case.log_probs[7..14].fill(T::from_f64(f64::NAN));
+            for into in [Into::Buffer, Into::Sum] {
+                let found = case.run(backend, into).unwrap();
+                assert!(found.numbers.iter().all(|of| of[1] == 0.0), "{backend:?}");
+                let kept = if into == Into::Sum { 0.25 } else { 0.0 };
+                let row = &exact(&found.grads)[1030..2 * 1030];
+                assert!(row.iter().all(|&x| x == kept), "{backend:?}");
+            }
+            // Sound rows of the same weights.
+            case.student.copy_within(0..1030, 1030);
+            case.entries.copy_within(0..7, 7);
+            case.log_probs.copy_within(0..7, 7);
+            compare(backend, &case);
+        }
+    }
+    for backend in composed_backends() {
+        body::<f32, bf16>(&*backend);
+        body::<f16, f32>(&*backend);
+        body::<bf16, f16>(&*backend);
+    }
+}
+
+/// Listed probabilities of more than 1 together leave nothing to others.
+#[test]
+fn sums_above_one() {
+    for backend in backends() {
+        for divergence in divergences() {
+            for remainder in [Remainder::Renormalised, Remainder::Bin] {
+                let mut case: Case<f32, f32> = case(divergence, remainder, [6, 300, 8]);
+                case.log_probs.iter_mut().for_each(|log_p| *log_p = (*log_p + 3.0).min(0.0));
+                compare(&*backend, &case);
+            }
         }
     }
 }
@@ -243,7 +239,7 @@ fn many_entries() {
 /// is what the teacher leaves for them. And one that is sure of another column.
 #[test]
 fn confident_students() {
-    for backend in host_backends() {
+    for backend in backends() {
         for divergence in divergences() {
             for others in [-60.0, -150.0, 90.0] {
                 let mut case: Case<f32, f32> = case(divergence, Remainder::Bin, [6, 1030, 8]);
@@ -259,35 +255,44 @@ fn confident_students() {
     }
 }
 
-/// All entries listed: the dense stage's numbers.
+/// A teacher that excludes what the student does not, and the other way round; NaN stays in its row.
 #[test]
-fn the_whole_vocabulary_is_dense() {
-    for divergence in divergences() {
-        for remainder in [Remainder::Renormalised, Remainder::Bin] {
-            let sparse: Case<f64, f64> = case(divergence, remainder, [6, 33, 33]);
-            let mut teacher = vec![0.0; sparse.student.len()];
-            let listed = sparse.entries.iter().zip(&sparse.log_probs).enumerate();
-            listed.for_each(|(at, (&id, &log_p))| teacher[at / 33 * 33 + id as usize] = log_p);
-            let dense = Dense {
-                student: sparse.student.clone(),
-                vocab: 33,
-                source: Source::one(teacher, 33),
+fn infinite_divergences() {
+    use TokenDivergence::{ForwardKl, JensenShannon, ReverseKl};
+    let minus = f32::NEG_INFINITY;
+    for backend in backends() {
+        let run = |divergence, student: [f32; 4], log_probs: [f32; 2], remainder| {
+            let case = Case {
+                student: [student, [0.0; 4]].concat(),
+                vocab: 4,
+                entries: vec![2, 0, 3, 1],
+                log_probs: [log_probs, [-1.0, -2.0]].concat(),
+                remainder,
                 divergence,
-                temperatures: [1.0, 1.0],
-                ids: sparse.ids.clone(),
+                temperature: 1.0,
+                ids: vec![0, 0],
                 weights: None,
-                upstream: sparse.upstream.clone(),
+                upstream: vec![1.0; 2],
             };
-            let (got, expected) = (
-                sparse.run(&Reference::new(), Into::Buffer).unwrap(),
-                dense.run(&Reference::new(), Into::Buffer),
-            );
-            let close = |a: f64, b: f64| a == b || (a - b).abs() <= 1e-12 * (1.0 + b.abs());
-            let pairs = got.numbers[0].iter().zip(&expected.values);
-            let pairs = pairs.chain(got.grads.iter().zip(&expected.grads));
-            for (a, b) in pairs.chain(got.numbers[2].iter().zip(&expected.teacher_entropy)) {
-                assert!(close(*a, *b), "{divergence:?} {remainder:?}: {a} for {b}");
-            }
+            let found = case.run(&*backend, Into::Buffer).unwrap();
+            assert!(!found.numbers[0][1].is_nan(), "{backend:?}");
+            found.numbers[0][0]
+        };
+        let (bin, renormalised) = (Remainder::Bin, Remainder::Renormalised);
+        let listed = [-0.5, minus];
+        assert!(run(ForwardKl, [0.0; 4], listed, bin).is_finite(), "{backend:?}");
+        assert_eq!(run(ReverseKl, [0.0; 4], listed, bin), f64::INFINITY, "{backend:?}");
+        assert_eq!(run(ReverseKl, [0.0; 4], [-0.5; 2], renormalised), f64::INFINITY);
+        assert_eq!(run(ForwardKl, [0.0, 1.0, minus, 0.0], listed, bin), f64::INFINITY);
+        let others = [0.0, minus, 0.0, minus];
+        assert_eq!(run(ForwardKl, others, [-1.0; 2], bin), f64::INFINITY, "{backend:?}");
+        assert!(run(ReverseKl, others, [-1.0; 2], renormalised).abs() < 1e-6, "{backend:?}");
+        assert!(run(JensenShannon { beta: 0.5 }, others, listed, bin).is_finite());
+        for nan in [[f32::NAN, -1.0], [-1.0, f32::NAN]] {
+            assert!(run(ForwardKl, [0.0; 4], nan, renormalised).is_nan(), "{backend:?}");
+        }
+        for student in [[f32::NAN, 0.0, 0.0, 0.0], [0.0, f32::NAN, 0.0, 0.0]] {
+            assert!(run(ReverseKl, student, [-1.0; 2], bin).is_nan(), "{backend:?}");
         }
     }
 }
@@ -295,7 +300,7 @@ fn the_whole_vocabulary_is_dense() {
 /// In place, in a buffer and added; a row by itself and among others.
 #[test]
 fn targets_and_batches() {
-    for backend in host_backends() {
+    for backend in fast_backends() {
         for divergence in divergences() {
             let all: Case<bf16, f32> = case(divergence, Remainder::Bin, [6, 300, 20]);
             let buffer = all.run(&*backend, Into::Buffer).unwrap();
@@ -326,69 +331,29 @@ fn targets_and_batches() {
     }
 }
 
-/// Bad entries are found before anything is written, the first token's first; tokens that do not count may
-/// list anything.
+/// Rows on no boundary, and on others than their gradient.
 #[test]
-fn bad_entries() {
-    for backend in host_backends() {
-        let mut case: Case<f32, f32> = case(TokenDivergence::ForwardKl, Remainder::Bin, [6, 40, 4]);
-        case.entries[3 * 4] = 99;
-        case.log_probs[3 * 4 + 1] = f32::NAN;
-        case.run(&*backend, Into::Buffer).unwrap();
-        case.entries[5 * 4] = -1;
-        refused(
-            case.run(&*backend, Into::Place),
-            "teacher's ids of token 5: expected 0 to 39, got -1",
-        );
-        case.log_probs[4 * 4 + 1] = 0.5;
-        refused(
-            case.run(&*backend, Into::Place),
-            "teacher's log-probs of token 4: expected at most 0, got 0.5",
-        );
-        case.entries[2 * 4 + 3] = case.entries[2 * 4];
-        let message = format!(
-            "teacher's ids of token 2: expected each once, got {} again",
-            case.entries[2 * 4]
-        );
-        refused(case.run(&*backend, Into::Place), &message);
-        case.entries[1] = 40;
-        refused(
-            case.run(&*backend, Into::Place),
-            "teacher's ids of token 0: expected 0 to 39, got 40",
-        );
+fn rows_have_the_same_bits_anywhere() {
+    fn check<S: Element>(backend: &dyn Backend, vocab: usize) {
+        let divergence = TokenDivergence::JensenShannon { beta: 0.5 };
+        let case: Case<S, f32> = case(divergence, Remainder::Bin, [6, vocab, 9]);
+        for into in [Into::Buffer, Into::Place, Into::Sum] {
+            let expected = case.run(backend, into).unwrap();
+            for before in [1, 3, 6] {
+                let got = case.run_behind(backend, into, before).unwrap();
+                assert_eq!(bits(&got.numbers.concat()), bits(&expected.numbers.concat()));
+                let what = format!("{backend:?} {} {vocab} {into:?} {before}", S::DTYPE);
+                assert_eq!(bits(&exact(&got.grads)), bits(&exact(&expected.grads)), "{what}");
+            }
+        }
     }
-}
-
-#[test]
-fn shapes_and_types() {
-    let (ids, log_probs) = ([0_i64, 1, 2, 1], [-1.0_f32; 4]);
-    let (ids, log_probs) = (Slice::new(&ids), Slice::new(&log_probs));
-    let new = |ids, log_probs, k| SparseTeacher::new(ids, log_probs, k, Remainder::Bin);
-    refused(new(log_probs, log_probs, 2), "teacher's ids: expected i64, got f32");
-    refused(new(ids, ids, 2), "teacher's log-probs: expected f16, bf16, f32 or f64, got i64");
-    refused(
-        new(ids, log_probs, 0),
-        "entries of a sparse teacher: expected a number from 1 to 1024, got 0.0",
-    );
-    refused(
-        new(ids, log_probs, 1025),
-        "entries of a sparse teacher: expected a number from 1 to 1024, got 1025.0",
-    );
-    refused(new(ids, log_probs, 3), "teacher's ids: expected length 6, got 4");
-    let half = log_probs.part(0..2).unwrap();
-    refused(new(ids, half, 2), "teacher's log-probs: expected length 4, got 2");
-    let base: Case<f32, f32> = case(TokenDivergence::ForwardKl, Remainder::Bin, [6, 3, 2]);
-    let backend = Reference::new();
-    let clip = (0.0, 1.0);
-    let advantage =
-        Case { divergence: TokenDivergence::ExpectedAdvantage { beta: 1.0, clip }, ..base.clone() };
-    refused(
-        advantage.run(&backend, Into::Buffer),
-        "an expected advantage: expected logits of the whole vocabulary, got a sparse teacher",
-    );
-    let narrow = Case { student: vec![0.0; 6], vocab: 1, ..base };
-    refused(
-        narrow.run(&backend, Into::Buffer),
-        "entries of a sparse teacher: expected at most the vocabulary, got 2.0",
-    );
+    fn bits(numbers: &[f64]) -> Vec<u64> {
+        numbers.iter().map(|x| x.to_bits()).collect()
+    }
+    for backend in fast_backends() {
+        for vocab in [11, 1029, 9001] {
+            check::<f32>(&*backend, vocab);
+            check::<bf16>(&*backend, vocab);
+        }
+    }
 }

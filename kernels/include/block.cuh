@@ -20,6 +20,15 @@ template <class T> __device__ __forceinline__ T block_sum(T x, T *shared) {
   return x;
 }
 
+// The lowest number over a block of 1024 threads, for thread 0; `shared` has room for one from each warp.
+__device__ __forceinline__ int64_t block_lowest(int64_t x, int64_t *shared) {
+  const auto lower = [](int64_t a, int64_t b) { return a < b ? a : b; };
+  x = warp_reduce(x, lower);
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+  __syncthreads();
+  return threadIdx.x < 32 ? warp_reduce(shared[threadIdx.x], lower) : x;
+}
+
 struct SumShared {
   double warps[256 / 32];
   double all;

@@ -12,6 +12,9 @@ namespace prefuse {
 // Twins of the numbers in src/cuda/divergence.rs.
 constexpr int TYPE_F32 = 0, TYPE_F16 = 1, TYPE_BF16 = 2;
 
+// What becomes of the gradient: nothing, or it is written, also where tokens do not count, or added.
+constexpr int VALUES = 0, WRITTEN = 1, WRITTEN_COUNTED = 2, ADDED = 3;
+
 constexpr int RUN = 256;
 
 // Runs of a segment of 1024 columns.

@@ -1,7 +1,7 @@
 // What a column adds to a divergence of student q and teacher p, and its part of the gradient.
 //
-// Logarithms are in bits. With w = q dD/dq the gradient by a logit is w - q sum w, and any multiple of q
-// may be added to w: all forms here are 0 where p is q.
+// With w = q dD/dq the gradient by a logit is w - q sum w, and any multiple of q may be added to w: all
+// forms of columns are 0 where p is q. Their logarithms are in bits.
 #pragma once
 
 #include "element.cuh"
@@ -114,6 +114,48 @@ __device__ __forceinline__ float loss(const DivergenceMeasure &m, float sum) {
 __device__ __forceinline__ float expected(float log_q, float loss) {
   const float q = log_q == negative_infinity() ? 0.0f : fmaxf(ex2(log_q), 1.17549435e-38f);
   return q == 0.0f ? 0.0f : q * loss;
+}
+
+// Of distributions of few bins, where f64 costs little beside the row: what a bin adds to the value, and
+// its w. Logarithms are natural. Twin of `Measure::term` in src/reference/divergence.rs.
+struct BinTerm {
+  double value, by_q;
+};
+
+// 0 where the weight is, though x be infinite.
+__device__ __forceinline__ double weighed(double weight, double x) {
+  return weight == 0.0 ? 0.0 : weight * x;
+}
+
+__device__ __forceinline__ BinTerm kl_bin(const DivergenceMeasure &m, double log_q, double log_p,
+                                          double q, double p) {
+  const double forward = weighed(p, m.cross ? -log_q : log_p - log_q);
+  const double reverse = weighed(m.reverse, weighed(q, log_q - log_p));
+  return {weighed(m.forward, forward) + reverse, reverse + m.forward * (q - p)};
+}
+
+// The mixture is the larger of p and q times a number that neither overflows nor is 0.
+__device__ __forceinline__ BinTerm mixture_bin(const DivergenceMeasure &m, double log_q,
+                                               double log_p, double q, double p) {
+  const double larger = fmax(log_q, log_p);
+  if (larger == negative_infinity()) return {0.0, 0.0};
+  const double parts = m.teacher * exp(log_p - larger) + m.student * exp(log_q - larger);
+  const double log_m = larger + log(parts);
+  const double reverse = weighed(m.reverse, weighed(q, log_q - log_m));
+  const double share = m.student * exp(log_q - log_m);
+  return {weighed(m.forward, weighed(p, log_p - log_m)) + reverse,
+          reverse - share * (m.forward * p + m.reverse * q)};
+}
+
+__device__ __forceinline__ BinTerm bin_term(const DivergenceMeasure &m, double log_q,
+                                            double log_p) {
+  const double q = exp(log_q), p = exp(log_p);
+  if (m.kind == KL) return kl_bin(m, log_q, log_p, q, p);
+  if (m.kind == MIXTURE) return mixture_bin(m, log_q, log_p, q, p);
+  // NaN stays.
+  const double difference = q - p;
+  const double sign = difference > 0.0 ? 1.0 : difference < 0.0 ? -1.0 : difference;
+  return {0.5 * fabs(difference), 0.5 * sign * q};
 }
 
 }  // namespace prefuse

@@ -27,9 +27,6 @@ struct DivergenceLogits {
   int32_t place;  // vectors before its own in a lane's slot
 };
 
-// What becomes of the gradient: nothing, or it is written, also where tokens do not count, or added.
-constexpr int VALUES = 0, WRITTEN = 1, WRITTEN_COUNTED = 2, ADDED = 3;
-
 // Twin of `Arguments` in src/cuda/divergence.rs.
 struct DivergenceArguments {
   DivergenceLogits logits[1 + MOST_PARTS];

@@ -18,6 +18,16 @@ struct ErrorSlot {
 
 constexpr int64_t LABEL_OUTSIDE = 1;
 constexpr int64_t WEIGHT_NOT_FINITE = 2;
+constexpr int64_t SPARSE_ID_OUTSIDE = 3;
+constexpr int64_t SPARSE_ID_TWICE = 4;
+constexpr int64_t SPARSE_LOG_PROB_ABOVE = 5;
+
+// By one thread.
+__device__ __forceinline__ void raise(const ErrorSlot &slot, ErrorSlot *error, ErrorSlot *mapped) {
+  *error = slot;
+  // The host looks at the code while this runs, and at the rest when it has ended.
+  *mapped = slot;
+}
 
 // Twin of `Tokens` in src/cuda/tokens.rs; `weights` may be null.
 struct Tokens {

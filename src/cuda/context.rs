@@ -9,6 +9,7 @@ use super::driver::{Driver, Mapped};
 use crate::batch::Weights;
 use crate::error::{Error, Result};
 use crate::memory::Place;
+use crate::stages::SparseTeacherError;
 
 /// A stream, and the errors that its kernels find.
 #[derive(Debug)]
@@ -44,6 +45,9 @@ struct Record {
 
 const LABEL_OUTSIDE: i64 = 1;
 const WEIGHT_NOT_FINITE: i64 = 2;
+const SPARSE_ID_OUTSIDE: i64 = 3;
+const SPARSE_ID_TWICE: i64 = 4;
+const SPARSE_LOG_PROB_ABOVE: i64 = 5;
 
 impl Record {
     fn error(self) -> Option<Error> {
@@ -56,6 +60,15 @@ impl Record {
             }
             WEIGHT_NOT_FINITE => {
                 Some(Weights::not_finite(token, f32::from_bits(self.value as u32)))
+            }
+            SPARSE_ID_OUTSIDE => {
+                let (vocab, got) = (self.vocab as usize, self.value);
+                Some(SparseTeacherError::Outside { token, vocab, got }.into())
+            }
+            SPARSE_ID_TWICE => Some(SparseTeacherError::Twice { token, got: self.value }.into()),
+            SPARSE_LOG_PROB_ABOVE => {
+                let got = f64::from(f32::from_bits(self.value as u32));
+                Some(SparseTeacherError::AboveZero { token, got }.into())
             }
             code => Some(Error::Driver {
                 call: "error slot",

@@ -33,7 +33,7 @@ struct LogitsArguments {
 /// Twin of `DivergenceMeasure` in the kernels.
 #[repr(C)]
 #[derive(Debug, Default)]
-struct MeasureArguments {
+pub(super) struct MeasureArguments {
     kind: i32,
     cross: i32,
     forward: f32,
@@ -147,8 +147,17 @@ fn name(arguments: &Arguments, dtype: DType) -> String {
     }
 }
 
+/// Number of an element type in the kernels.
+pub(super) fn type_number(dtype: DType) -> i32 {
+    match dtype {
+        DType::F16 => 1,
+        DType::BF16 => 2,
+        _ => 0,
+    }
+}
+
 /// What becomes of the gradient, by the numbers of the kernel, and where it goes.
-fn target<'a>(student: &'a StudentTarget<'_>) -> (i32, Option<Logits<'a>>) {
+pub(super) fn target<'a>(student: &'a StudentTarget<'_>) -> (i32, Option<Logits<'a>>) {
     match student {
         StudentTarget::Values(_) => (0, None),
         StudentTarget::Written(target, masked) => {
@@ -166,18 +175,14 @@ impl LogitsArguments {
             stride: logits.shape().stride as i64,
             coefficient: coefficient as f32,
             factor: (coefficient * std::f64::consts::LOG2_E / temperature) as f32,
-            dtype: match logits.dtype() {
-                DType::F16 => 1,
-                DType::BF16 => 2,
-                _ => 0,
-            },
+            dtype: type_number(logits.dtype()),
             place: place as i32,
         }
     }
 }
 
 impl MeasureArguments {
-    fn new(measure: Measure) -> Self {
+    pub(super) fn new(measure: Measure) -> Self {
         let kl = |forward: f64, reverse: f64, cross: bool| Self {
             forward: forward as f32,
             reverse: reverse as f32,

@@ -232,6 +232,53 @@ pub(crate) fn check_tokens() -> LaunchShape {
     shape(1, 1024, 1, 32 * 8)
 }
 
+/// Columns of which kernels mark the listed ones at a time; WINDOW in kernels/include/listed.cuh.
+const SPARSE_WINDOW: usize = 1 << 17;
+
+/// Bytes of what comes before those marks in the shared memory of kernels/sparse_divergence.cu.
+const SPARSE_SHARED: usize = 15_440;
+
+/// Threads of that kernel's largest block, and of all on a multiprocessor: 80 registers each.
+const SPARSE_THREADS: usize = 768;
+
+/// Bytes of rows at once of which a second visit finds much in the second-level cache: 40 MB on an A100, 50
+/// on an H100, and what is written takes its part.
+const CACHED: usize = 36 << 20;
+
+/// Bytes of a bit for each column of a window.
+fn sparse_marks(vocab: usize) -> usize {
+    vocab.min(SPARSE_WINDOW).next_multiple_of(SEGMENT) / 8
+}
+
+/// A block a row.
+pub(crate) fn check_sparse_ids(tokens: usize, vocab: usize) -> LaunchShape {
+    shape(tokens, 256, 1, 16 + sparse_marks(vocab))
+}
+
+/// One block: the slot has to be written before the next kernel.
+pub(crate) fn report_sparse_ids() -> LaunchShape {
+    shape(1, 1024, 1, 32 * 8)
+}
+
+/// A block a row: three, two or one for each multiprocessor, which have [`SPARSE_THREADS`] together. As many
+/// as have a row each and as their rows fit the cache; no warp is without a segment.
+pub(crate) fn sparse_divergence(
+    device: &Device,
+    dtype: DType,
+    tokens: usize,
+    vocab: usize,
+) -> LaunchShape {
+    let row = vocab.saturating_mul(dtype.size());
+    let suits = |blocks: &usize| {
+        let rows = blocks * device.processors as usize;
+        tokens >= rows && row.saturating_mul(rows) <= CACHED
+    };
+    let blocks = [3, 2].into_iter().find(suits).unwrap_or(1);
+    let most = 32 * vocab.div_ceil(SEGMENT).max(WARPS);
+    let threads = (SPARSE_THREADS / blocks).min(most);
+    shape(tokens, threads, 1, SPARSE_SHARED + sparse_marks(vocab))
+}
+
 /// A block a sequence.
 pub(crate) fn sequence_sums(sequences: usize) -> LaunchShape {
     shape(sequences, 256, 1, 8 * 8)
@@ -378,6 +425,26 @@ mod tests {
         assert_eq!(cluster(&ampere, BF16, 8192, 32_000), Some(1));
         assert_eq!(cluster(&ampere, BF16, 8192, 50_257), None);
         assert_eq!(token_loss(&hopper, BF16, 8192, usize::MAX), None);
+    }
+
+    #[test]
+    fn rows_visited_twice() {
+        use DType::{BF16, F32};
+        let (hopper, single) = (device((9, 0), 132), device((9, 0), 1));
+        let threads =
+            |device, dtype, tokens, vocab| sparse_divergence(device, dtype, tokens, vocab).block;
+        assert_eq!(threads(&hopper, BF16, 8192, 128_256), 768);
+        assert_eq!(threads(&hopper, BF16, 8192, 50_257), 384);
+        assert_eq!(threads(&hopper, F32, 8192, 32_000), 384);
+        assert_eq!(threads(&hopper, BF16, 8192, 32_000), 256);
+        assert_eq!(threads(&hopper, BF16, 264, 32_000), 384);
+        assert_eq!(threads(&hopper, BF16, 6, 32_000), 768);
+        assert_eq!(threads(&hopper, BF16, 6, 4099), 256);
+        assert_eq!(threads(&single, BF16, 6, 262_144), 256);
+        let shape = sparse_divergence(&hopper, BF16, usize::MAX, usize::MAX);
+        assert_eq!((shape.block, shape.shared), (768, 15_440 + 16_384));
+        assert!(shape.grid as usize <= MAX_GRID && shape.shared as usize <= 48 * 1024);
+        assert_eq!(check_sparse_ids(3, 1).shared, 16 + 128);
     }
 
     #[test]

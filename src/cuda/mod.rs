@@ -16,6 +16,7 @@ mod memory;
 mod objective;
 mod ranking;
 mod sequence_sums;
+mod sparse_divergence;
 mod token_loss;
 mod token_objective;
 mod tokens;
@@ -293,13 +294,14 @@ impl Backend for Cuda {
         divergence::divergence(&self.context, stage)
     }
 
-    fn sparse_divergence_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
-        0
+    fn sparse_divergence_scratch(&self, tokens: usize, _vocab: usize) -> usize {
+        sparse_divergence::scratch(tokens)
     }
 
     fn sparse_divergence(&self, stage: SparseDivergence<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
-        Err(NO_DISTILLATION)
+        let _turn = self.context.turn();
+        sparse_divergence::sparse_divergence(&self.context, stage)
     }
 
     fn token_loss_scratch(&self, tokens: usize, vocab: usize, terms: &[PlacedTerm]) -> usize {
@@ -312,12 +314,6 @@ impl Backend for Cuda {
         token_loss::token_loss(self, stage)
     }
 }
-
-const NO_DISTILLATION: Error = Error::Selection {
-    objective: "distillation from a sparse teacher",
-    expected: "the cpu or the reference backend",
-    got: "cuda, which has no kernels for it yet",
-};
 
 const NO_MIXTURES: Error = Error::Selection {
     objective: "log-probs of mixed logits",

@@ -124,7 +124,7 @@ pub struct SparseDivergence<'a> {
     pub(crate) tokens: Tokens<'a>,
     pub(crate) outputs: DivergenceOutputs<'a>,
     pub(crate) upstream: Option<Slice<'a>>,
-    #[allow(dead_code, reason = "no backend that is built yet needs any")]
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "devices alone need any"))]
     pub(crate) scratch: SliceMut<'a>,
 }
 

@@ -51,7 +51,7 @@ pub struct Found<S> {
 }
 
 /// Where the gradient goes.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Into {
     Nowhere,
     Place,

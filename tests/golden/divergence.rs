@@ -6,8 +6,9 @@ use prefuse::stages::{Remainder, TokenDivergence};
 use serde_json::Value;
 
 use super::{TIGHT, close, integers, load, number, numbers, shape};
+use crate::backends::composed_backends;
 use crate::divergence::{Case, Found, Into, Source};
-use crate::sparse_divergence::Case as Sparse;
+use crate::sparse_divergence::{Case as Sparse, compare};
 
 /// Divides the logits by the temperature where torch divides what is left of them when the row's maximum
 /// has been subtracted: 1e4 in f64.
@@ -152,7 +153,7 @@ fn sparse_teachers_of_torch() {
             continue;
         }
         compared += 1;
-        let found = Sparse {
+        let sparse = Sparse {
             student: numbers(&case["student"]),
             vocab,
             entries: integers(&case["ids"]),
@@ -161,10 +162,12 @@ fn sparse_teachers_of_torch() {
             divergence: divergence(&case["divergence"]),
             temperature: number(&case["temperature"]),
             ids: vec![0; tokens],
+            weights: None,
             upstream: numbers(&case["upstream"]),
-        }
-        .run(&Reference::new(), Into::Buffer)
-        .unwrap();
+        };
+        let found = sparse.run(&Reference::new(), Into::Buffer).unwrap();
+        let single = sparse.cast::<f32>();
+        composed_backends().iter().for_each(|backend| compare(&**backend, &single));
         let within = if id.contains("offset") { AT_OFFSETS } else { TIGHT };
         close(&found.numbers[0], &numbers(&case["expected"]["values"]), within, id);
         if !case["expected"]["grads"].is_null() {

@@ -18,6 +18,8 @@ use prefuse_emulator::Emulator;
 
 use crate::backends::emulators;
 use crate::common::{Placed, bits, labels, logits};
+use crate::divergence::Into;
+use crate::sparse_divergence::{Case as Sparse, case as sparse};
 
 /// Writes down what is called, and can take blocks away.
 #[derive(Debug)]
@@ -164,6 +166,24 @@ fn rows_go_round() {
             let (plain, _) = watched(plain, false);
             let (least, _) = watched(least, true);
             assert_eq!(run(&least, vocab), run(&plain, vocab), "{}, {vocab}", plain.device().1);
+        }
+    }
+}
+
+/// The same of what a row has in shared memory between its two visits.
+#[test]
+fn rows_of_sparse_teachers_go_round() {
+    use prefuse::stages::{Remainder, TokenDivergence};
+    for vocab in [33, 3000, 140_000] {
+        let case: Sparse<bf16, f32> =
+            sparse(TokenDivergence::ReverseKl, Remainder::Bin, [11, vocab, 20]);
+        let run = |cuda: Cuda| {
+            let found = case.run(&cuda, Into::Place).unwrap();
+            let bits = found.numbers.concat().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            (bits, found.grads.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+        };
+        for (plain, least) in emulators().into_iter().zip(emulators()) {
+            assert_eq!(run(watched(least, true).0), run(watched(plain, false).0), "{vocab}");
         }
     }
 }
