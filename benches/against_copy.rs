@@ -2,18 +2,19 @@
 //! `cargo bench --bench against_copy [-- ROWS]`. The copy's buffer is ready, so no page faults are
 //! counted; each tensor was touched shortly before, so a last-level cache that holds it serves it.
 //!
-//! With `-- --serve TYPE ROWS` it runs what it reads from standard input (`copy`, `log_probs`, ..;
-//! its first line lists them) once each and answers in nanoseconds; `benches/against_torch.py`
-//! alternates that with torch.
+//! With `-- --serve TYPE ROWS FILE` it takes the logits from a file, runs what it reads from standard input
+//! (`copy`, `log_probs`, ..; its first line lists them) once each, and answers in nanoseconds and with the
+//! bytes that were allocated at most meanwhile; `benches/against_torch.py` alternates that with torch.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read, Write};
 use std::time::{Duration, Instant};
 
 use common::{VOCAB, labels, logits};
 use half::{bf16, f16};
+use peak_alloc::PeakAlloc;
 use prefuse::batch::{Labels, Logits, LogitsMut};
 use prefuse::stages::{
     Divergence, DivergenceOutputs, StudentTarget, Teacher, TokenDivergence, Tokens,
@@ -24,11 +25,14 @@ use prefuse::{
 };
 use rayon::prelude::*;
 
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
 /// Rows where none are asked for.
 const TOKENS: usize = 256;
 const ROUNDS: usize = 30;
 
-const WORK: [&str; 11] = [
+const WORK: [&str; 12] = [
     "copy",
     "log_probs",
     "log_probs, half masked",
@@ -40,6 +44,7 @@ const WORK: [&str; 11] = [
     "logit_grads out of place, entropy",
     "copy of one and a half",
     "forward KL and gradient",
+    "Jensen-Shannon and gradient",
 ];
 
 struct Bench<T> {
@@ -57,8 +62,7 @@ struct Bench<T> {
 }
 
 impl<T: Element> Bench<T> {
-    fn new(cpu: Cpu, tokens: usize) -> Self {
-        let data = logits::<T>(tokens, VOCAB);
+    fn new(cpu: Cpu, tokens: usize, data: Vec<T>) -> Self {
         let [labels, half_labels] = [false, true].map(|half| labels(tokens, VOCAB, half));
         let options = RowOptions::default().with_entropy();
         let view = Logits::new(&data, tokens, VOCAB).unwrap();
@@ -94,7 +98,10 @@ impl<T: Element> Bench<T> {
                 let half = self.data.len() / 2;
                 copy(&self.teacher[..half], &mut self.buffer[..half]);
             }
-            "forward KL and gradient" => self.forward_kl(),
+            "forward KL and gradient" => self.divergence(TokenDivergence::ForwardKl),
+            "Jensen-Shannon and gradient" => {
+                self.divergence(TokenDivergence::JensenShannon { beta: 0.5 });
+            }
             "log_probs" => self.log_probs(&self.labels, plain),
             "log_probs, half masked" => self.log_probs(&self.half_labels, plain),
             "log_probs, entropy and argmax" => {
@@ -109,7 +116,7 @@ impl<T: Element> Bench<T> {
         copy(&self.data, &mut self.buffer);
     }
 
-    fn forward_kl(&mut self) {
+    fn divergence(&mut self, divergence: TokenDivergence) {
         let [logits, teacher] =
             [&self.data, &self.teacher].map(|data| Logits::new(data, self.tokens, VOCAB).unwrap());
         let grads = LogitsMut::new(&mut self.buffer, self.tokens, VOCAB).unwrap();
@@ -124,7 +131,7 @@ impl<T: Element> Bench<T> {
         let stage = Divergence::new(
             &self.cpu,
             (StudentTarget::Written(target, MaskedRows::Zero), Teacher::new(teacher)),
-            (TokenDivergence::ForwardKl, [1.0; 2]),
+            (divergence, [1.0; 2]),
             Tokens::new(&self.labels, None).unwrap(),
             (outputs, Some(Slice::new(&self.upstream))),
             SliceMut::new(&mut scratch),
@@ -159,7 +166,9 @@ impl<T: Element> Bench<T> {
     }
 
     fn check(&mut self) {
-        for work in ["logit_grads in place", "forward KL and gradient"] {
+        for work in
+            ["logit_grads in place", "forward KL and gradient", "Jensen-Shannon and gradient"]
+        {
             self.run(work);
             self.check_gradient();
         }
@@ -204,7 +213,10 @@ impl<T: Element> Bench<T> {
         self.check();
         println!("{}", WORK.join("\t"));
         for line in std::io::stdin().lock().lines() {
-            println!("{}", self.run(line.unwrap().trim()).as_nanos());
+            let before = MEMORY.current_usage();
+            MEMORY.reset_peak_usage();
+            let nanoseconds = self.run(line.unwrap().trim()).as_nanos();
+            println!("{nanoseconds} {}", MEMORY.peak_usage() - before);
             std::io::stdout().flush().unwrap();
         }
     }
@@ -215,20 +227,28 @@ fn copy<T: Element>(from: &[T], to: &mut [T]) {
     rows.for_each(|(to, from)| to.copy_from_slice(from));
 }
 
+fn read<T: Element>(path: &str, tokens: usize) -> Vec<T> {
+    let mut data = vec![T::zeroed(); tokens * VOCAB];
+    let mut file = std::fs::File::open(path).unwrap();
+    file.read_exact(bytemuck::cast_slice_mut(&mut data)).unwrap();
+    data
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let given = |name: &str| arguments.iter().any(|argument| argument == name);
     let tokens = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(TOKENS);
     if given("--serve") {
+        let path = arguments.last().unwrap();
         match given("f32") {
-            true => Bench::<f32>::new(Cpu::new(), tokens).serve(),
-            false => Bench::<bf16>::new(Cpu::new(), tokens).serve(),
+            true => Bench::<f32>::new(Cpu::new(), tokens, read(path, tokens)).serve(),
+            false => Bench::<bf16>::new(Cpu::new(), tokens, read(path, tokens)).serve(),
         }
         return;
     }
     for cpu in SimdLevel::ALL.into_iter().rev().filter_map(Cpu::with_simd) {
-        Bench::<bf16>::new(cpu, tokens).report();
-        Bench::<f32>::new(cpu, tokens).report();
-        Bench::<f16>::new(cpu, tokens).report();
+        Bench::<bf16>::new(cpu, tokens, logits(tokens, VOCAB)).report();
+        Bench::<f32>::new(cpu, tokens, logits(tokens, VOCAB)).report();
+        Bench::<f16>::new(cpu, tokens, logits(tokens, VOCAB)).report();
     }
 }

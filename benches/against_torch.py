@@ -1,6 +1,6 @@
-"""The row stages of prefuse, torch and a memory copy: same shape and threads, in turn, in one run.
+"""The row stages of prefuse, torch and a memory copy: same logits and threads, in turn, in one run.
 
-Needs torch 2.11 and the built bench:
+Needs torch 2.11 and the built bench; where TRL is installed, its divergence takes part:
 
     cargo bench --no-run --bench against_copy
     python benches/against_torch.py target/release/deps/against_copy-HASH benches/results/NAME.json 256
@@ -8,7 +8,8 @@ Needs torch 2.11 and the built bench:
 Prints the minimum of N rounds of each as a ratio to the copy, and writes all of it as JSON with
 machine, commit and date. torch's best form of log-probs writes `log_softmax` into a ready buffer;
 its usual form also gathers the labels. A divergence moves the bytes of a copy of one and a half
-tensors; torch's is composed, in f32: `log_softmax` of both, `kl_div` and the way back.
+tensors; torch's is composed, in f32: `log_softmax` of both, `kl_div` and the way back. For ours the
+bytes that were allocated meanwhile are printed too: all memory beyond inputs and gradient.
 """
 
 import datetime
@@ -16,17 +17,25 @@ import json
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 
 import torch
 
-VOCAB, ROUNDS = 151_936, 40
+VOCAB, ROUNDS = 151_936, 20
 
 
-def ask(process: subprocess.Popen, work: str) -> float:
+try:
+    from trl.experimental.gkd import GKDTrainer
+except ImportError:
+    GKDTrainer = None
+
+
+def ask(process: subprocess.Popen, work: str) -> tuple[float, int]:
     process.stdin.write(work + "\n")
     process.stdin.flush()
-    return int(process.stdout.readline()) / 1e6
+    nanoseconds, allocated = process.stdout.readline().split()
+    return int(nanoseconds) / 1e6, int(allocated)
 
 
 def timed(function) -> float:
@@ -35,9 +44,8 @@ def timed(function) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def torch_forms(dtype: torch.dtype, tokens: int) -> dict:
-    logits = (torch.randn(tokens, VOCAB) * 3).to(dtype)
-    labels = torch.randint(VOCAB, (tokens, 1))
+def torch_forms(logits: torch.Tensor) -> dict:
+    labels = torch.randint(VOCAB, (len(logits), 1))
     ready = torch.empty_like(logits)
     teacher = 0.8 * logits
 
@@ -47,27 +55,41 @@ def torch_forms(dtype: torch.dtype, tokens: int) -> dict:
         loss = torch.nn.functional.kl_div(ours, theirs, reduction="sum", log_target=True)
         loss.backward()
 
-    return {
+    def jensen_shannon() -> None:
+        student = logits.detach().requires_grad_()
+        GKDTrainer.generalized_jsd_loss(student.float(), teacher.float(), beta=0.5).backward()
+
+    forms = {
         "torch log_softmax into a ready buffer": lambda: torch.log_softmax(logits, -1, out=ready),
         "torch log_softmax and gather": lambda: torch.log_softmax(logits, -1).gather(-1, labels),
         "torch forward KL and gradient": forward_kl,
     }
+    if GKDTrainer is not None:
+        forms["TRL Jensen-Shannon and gradient"] = jensen_shannon
+    return forms
 
 
-def measure(binary: str, name: str, dtype: torch.dtype, tokens: int) -> dict[str, float]:
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([binary, "--serve", name, str(tokens)], **pipes)
-    ours = process.stdout.readline().rstrip().split("\t")
-    work = {key: lambda key=key: ask(process, key) for key in ours}
-    for key, form in torch_forms(dtype, tokens).items():
-        work[key] = lambda form=form: timed(form)
-    best = dict.fromkeys(work, float("inf"))
+def measure(binary: str, name: str, dtype: torch.dtype, tokens: int) -> tuple[dict, dict]:
+    """Milliseconds, the least of all rounds, and bytes allocated meanwhile, the most."""
+    logits = (torch.randn(tokens, VOCAB) * 3).to(dtype)
+    with tempfile.NamedTemporaryFile() as file:
+        logits.view(torch.uint8).numpy().tofile(file.name)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        command = [binary, "--serve", name, str(tokens), file.name]
+        process = subprocess.Popen(command, **pipes)
+        ours = process.stdout.readline().rstrip().split("\t")
+    forms = torch_forms(logits)
+    best = dict.fromkeys([*ours, *forms], float("inf"))
+    allocated = dict.fromkeys(ours, 0)
     for _ in range(ROUNDS):
-        for key, run in work.items():
-            best[key] = min(best[key], run())
+        for key in ours:
+            milliseconds, size = ask(process, key)
+            best[key], allocated[key] = min(best[key], milliseconds), max(allocated[key], size)
+        for key, form in forms.items():
+            best[key] = min(best[key], timed(form))
     process.stdin.close()
     process.wait()
-    return best
+    return best, allocated
 
 
 def machine() -> str:
@@ -83,13 +105,15 @@ def machine() -> str:
 def main() -> None:
     binary, output, tokens = sys.argv[1], sys.argv[2], int(sys.argv[3])
     torch.manual_seed(0)
-    results = {}
+    results, memory = {}, {}
     for name, dtype in (("bf16", torch.bfloat16), ("f32", torch.float32)):
-        best = measure(binary, name, dtype, tokens)
+        best, memory[name] = measure(binary, name, dtype, tokens)
         results[name] = {key: round(value, 3) for key, value in best.items()}
         print(f"{name} [{tokens}, {VOCAB}], minimum of {ROUNDS} rounds")
         for key, value in best.items():
-            print(f"  {key:48} {value:8.2f} ms {value / best['copy']:6.2f} of the copy")
+            line = f"  {key:48} {value:8.2f} ms {value / best['copy']:6.2f} of the copy"
+            beyond = f", {memory[name][key]} bytes" if key in memory[name] else ""
+            print(line + beyond)
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True
     )
@@ -103,6 +127,7 @@ def main() -> None:
         "rounds": ROUNDS,
         "unit": "milliseconds, minimum over the rounds",
         "results": results,
+        "bytes beyond inputs and gradient": memory,
     }
     pathlib.Path(output).write_text(json.dumps(report, indent=2) + "\n")
 
