@@ -75,9 +75,6 @@ impl Rows<'_> {
                 self.gradient(student, &listed, &others, (of_others, factor));
             }
         }
-        let is_cross = matches!(self.measure, Measure::Kl { cross: true, .. });
-        // What rounding leaves below 0 is 0; NaN stays.
-        let value = if value < 0.0 && !is_cross { 0.0 } else { value };
         let of_teacher = if self.entropies[1] { entropy(&listed.log_p[..bins]) } else { 0.0 };
         [value, listed.entropy(&others), of_teacher]
     }
