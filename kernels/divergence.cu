@@ -137,7 +137,7 @@ template <int TYPE> struct Visit : Slots<TYPE> {
       if (moments && !excluding) add_moments<false>(z, other, q, p, sum);
       if (moments && excluding) add_moments<true>(z, other, q, p, sum);
     });
-    // A column that one has and the other excludes, however small its probability.
+    // A column that one has and the other excludes.
     if (most == -negative_infinity()) sum[2] = most;
     if (least == negative_infinity()) sum[3] = -least;
   }
@@ -365,7 +365,9 @@ template <int TYPE> struct Visit : Slots<TYPE> {
     if (kind == MIXTURE) value = not_negative(LN_2 * value);
     if (kind == TOTAL_VARIATION) value *= 0.5f;
     if (nan != nan) value = nan;
-    keep_sum(value != value ? value : kind == ADVANTAGE ? value : warp.of_row.sum[1]);
+    // Infinite, an advantage has no gradient.
+    const float sum = kind == ADVANTAGE ? value : warp.of_row.sum[1];
+    keep_sum(value - value == 0.0f ? sum : not_a_number());
     if (first == 0 && lane == 0) a.values[row.token] = warp.weight * value;
     return gradient_or_done();
   }

@@ -63,7 +63,7 @@ struct SparseArguments {
   int32_t entries;
   int32_t type;
   int32_t target;
-  int32_t renormalised;
+  int32_t renormalised;  // whether nothing is left for others, whatever is listed
 };
 static_assert(sizeof(SparseArguments) == 200, "the twin's size");
 
@@ -175,7 +175,7 @@ struct Entries {
     shared.row.log_rest = scaled(others.maximum) + log1p(excess) - log_sum;
     // Half an ulp of each addition, and of each of the logarithms.
     const double left = 1.0 - teacher, rounding = 4.0 * 2.220446049250313e-16 * a.entries;
-    shared.row.teacher_log_sum = a.renormalised ? log(teacher) : 0.0;
+    shared.row.teacher_log_sum = a.renormalised || left < 0.0 ? log(teacher) : 0.0;
     shared.row.teacher_log_rest =
         a.renormalised || left <= rounding ? negative_infinity() : log(left);
   }
@@ -220,7 +220,8 @@ struct Entries {
     a.values[token] = float(sums[0] + rest.value);
     if (a.student_entropy != nullptr) a.student_entropy[token] = float(entropy);
     if (a.teacher_entropy != nullptr) a.teacher_entropy[token] = float(teacher_entropy);
-    const double sum = sums[1] + rest.by_q;
+    // Infinite, it has no gradient.
+    const double all = sums[1] + rest.by_q, sum = all - all == 0.0 ? all : not_a_number();
     shared.row.sum = sum;
     // Nothing has a share where all others are excluded.
     shared.row.factor =

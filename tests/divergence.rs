@@ -15,7 +15,7 @@ use prefuse::{Backend, Element, Reference};
 
 use crate::backends::{backends, composed_backends, large_vocabs, vocabs};
 use crate::common::{logits, normal, rng, weights};
-use bound::compare;
+pub use bound::compare;
 pub use case::{Case, Found, Into, Source};
 
 /// Every kind, and its parameters at the ends and between.

@@ -241,7 +241,7 @@ fn sums_above_one() {
 fn confident_students() {
     for backend in backends() {
         for divergence in divergences() {
-            for others in [-60.0, -150.0, 90.0] {
+            for others in [-60.0, -150.0, -1000.0, 90.0] {
                 let mut case: Case<f32, f32> = case(divergence, Remainder::Bin, [6, 1030, 8]);
                 for (row, listed) in case.student.chunks_mut(1030).zip(case.entries.chunks(8)) {
                     for (column, x) in row.iter_mut().enumerate() {

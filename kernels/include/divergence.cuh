@@ -109,10 +109,9 @@ __device__ __forceinline__ float loss(const DivergenceMeasure &m, float sum) {
   return -fminf(fmaxf(m.beta * sum, m.low), m.high);
 }
 
-// A probability times a number that may be infinite: a column that the student excludes adds 0, one whose
-// probability is too small for f32 does not.
+// A probability times a number that may be infinite.
 __device__ __forceinline__ float expected(float log_q, float loss) {
-  const float q = log_q == negative_infinity() ? 0.0f : fmaxf(ex2(log_q), 1.17549435e-38f);
+  const float q = ex2(log_q);
   return q == 0.0f ? 0.0f : q * loss;
 }
 
@@ -147,8 +146,15 @@ __device__ __forceinline__ BinTerm mixture_bin(const DivergenceMeasure &m, doubl
           reverse - share * (m.forward * p + m.reverse * q)};
 }
 
-__device__ __forceinline__ BinTerm bin_term(const DivergenceMeasure &m, double log_q,
-                                            double log_p) {
+// A log-prob, -inf where it counts as such beside another.
+__device__ __forceinline__ double beside(double other, double log_prob) {
+  constexpr double LEAST = -126.0 * 0.6931471805599453;
+  return other == negative_infinity() && log_prob < LEAST ? other : log_prob;
+}
+
+__device__ __forceinline__ BinTerm bin_term(const DivergenceMeasure &m, double student,
+                                            double teacher) {
+  const double log_q = beside(teacher, student), log_p = beside(student, teacher);
   const double q = exp(log_q), p = exp(log_p);
   if (m.kind == KL) return kl_bin(m, log_q, log_p, q, p);
   if (m.kind == MIXTURE) return mixture_bin(m, log_q, log_p, q, p);

@@ -17,8 +17,8 @@ __device__ __forceinline__ void add_gaps(const float (&z)[8], const float (&othe
     const float gap = z[j] - other[j], weighed = EXCLUDING ? finite(gap) : gap;
     sum[2] = fmaf(q[j], weighed, sum[2]);
     sum[3] = fmaf(-p[j], weighed, sum[3]);
-    if (EXCLUDING) most = fmaxf(most, gap);
-    if (EXCLUDING) least = fminf(least, gap);
+    if (EXCLUDING) most = fmaxf(most, q[j] > 0.0f ? gap : 0.0f);
+    if (EXCLUDING) least = fminf(least, p[j] > 0.0f ? gap : 0.0f);
   }
 }
 

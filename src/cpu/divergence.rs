@@ -88,6 +88,9 @@ impl Rows<'_> {
             ];
             Softmax::add_pair((simd, ahead), &mut rows, [&ours, &theirs], maxima, moments);
         }
+        if upstream != 0.0 && upstream * weight == 0.0 {
+            student.set(0, 0.0);
+        }
         let upstream = upstream * weight;
         let mut visit = Visit::new((simd, columns), student, (&teacher, &rows), upstream);
         [weight * visit.divergence(measure, &rows), rows[0].entropy(), rows[1].entropy()]

@@ -91,8 +91,8 @@ impl Factor {
     pub fn new(upstream: f64, inverse_temperature: f64) -> Self {
         let size = upstream.abs() * inverse_temperature.min(1.0);
         let least = (f64::from(f32::MIN_POSITIVE) / size.min(1.0)) as f32;
-        let [upstream, inverse_temperature] = [upstream as f32, inverse_temperature as f32];
-        Self { upstream, inverse_temperature, least }
+        let inverse_temperature = inverse_temperature as f32;
+        Self { upstream: canonical(upstream as f32), inverse_temperature, least }
     }
 
     #[inline(always)]
@@ -106,7 +106,7 @@ impl Factor {
 /// NaN in this kernel comes from an element (low half zero), from an invalid operation (zero) or
 /// from the caller's scalars: CUDA's NaN is 0x7fffffff, which rounding would carry into -0.
 #[inline(always)]
-fn canonical(value: f32) -> f32 {
+pub(crate) fn canonical(value: f32) -> f32 {
     if value.is_nan() { f32::NAN } else { value }
 }
 

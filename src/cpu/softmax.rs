@@ -20,14 +20,16 @@ pub(super) struct Softmax {
     excess: f64,
     /// `sum exp(z) z`, where it is asked for.
     weighted: f64,
-    /// `sum exp(z) (z - z')` with z' of the other distribution, likewise.
+    /// `sum exp(z) (z - z')` with z' of the other distribution, likewise, over what the other does not exclude.
     gap: f64,
+    /// The largest logit that the other excludes, likewise.
+    excluded: f32,
 }
 
 impl Softmax {
     pub fn new(inverse_temperature: f64) -> Self {
-        let maximum = f32::NEG_INFINITY;
-        Self { maximum, inverse_temperature, excess: 0.0, weighted: 0.0, gap: 0.0 }
+        let [maximum, excluded] = [f32::NEG_INFINITY; 2];
+        Self { maximum, inverse_temperature, excess: 0.0, weighted: 0.0, gap: 0.0, excluded }
     }
 
     /// Of a whole row by itself.
@@ -105,9 +107,10 @@ impl Softmax {
             let factor = shift.exp();
             self.maximum = maximum;
             self.excess = factor * total;
-            // The gap may be infinite, and what weighs nothing any more counts for nothing.
-            let scaled = |sum: f64| if factor == 0.0 { 0.0 } else { factor * sum };
-            (self.weighted, self.gap) = (scaled(self.weighted + shift * total), scaled(self.gap));
+            // The shift may be infinite, and what weighs nothing any more counts for nothing.
+            let weighted = self.weighted + shift * total;
+            self.weighted = if factor == 0.0 { 0.0 } else { factor * weighted };
+            self.gap *= factor;
         }
     }
 
@@ -120,7 +123,7 @@ impl Softmax {
     ) {
         let (x, scale) = (block.chunks(), self.scale());
         let (other, ahead) = ((other.chunks(), other_scale), Ahead([ahead, &[], &[]]));
-        let [sum, weighted, gap] = match moments {
+        let ([sum, weighted, gap], excluded) = match moments {
             true => simd.run(Sums::<true> { x, scale, other, ahead }),
             false => simd.run(Sums::<false> { x, scale, other, ahead }),
         };
@@ -132,6 +135,7 @@ impl Softmax {
         };
         self.weighted += weighted;
         self.gap += gap;
+        self.excluded = self.excluded.max(excluded);
     }
 
     /// How z is computed. 0 stands for the maximum as long as all logits are -inf, so that their z is -inf.
@@ -165,11 +169,16 @@ impl Softmax {
 
     /// The Kullback-Leibler divergence of this distribution from the other.
     pub fn divergence_from(&self, other: &Self) -> f64 {
+        let below = f64::from(self.excluded) - f64::from(self.maximum);
+        if below * self.inverse_temperature >= f64::from(EXP_CUTOFF) {
+            return f64::INFINITY;
+        }
         self.gap / self.total() - (self.log_sum() - other.log_sum())
     }
 }
 
-/// The sums over a block, and with `MOMENTS` those of z and of z - z'.
+/// The sums over a block, and with `MOMENTS` those of z and of z - z', and the largest logit that the other
+/// excludes.
 struct Sums<'a, const MOMENTS: bool> {
     x: &'a [Chunk],
     scale: Scale,
@@ -178,12 +187,13 @@ struct Sums<'a, const MOMENTS: bool> {
 }
 
 impl<const MOMENTS: bool> Kernel for Sums<'_, MOMENTS> {
-    type Output = [f64; 3];
+    type Output = ([f64; 3], f32);
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> [f64; 3] {
+    fn run<I: Isa>(self, isa: I) -> ([f64; 3], f32) {
         let (scale, (others, other_scale)) = (self.scale, self.other);
         let [mut plain, mut weighted, mut gap] = [[0.0f32; LANES]; 3];
+        let mut excluded = [f32::NEG_INFINITY; LANES];
         for (chunk, (x, other)) in self.x.iter().zip(others).enumerate() {
             self.ahead.prefetch(isa, chunk);
             for lane in 0..LANES {
@@ -193,16 +203,20 @@ impl<const MOMENTS: bool> Kernel for Sums<'_, MOMENTS> {
                 if MOMENTS {
                     let other =
                         (other[lane] - other_scale.maximum) * other_scale.inverse_temperature;
+                    let is_excluded = other == f32::NEG_INFINITY;
                     // 0 * -inf would be NaN.
                     let finite = if z < EXP_CUTOFF { 0.0 } else { z };
-                    let difference = if z < EXP_CUTOFF { 0.0 } else { z - other };
+                    let difference = if z < EXP_CUTOFF || is_excluded { 0.0 } else { z - other };
+                    let logit = if is_excluded { x[lane] } else { f32::NEG_INFINITY };
+                    excluded[lane] = if logit > excluded[lane] { logit } else { excluded[lane] };
                     weighted[lane] = fused::<I>(e, finite, weighted[lane]);
                     gap[lane] = fused::<I>(e, difference, gap[lane]);
                 }
             }
         }
         let moment = |lanes| if MOMENTS { tree_sum(lanes) } else { 0.0 };
-        [tree_sum(plain), moment(weighted), moment(gap)]
+        let excluded = excluded.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        ([tree_sum(plain), moment(weighted), moment(gap)], excluded)
     }
 }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::blocks::{Ahead, Block, Row, blocks, next};
-use super::gradient::Factor;
+use super::gradient::{Factor, canonical};
 use super::probabilities::{Probabilities, Times};
 use super::simd::Simd;
 use super::softmax::Softmax;
@@ -50,7 +50,7 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     fn token(&self, token: usize, student: &mut Student<'_>, upstream: f64) -> Results {
-        let mut listed = Listed::new(&self.teacher, self.ids, token);
+        let mut listed = Listed::new(&self.teacher, self.columns, self.ids, token);
         let row = student.logits();
         let others = Softmax::read(
             self.simd,
@@ -129,7 +129,7 @@ impl Rows<'_> {
             });
             for entry in listed.among(&columns) {
                 let grad = factor(entry) * inverse_temperature;
-                grads_block.set(listed.columns[entry] - columns.start, grad as f32);
+                grads_block.set(listed.columns[entry] - columns.start, canonical(grad as f32));
             }
             if let Some((grads, add)) = student.grads() {
                 grads.write(simd, columns, &grads_block, add);
@@ -150,7 +150,7 @@ struct Listed {
 }
 
 impl Listed {
-    fn new(teacher: &SparseTeacher<'_>, ids: &[i64], token: usize) -> Self {
+    fn new(teacher: &SparseTeacher<'_>, vocab: usize, ids: &[i64], token: usize) -> Self {
         let (count, first) = (teacher.entries, token * teacher.entries);
         let mut sorted = [(0, 0); MOST_ENTRIES];
         let sorted = &mut sorted[..count];
@@ -164,7 +164,7 @@ impl Listed {
             listed.columns[entry] = column;
             listed.log_p[entry] = teacher.log_probs.get(at);
         }
-        listed.log_p[count] = teacher.normalise(&mut listed.log_p[..count]);
+        listed.log_p[count] = teacher.normalise(&mut listed.log_p[..count], vocab);
         listed
     }
 

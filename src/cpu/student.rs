@@ -53,7 +53,7 @@ impl<'a> Student<'a> {
     }
 
     /// Sets the gradient from a column on, if it is not one that is added.
-    fn set(&mut self, first: usize, value: f32) {
+    pub fn set(&mut self, first: usize, value: f32) {
         if let Some((grads, false)) = self.grads() {
             grads.fill(first..grads.len(), value);
         }

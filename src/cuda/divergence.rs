@@ -111,7 +111,8 @@ pub(super) fn divergence(context: &Context, stage: Divergence<'_>) -> Result<()>
         error: context.slot()[0],
         inverse_temperature: (1.0 / temperatures[0]) as f32,
         teacher_scale: scale(temperatures[1]),
-        ratio: adaptive.map_or(0.0, |adaptive| adaptive.ratio as f32),
+        // 0 says that there is none.
+        ratio: adaptive.map_or(0.0, |adaptive| (adaptive.ratio as f32).max(f32::MIN_POSITIVE)),
         beta: adaptive.map_or(0.0, |adaptive| adaptive.beta as f32),
         parts: parts as i32,
         segments: stage.columns.div_ceil(launch::SEGMENT) as i32,

@@ -7,7 +7,7 @@ use super::tokens::{self, Tokens};
 use super::{address, launch, scale, start};
 use crate::error::Result;
 use crate::memory::Slice;
-use crate::stages::{Remainder, SparseDivergence};
+use crate::stages::SparseDivergence;
 
 /// Twin of `SparseIdsArguments` in kernels/sparse_ids.cu.
 #[repr(C)]
@@ -82,7 +82,7 @@ fn arguments(context: &Context, stage: &SparseDivergence<'_>) -> Arguments {
         entries: teacher.entries as i32,
         dtype: type_number(teacher.log_probs.dtype()),
         target,
-        renormalised: i32::from(teacher.remainder == Remainder::Renormalised),
+        renormalised: i32::from(teacher.leaves_nothing(logits.vocab())),
     }
 }
 

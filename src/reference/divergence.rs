@@ -79,6 +79,8 @@ impl Row {
         let value: f64 = terms.iter().map(|[value, _]| value).sum();
         let sum: f64 = terms.iter().map(|[_, w]| w).sum();
         let scale = weight / temperatures[0];
+        // Infinite, it has no gradient.
+        let sum = if sum.is_finite() { sum } else { f64::NAN };
         let both = log_q.iter().zip(&terms);
         let grads = both.map(|(log_q, [_, w])| scale * (w - log_q.exp() * sum));
         let beyond = std::iter::repeat_n(0.0, student.vocab() - columns);
@@ -92,6 +94,7 @@ impl Row {
 impl Measure {
     /// What a column adds to the value, and its `w`.
     pub(crate) fn term(self, log_q: f64, log_p: f64) -> [f64; 2] {
+        let (log_q, log_p) = (beside(log_p, log_q), beside(log_q, log_p));
         let (q, p) = (log_q.exp(), log_p.exp());
         match self {
             Self::Kl { forward, reverse, cross } => {
@@ -123,6 +126,14 @@ impl Measure {
     }
 }
 
+/// The logarithm of the least probability that is not 0 where a logarithm of -inf stands beside it.
+const LEAST: f64 = -126.0 * std::f64::consts::LN_2;
+
+/// A log-prob, -inf where it counts as such beside another.
+fn beside(other: f64, log_prob: f64) -> f64 {
+    if other.is_infinite() && log_prob < LEAST { f64::NEG_INFINITY } else { log_prob }
+}
+
 /// NaN stays.
 fn clip(number: f64, low: f64, high: f64) -> f64 {
     match number {
@@ -134,7 +145,7 @@ fn clip(number: f64, low: f64, high: f64) -> f64 {
 
 /// The same of an advantage.
 fn expected(log_q: f64, advantage: f64) -> [f64; 2] {
-    [-product(log_q.exp(), advantage); 2]
+    [-product(beside(advantage, log_q).exp(), advantage); 2]
 }
 
 fn log_mixture(teacher: f64, log_p: f64, log_q: f64) -> f64 {

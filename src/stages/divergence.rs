@@ -12,7 +12,10 @@ use crate::memory::{Place, Slice, SliceMut};
 /// How far a student's distribution q lies from its teacher's p at a token, summed over the vocabulary.
 ///
 /// `0 log 0` is 0. A divergence is infinite where its formula is: the reverse KL where the student gives a
-/// probability to what the teacher's logits of -inf exclude; the gradient of such a row is NaN.
+/// probability to what the teacher's logits of -inf exclude, the forward KL the other way round. The gradient
+/// of such a row is NaN, but for a forward KL's, which stays `q - p`. Beside a logit of -inf, a probability
+/// below 2^-126 is 0, so that masks of -inf and of a type's lowest number agree; the fast backends compare it
+/// with the row's largest.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum TokenDivergence {

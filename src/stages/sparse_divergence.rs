@@ -18,9 +18,9 @@ pub(crate) const MOST_ENTRIES: usize = 1024;
 pub enum Remainder {
     /// Nothing: the listed probabilities are divided by their sum, all others are 0.
     Renormalised,
-    /// It is one more entry, of probability 1 minus that sum (0 where the sum is above 1 or within its
-    /// rounding), against the student's probability of everything that is not listed. There is none where the
-    /// whole vocabulary is listed.
+    /// It is one more entry, of probability 1 minus that sum (0 within its rounding), against the student's
+    /// probability of everything that is not listed. Where the sum is above 1, or the whole vocabulary is
+    /// listed, there is none, as for `Renormalised`.
     Bin,
 }
 
@@ -38,6 +38,14 @@ pub struct SparseTeacher<'a> {
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SparseTeacherError {
+    /// More entries than the student's vocabulary has.
+    #[error("entries of a sparse teacher: expected at most {vocab}, the vocabulary, got {got}")]
+    Entries {
+        /// Entries of the vocabulary.
+        vocab: usize,
+        /// Those that a token lists.
+        got: usize,
+    },
     /// An id that the student's vocabulary does not have.
     #[error("teacher's ids of token {token}: expected 0 to {}, got {got}", vocab - 1)]
     Outside {
@@ -100,8 +108,7 @@ impl<'a> SparseTeacher<'a> {
         let place = backend.place();
         same_length("tokens of a sparse teacher", tokens, self.ids.len() / self.entries)?;
         if self.entries > vocab {
-            let (what, expected) = ("entries of a sparse teacher", "at most the vocabulary");
-            return Err(Error::Scalar { what, expected, got: self.entries as f64 });
+            return Err(SparseTeacherError::Entries { vocab, got: self.entries }.into());
         }
         if !backend.dtypes().contains(&self.log_probs.dtype()) {
             let (what, expected) = ("teacher's log-probs", "a type of the backend's logits");
@@ -194,22 +201,28 @@ impl SparseTeacher<'_> {
         Ok(())
     }
 
+    /// Whether the listed probabilities are divided by their sum, whatever that is.
+    pub(crate) fn leaves_nothing(&self, vocab: usize) -> bool {
+        self.remainder == Remainder::Renormalised || self.entries == vocab
+    }
+
     /// Makes the log-probs of a token's entries those of a distribution, and returns the logarithm of what
     /// is left for all others.
-    pub(crate) fn normalise(&self, log_probs: &mut [f64]) -> f64 {
-        match self.remainder {
-            Remainder::Renormalised => {
-                let maximum = log_probs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let sum: f64 = log_probs.iter().map(|log_p| (log_p - maximum).exp()).sum();
-                log_probs.iter_mut().for_each(|log_p| *log_p = (*log_p - maximum) - sum.ln());
-                f64::NEG_INFINITY
+    pub(crate) fn normalise(&self, log_probs: &mut [f64], vocab: usize) -> f64 {
+        if !self.leaves_nothing(vocab) {
+            let left = 1.0 - log_probs.iter().map(|log_p| log_p.exp()).sum::<f64>();
+            // Half an ulp of each addition, and of each of the logarithms.
+            let rounding = 4.0 * f64::EPSILON * log_probs.len() as f64;
+            if left > rounding {
+                return left.ln();
             }
-            Remainder::Bin => {
-                let left = 1.0 - log_probs.iter().map(|log_p| log_p.exp()).sum::<f64>();
-                // Half an ulp of each addition, and of each of the logarithms.
-                let rounding = 4.0 * f64::EPSILON * log_probs.len() as f64;
-                if left <= rounding { f64::NEG_INFINITY } else { left.ln() }
+            if left >= 0.0 {
+                return f64::NEG_INFINITY;
             }
         }
+        let maximum = log_probs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = log_probs.iter().map(|log_p| (log_p - maximum).exp()).sum();
+        log_probs.iter_mut().for_each(|log_p| *log_p = (*log_p - maximum) - sum.ln());
+        f64::NEG_INFINITY
     }
 }

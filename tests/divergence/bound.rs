@@ -98,7 +98,10 @@ pub fn compare<S: Element, T: Element>(
         for v in 0..case.vocab {
             let index = token * case.vocab + v;
             let expected = truth.grads[index];
-            let flushed = 4.0 * f64::from(f32::MIN_POSITIVE) * (scale + 1.0);
+            // A q below that is 0, and its slope with it: the logarithm and what is taken from it.
+            let least = 4.0 * f64::from(f32::MIN_POSITIVE);
+            let distance = row.distance.get(v).filter(|x| x.is_finite()).unwrap_or(&0.0);
+            let flushed = least * (scale + 1.0) * (1.0 + distance + truth.values[token].abs());
             let arithmetic = scale * row.grad_bound(v)
                 + flushed
                 + (row.weight[1] + 8.0 * half_ulp) * expected.abs();

@@ -6,7 +6,11 @@ use prefuse::stages::{
 };
 use prefuse::{Backend, DType, Element, MaskedRows, Reference, Target};
 
-use crate::common::{Placed, exact};
+use crate::common::Placed;
+
+fn cast<T: Element, C: Element>(data: &[T]) -> Vec<C> {
+    data.iter().map(|x| C::from_f64(x.to_f64())).collect()
+}
 
 /// What the student learns from.
 #[derive(Clone)]
@@ -22,8 +26,8 @@ impl<T: Element> Source<T> {
         Self { parts: vec![(1.0, data)], vocab, adaptive: None }
     }
 
-    pub fn exact(&self) -> Source<f64> {
-        let parts = self.parts.iter().map(|(c, data)| (*c, exact(data))).collect();
+    pub fn cast<C: Element>(&self) -> Source<C> {
+        let parts = self.parts.iter().map(|(c, data)| (*c, cast(data))).collect();
         Source { parts, vocab: self.vocab, adaptive: self.adaptive }
     }
 }
@@ -66,10 +70,14 @@ impl<S: Element, T: Element> Case<S, T> {
     }
 
     pub fn exact(&self) -> Case<f64, f64> {
+        self.cast()
+    }
+
+    pub fn cast<A: Element, B: Element>(&self) -> Case<A, B> {
         Case {
-            student: exact(&self.student),
+            student: cast(&self.student),
             vocab: self.vocab,
-            source: self.source.exact(),
+            source: self.source.cast(),
             divergence: self.divergence,
             temperatures: self.temperatures,
             ids: self.ids.clone(),

@@ -6,7 +6,7 @@ use prefuse::stages::TokenDivergence;
 use prefuse::{Backend, Element, RowOptions};
 
 use super::case::{Case, Into, Source};
-use super::{case, divergences};
+use super::{case, compare, divergences};
 use crate::backends::{backends, composed_backends, edge_vocabs};
 use crate::common::{Placed, exact, logits, rounding, rows};
 use crate::each_dtype;
@@ -190,6 +190,106 @@ fn infinite_divergences() {
         assert!(run(ForwardKl, all, some).values[0].is_finite());
         assert!(run(ReverseKl, some, all).values[0].is_finite());
         assert_eq!(run(ReverseKl, some, all).grads[2], 0.0, "{backend:?}");
+    }
+}
+
+/// Beside -inf a probability that f32 does not have is 0, wherever its column is, so that masks of several
+/// kinds agree.
+#[test]
+fn masks_of_several_kinds() {
+    use TokenDivergence::{ForwardKl, ReverseKl, SoftCrossEntropy, SymmetricKl};
+    let unclipped = (f64::NEG_INFINITY, f64::INFINITY);
+    let advantage = TokenDivergence::ExpectedAdvantage { beta: 1.0, clip: unclipped };
+    for backend in composed_backends() {
+        // The column that one of them excludes, its place, and the other's logit there.
+        let run = |divergence, excluded_by_teacher: bool, [at, vocab]: [usize; 2], logit: f32| {
+            let [mut masked, mut other] = [(); 2].map(|()| logits::<f32>(2, 1, vocab));
+            for row in [&mut masked, &mut other] {
+                row.iter_mut().for_each(|x| *x = x.clamp(-2.0, 2.0));
+            }
+            (masked[at], other[at]) = (f32::NEG_INFINITY, logit);
+            let mut source = Source::one(masked.clone(), vocab);
+            let mut student = other.clone();
+            if !excluded_by_teacher {
+                (source, student) = (Source::one(other, vocab), masked);
+            }
+            if divergence == advantage {
+                source.parts.push((-1.0, vec![0.0; vocab]));
+            }
+            Case {
+                student,
+                vocab,
+                source,
+                divergence,
+                temperatures: [1.0, 1.0],
+                ids: vec![0],
+                weights: None,
+                upstream: vec![1.0],
+            }
+            .run(&*backend, Into::Buffer)
+        };
+        for at in [[0, 3], [2, 3], [0, 5000], [4999, 5000]] {
+            for (divergence, by_teacher) in [
+                (ForwardKl, false),
+                (SoftCrossEntropy, false),
+                (ReverseKl, true),
+                (SymmetricKl { reverse: 0.5 }, true),
+                (SymmetricKl { reverse: 0.5 }, false),
+                (advantage, true),
+            ] {
+                let what = format!("{backend:?} {divergence:?} {at:?}");
+                let visible = run(divergence, by_teacher, at, -60.0);
+                assert_eq!(visible.values, [f64::INFINITY], "{what}");
+                for hidden in [-110.0, -65_504.0, f32::MIN] {
+                    let found = run(divergence, by_teacher, at, hidden);
+                    assert!(found.values[0].is_finite(), "{what} {hidden}: {:?}", found.values);
+                    assert!(found.grads.iter().all(|grad| grad.is_finite()), "{what} {hidden}");
+                }
+            }
+        }
+    }
+}
+
+/// Upstream gradients of NaN make their row's gradient NaN, of whatever bits they are.
+#[test]
+fn upstream_of_nan() {
+    fn body<T: Element>(backend: &dyn Backend) {
+        for divergence in divergences() {
+            let mut case: Case<T, T> = case(divergence, [6, 70, 70], [1.0, 1.0]);
+            case.weights = None;
+            case.upstream = vec![1.0; 6];
+            case.upstream[0] = f64::from(f32::from_bits(0x7fff_ffff));
+            for into in [Into::Place, Into::Buffer, Into::Sum] {
+                let grads = exact(&case.run(backend, into).grads);
+                assert!(grads[..70].iter().all(|x| x.is_nan()), "{backend:?} {divergence:?}");
+                assert!(grads[70..].iter().all(|x| !x.is_nan()), "{backend:?} {divergence:?}");
+            }
+        }
+    }
+    for backend in composed_backends() {
+        each_dtype!(&*backend, body);
+    }
+}
+
+/// Parts of coefficient 0 are not read; one of a negative coefficient is a distribution too.
+#[test]
+fn coefficients() {
+    for backend in composed_backends() {
+        for divergence in divergences() {
+            let is_advantage = matches!(divergence, TokenDivergence::ExpectedAdvantage { .. });
+            let mut case: Case<f32, f32> = case(divergence, [6, 40, 40], [1.0, 1.0]);
+            if !is_advantage {
+                case.source.parts[0].0 = -0.5;
+                let finite = |x: &mut f32| *x = x.max(-20.0);
+                case.student.iter_mut().for_each(finite);
+                case.source.parts[0].1.iter_mut().for_each(finite);
+            }
+            let (what, truth) = (format!("{backend:?} {divergence:?}"), case.truth());
+            compare(&what, &case, &case.run(&*backend, Into::Buffer), &truth);
+            let mut more = case.clone();
+            more.source.parts.push((0.0, vec![f32::NAN; 6 * 40]));
+            compare(&what, &case, &more.run(&*backend, Into::Buffer), &truth);
+        }
     }
 }
 

@@ -74,7 +74,7 @@ fn shapes_and_types() {
     let narrow = Case { student: vec![0.0; 6], vocab: 1, ..base };
     refused(
         narrow.run(&backend, Into::Buffer),
-        "entries of a sparse teacher: expected at most the vocabulary, got 2.0",
+        "entries of a sparse teacher: expected at most 1, the vocabulary, got 2",
     );
 }
 

@@ -28,9 +28,15 @@ impl<'a> Tensors<'a> {
         Ok(Self { logits, alone, adaptive: teacher.adaptive() })
     }
 
+    /// Those that enter.
+    fn parts(&self, token: usize, columns: usize) -> [Option<Part<'a>>; MOST_PARTS] {
+        let parts = self.logits.parts(token, columns);
+        parts.map(|part| part.filter(|part| part.coefficient != 0.0))
+    }
+
     /// The teacher of a token, and the factor of its divergence.
     pub fn of_token(&self, simd: Simd, token: usize, columns: usize) -> (TokenTeacher<'a>, f64) {
-        let parts = self.logits.parts(token, columns);
+        let parts = self.parts(token, columns);
         let mut teacher = TokenTeacher { parts, plain: self.alone };
         if !self.alone {
             for part in teacher.parts.iter_mut().flatten() {
@@ -53,7 +59,7 @@ impl<'a> Tensors<'a> {
         token: usize,
         inverse_temperature: f64,
     ) -> (TokenTeacher<'a>, f64) {
-        let parts = self.logits.parts(token, columns);
+        let parts = self.parts(token, columns);
         let (mut teacher, mut offset) = (TokenTeacher { parts, plain: false }, 0.0);
         for part in teacher.parts.iter_mut().flatten() {
             let state = Softmax::of(simd, part.row, (columns, inverse_temperature), false);
@@ -75,8 +81,7 @@ pub(super) struct TokenTeacher<'a> {
 impl TokenTeacher<'_> {
     /// Some of the columns, and their maximum, which NaN never is.
     pub fn block(&self, simd: Simd, columns: Range<usize>, to: &mut Block) -> f32 {
-        let [Some(first), ..] = &self.parts else { return f32::NEG_INFINITY };
-        if self.plain {
+        if let ([Some(first), ..], true) = (&self.parts, self.plain) {
             return first.row.widen(simd, columns, to);
         }
         combine(simd, &self.parts, [columns, 0..0], [&mut *to, &mut Block::new()]);
