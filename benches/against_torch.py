@@ -12,7 +12,6 @@ tensors; torch's is composed, in f32: `log_softmax` of both, `kl_div` and the wa
 bytes that were allocated meanwhile are printed too: all memory beyond inputs and gradient.
 """
 
-import datetime
 import json
 import pathlib
 import subprocess
@@ -21,14 +20,14 @@ import tempfile
 import time
 
 import torch
-
-VOCAB, ROUNDS = 151_936, 20
-
+from report import about
 
 try:
     from trl.experimental.gkd import GKDTrainer
 except ImportError:
     GKDTrainer = None
+
+VOCAB, ROUNDS = 151_936, 20
 
 
 def ask(process: subprocess.Popen, work: str) -> tuple[float, int]:
@@ -92,16 +91,6 @@ def measure(binary: str, name: str, dtype: torch.dtype, tokens: int) -> tuple[di
     return best, allocated
 
 
-def machine() -> str:
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    flags = next(line for line in lines if line.startswith("flags"))
-    model = next(line for line in lines if line.startswith("model name")).split(":")[1].strip()
-    simd = "AVX-512" if "avx512bw" in flags else "AVX2" if "avx2" in flags else "baseline"
-    cache = pathlib.Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
-    cache = cache.read_text().strip() if cache.exists() else "unknown"
-    return f"{model}, {simd}, {torch.get_num_threads()} threads, level 3 cache {cache}"
-
-
 def main() -> None:
     binary, output, tokens = sys.argv[1], sys.argv[2], int(sys.argv[3])
     torch.manual_seed(0)
@@ -114,13 +103,9 @@ def main() -> None:
             line = f"  {key:48} {value:8.2f} ms {value / best['copy']:6.2f} of the copy"
             beyond = f", {memory[name][key]} bytes" if key in memory[name] else ""
             print(line + beyond)
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True
-    )
     report = {
-        "date": datetime.date.today().isoformat(),
-        "commit": commit.stdout.strip(),
-        "machine": machine(),
+        **about(),
+        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "command": "python benches/against_torch.py BINARY OUTPUT ROWS",
         "shape": [tokens, VOCAB],

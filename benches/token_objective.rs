@@ -32,7 +32,7 @@ fn benches(criterion: &mut Criterion) {
     let cpu = Cpu::new();
     let packing = batch.packing().place(&cpu).unwrap();
     let counts = vec![length as f64; sequences];
-    let core = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let core = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build().unwrap();
     let mut group = criterion.benchmark_group("token_objective");
     group.throughput(Throughput::Elements(count as u64));
     for objective in objectives().into_iter().filter(|objective| objective.unit()[0] == "Token") {
