@@ -1,9 +1,9 @@
 // Stage 3: each unit's loss, rewards and gradients, by the objectives' own text; then the value of the
 // term and the gradient by each sequence's sum.
 //
-// Some 200 bytes for each unit, all f64. One launch of one block where there are up to 1024 units, which
-// that evaluates in 4 rounds: less than a second launch takes. More units have many blocks, and a second
-// launch, which needs all of them. The order of every sum is the same.
+// Some 200 bytes for each unit, all f64. One launch of one block, which goes round: the sums over units need
+// all of them, and a second launch for these takes as long as some rounds do. A pair has rows of logits, at
+// least two, whose stages are by far longer than its share of a round.
 //
 // A loss makes the same again in its backward, into outputs of its own: to keep the units' gradients would
 // save some microseconds, for 16 bytes a pair held until then.
@@ -123,8 +123,7 @@ __device__ int spread(PerJudgedPair x, double (&out)[MAX_RESPONSES]) {
 template <class Unit, class PerResponse, class Objective>
 __device__ __forceinline__ void evaluate_units(const UnitsArguments &a,
                                                const Objective &objective) {
-  const int64_t step = int64_t(gridDim.x) * THREADS;
-  for (int64_t unit = int64_t(blockIdx.x) * THREADS + threadIdx.x; unit < a.units; unit += step) {
+  for (int64_t unit = threadIdx.x; unit < a.units; unit += THREADS) {
     Unit input;
     load_unit(a, unit, input);
     double loss = 0.0;
@@ -205,7 +204,6 @@ __device__ __forceinline__ void objective(const UnitsArguments &units, const Obj
                                           const ReduceArguments &all) {
   if (units.error->code != 0) return;
   evaluate_units<Unit, PerResponse>(units, objective);
-  if (all.value == nullptr) return;
   __syncthreads();
   reduce_units(all);
 }

@@ -272,9 +272,9 @@ pub fn compare_stages(objective: &AnyObjective) {
     }
 }
 
-/// Beyond 1024 units a kernel has blocks, and their sums a launch of their own.
+/// More units than a device's block evaluates in a few rounds.
 #[test]
-fn more_units_than_one_block_has() {
+fn many_units() {
     for objective in objectives().iter().filter(|o| ["Dpo", "Nll", "Scir"].contains(&o.name())) {
         for backend in backends() {
             compare_stage(&*backend, objective, 1300);

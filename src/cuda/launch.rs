@@ -289,13 +289,9 @@ pub(crate) fn token_grads(tokens: usize) -> LaunchShape {
     shape(tokens.div_ceil(256), 256, 1, 0)
 }
 
-/// Up to this many units are one block's, which then sums over them too.
-const ONE_BLOCK_UNITS: usize = 1024;
-
-/// A block, or a thread a unit.
-pub(crate) fn objective(units: usize) -> LaunchShape {
-    let blocks = if units <= ONE_BLOCK_UNITS { 1 } else { units.div_ceil(256) };
-    shape(blocks, 256, 1, 9 * 8)
+/// One block, which evaluates all units and sums over them.
+pub(crate) fn objective() -> LaunchShape {
+    shape(1, 256, 1, 9 * 8)
 }
 
 /// A block a sequence.
@@ -306,11 +302,6 @@ pub(crate) fn token_objective(sequences: usize) -> LaunchShape {
 /// A block a group.
 pub(crate) fn ranking(groups: usize) -> LaunchShape {
     shape(groups, 256, 1, 13 * 8)
-}
-
-/// One block: sums over all units.
-pub(crate) fn objective_reduce() -> LaunchShape {
-    shape(1, 256, 1, 9 * 8)
 }
 
 fn shape(grid: usize, block: usize, cluster: usize, shared: usize) -> LaunchShape {

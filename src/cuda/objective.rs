@@ -1,5 +1,5 @@
-//! Stage 3: the launches of `kernels/objective.cu`, one for up to 1024 units. An objective that is not
-//! compiled there is evaluated on the host, which waits for the sums and hands the results back.
+//! Stage 3: the launch of `kernels/objective.cu`. An objective that is not compiled there is evaluated on the
+//! host, which waits for the sums and hands the results back.
 
 use std::ptr::null_mut;
 use std::sync::OnceLock;
@@ -33,9 +33,9 @@ struct UnitsArguments {
     error: u64,
 }
 
-/// Twin of `ReduceArguments` in the kernel; without a value it reduces nothing.
+/// Twin of `ReduceArguments` in the kernel.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ReduceArguments {
     losses: u64,
     unit_grads: u64,
@@ -70,18 +70,12 @@ pub(super) fn objective(context: &Context, mut stage: Objective<'_>) -> Result<(
     }
     let _turn = context.turn();
     let all = reduce_arguments(context, &stage, tables);
-    let units = stage.term.term().units();
-    // A grid has at least a block.
-    if let Some(compiled) = compiled.filter(|_| units > 0) {
-        let shape = launch::objective(units);
-        if shape.grid == 1 {
-            return run_units(context, &stage, tables, compiled, (shape, &all));
-        }
-        run_units(context, &stage, tables, compiled, (shape, &ReduceArguments::default()))?;
+    if let Some(compiled) = compiled {
+        return run_units(context, &stage, tables, compiled, &all);
     }
     // SAFETY: the kernel takes these arguments; the stage's constructor checked every length, and the
     // members are those of the batch.
-    unsafe { start(context, "objective_reduce", launch::objective_reduce(), &all, None) }
+    unsafe { start(context, "objective_reduce", launch::objective(), &all, None) }
 }
 
 /// What a kernel was compiled from.
@@ -155,7 +149,7 @@ fn run_units(
     stage: &Objective<'_>,
     tables: &Tables,
     compiled: Compiled,
-    (shape, all): (LaunchShape, &ReduceArguments),
+    all: &ReduceArguments,
 ) -> Result<()> {
     let units = stage.term.term().units();
     let or_null = |values: &Option<Buffer>| values.as_ref().map_or(0, |x| x.slice().address());
@@ -180,7 +174,7 @@ fn run_units(
     };
     // SAFETY: the kernel takes these arguments; the stage's constructor checked that the term is over
     // responses and every length, and the members are those of the batch.
-    unsafe { compiled.start(context, shape, &arguments, Some(all)) }
+    unsafe { compiled.start(context, launch::objective(), &arguments, Some(all)) }
 }
 
 /// Waits for the sums, and leaves losses, rewards and unit gradients where the kernel would.
