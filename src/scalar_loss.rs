@@ -62,6 +62,10 @@ impl<'a> ScalarLoss<'a> {
             return Err(Error::BatchKind { expected, got });
         }
         let terms = resolve(&batch, terms)?;
+        // A `Forward` has the sums all the same, a `ScalarForward` nothing of them.
+        if batch.reference().is_some() && !terms.iter().any(Resolved::uses_reference) {
+            return Err(Error::Unused { what: "reference sums" });
+        }
         if let Some(term) = terms.iter().find(|term| term.is_over_tokens()) {
             return Err(Error::Missing { objective: term.name(), what: "tokens" });
         }

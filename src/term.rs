@@ -273,8 +273,10 @@ impl Term {
     fn check_groups(&self, batch: &Batch<'_>) -> Result<()> {
         let objective = self.name();
         let groups = batch.groups().ok_or(Error::Missing { objective, what: "groups" })?;
-        let Some(scores) = batch.scores().filter(|_| self.inputs().score) else { return Ok(()) };
         let Compared::Groups(ranking) = &self.objective else { return Ok(()) };
+        // Scores for another term contradict an order all the same.
+        let looks = ranking.inputs().score || ranking.is_ordered();
+        let Some(scores) = batch.scores().filter(|_| looks) else { return Ok(()) };
         let Domain { expected, contains } = ranking.scores();
         let mut members = groups.members().iter().copied();
         if let Some(sequence) = members.find(|&sequence| !contains(scores[sequence])) {

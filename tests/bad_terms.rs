@@ -3,8 +3,8 @@
 use prefuse::batch::{Batch, Pairs, ReferenceLogProbs, Weights};
 use prefuse::objectives::{
     AnyObjective, BradleyTerry, Cispo, Divergence, Dpo, ExoPair, InfiFpo, Irepo, Kto, Lcpo,
-    LcpoCpo, LcpoSimPo, NamedError, Nll, Objective, Reduction, RewardRegression, Scir, SimPo, Slic,
-    Sppo, from_named, objectives,
+    LcpoCpo, LcpoSimPo, NamedError, Nll, Objective, ParameterKind, Reduction, RewardRegression,
+    Scir, SimPo, Slic, Sppo, from_named, objectives,
 };
 use prefuse::{Cpu, Loss, ScalarLoss, Sequences, Slice, Term};
 
@@ -169,6 +169,42 @@ fn parameters_outside_their_domains() {
     assert_eq!(named.unwrap_err().to_string(), error);
 }
 
+/// What a domain's words leave outside: what is no number, no finite one, and what is beside its ends.
+fn outside(expected: &str) -> Vec<f64> {
+    let numbers: Vec<f64> = expected.split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [low, high] = numbers[..] else { panic!("{expected}") };
+    let below = if expected.contains("above") { low } else { low.next_down() };
+    let above = if expected.contains("to below") { high } else { high.next_up() };
+    vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, below, above]
+}
+
+#[test]
+fn every_parameter_outside_its_domain() {
+    for objective in objectives() {
+        let made = objective.parameters();
+        for (place, parameter) in objective.description().unwrap().parameters.iter().enumerate() {
+            let (name, expected) = (parameter.name, parameter.expected);
+            let number = parameter.kind == ParameterKind::Number;
+            let values = if number { outside(expected) } else { vec![f64::NAN, 0.5, -1.0, 99.0] };
+            for got in values {
+                let mut given = made.clone();
+                assert_eq!(given[place].0, name);
+                given[place].1 = got;
+                let error = from_named(objective.name(), &given).unwrap_err().to_string();
+                let what = format!("{} {error}", objective.name());
+                if number {
+                    assert_eq!(
+                        error,
+                        format!("{name}: expected {expected}, got {got:?}"),
+                        "{what}"
+                    );
+                }
+                assert!(error.starts_with(name) && error.ends_with(&format!("{got:?}")), "{what}");
+            }
+        }
+    }
+}
+
 #[test]
 fn what_no_term_looks_at() {
     let with = |batch: Batch<'static>, term: Term| Loss::new(batch, [term]);
@@ -224,6 +260,11 @@ fn batches_with_and_without_tokens() {
         "RewardRegression: expected a batch with scores, got none",
     );
     refused(ScalarLoss::new(scalars(), []), "terms: expected at least 1, got 0");
+    let sums = scalars().with_reference(ReferenceLogProbs::per_sequence(&[-1.0; 2])).unwrap();
+    refused(
+        ScalarLoss::new(sums, [Term::reward_pairs(BradleyTerry::new())]),
+        "reference sums: expected a term that uses them, got none",
+    );
     let weighted = scalars().with_weights(Weights::new(vec![0.0, 7.0]).unwrap()).unwrap();
     refused(
         ScalarLoss::new(weighted, [Term::reward_pairs(BradleyTerry::new())]),

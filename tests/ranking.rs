@@ -37,6 +37,20 @@ fn by_name() {
             all.into_iter().filter(|(name, _)| listed.call.contains(name)).collect();
         assert_eq!(ranking_from_named(listed.name, &given), Ok(example));
     }
+    for listed in listed() {
+        let made = [("beta", 0.5), ("temperature", 0.5)];
+        let made = made.into_iter().filter(|(name, _)| listed.call.contains(name));
+        let made: Vec<_> = made.collect();
+        for place in 0..made.len() {
+            for got in [f64::NAN, f64::INFINITY, 0.0, -0.5, 1e30_f64.next_up()] {
+                let mut given = made.clone();
+                given[place].1 = got;
+                let error = ranking_from_named(listed.name, &given).unwrap_err().to_string();
+                let ends = format!("expected a number from 1e-30 to 1e30, got {got:?}");
+                assert!(error.contains(given[place].0) && error.ends_with(&ends), "{error}");
+            }
+        }
+    }
     let message = |name, parameters| ranking_from_named(name, parameters).unwrap_err().to_string();
     assert_eq!(
         message("plackett_luce", &[]),
@@ -254,22 +268,29 @@ fn nothing_is_lost_far_out() {
     }
 }
 
-/// The kernel's groups of 2 to 1024, and one more: on the CPU the reference's bits, on a device its numbers.
-/// The long ones, whose choices or pairs are half a million, once for each kind; those beyond 1024 for choices,
-/// softmaxes and pairs.
+/// On the CPU the reference's bits, on a device its numbers.
 #[test]
 fn the_stage_on_every_backend() {
-    for (index, ranking) in rankings().into_iter().enumerate() {
+    for ranking in rankings() {
         for reduction in [Reduction::Mean, Reduction::TokenMean, Reduction::Sum] {
             compare(&backends(), ranking, reduction, &[2, 3, 33, 70, 2, 5]);
         }
-        if index % 2 == 0 {
+    }
+}
+
+/// The kernel's longest groups and one that is longer, whose choices or pairs are half a million: once for
+/// each kind and its constants.
+#[test]
+fn long_groups() {
+    let mut kinds = vec![];
+    for ranking in listed().into_iter().map(|listed| listed.example) {
+        if !kinds.contains(&ranking.kind) {
             compare(&composed_backends(), ranking, Reduction::Mean, &[257, 1024]);
-        }
-        if index % 4 == 0 {
             compare(&composed_backends(), ranking, Reduction::Mean, &[1025]);
+            kinds.push(ranking.kind);
         }
     }
+    assert_eq!(kinds.len(), 8);
 }
 
 fn compare(backends: &[Box<dyn Backend>], ranking: Ranking, reduction: Reduction, sizes: &[usize]) {
@@ -427,11 +448,16 @@ fn bad_groups() {
         "Pro: expected all groups, got a selection",
     );
     let know_pat = || Term::groups(Ranking::know_pat());
-    // Scores are of those terms alone that look at them.
-    let info_nca = Term::groups(Ranking::info_nca(1.0, 1.0).with_value(RankingValue::Sum));
+    // Another term's scores may not contradict an order, though they are not looked at.
+    let info_nca = || Term::groups(Ranking::info_nca(1.0, 1.0).with_value(RankingValue::Sum));
     let plackett_luce = Ranking::plackett_luce(1.0).with_value(RankingValue::Sum);
-    let terms = [know_pat(), Term::groups(plackett_luce), info_nca];
-    assert!(ScalarLoss::new(scored(&[0.0, 1.0, 0.5, 0.75]), terms).is_ok());
+    for (name, ordered) in [("KnowPat", know_pat()), ("PlackettLuce", Term::groups(plackett_luce))]
+    {
+        let with = |scores| ScalarLoss::new(scored(scores), [ordered.clone(), info_nca()]);
+        let message = "expected the scores of group 1 best first, got 0.75 after 0.5 at 1";
+        refused(with(&[1.0, 0.0, 0.5, 0.75]), &format!("{name}: {message}"));
+        assert!(with(&[1.0, 1.0, 0.75, 0.5]).is_ok());
+    }
     refused(
         ScalarLoss::new(batch(4), [know_pat()]),
         "KnowPat: expected a batch with groups, got none",

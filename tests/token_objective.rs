@@ -2,8 +2,8 @@
 
 use prefuse::batch::{Advantages, Batch, Labels, Packing, ReferenceLogProbs, Weights};
 use prefuse::objectives::{
-    AnyObjective, Cispo, EntropyBonus, Given, Gmpo, Gspo, Importance, KlPenalty, PpoClip,
-    Reduction, Reinforce, Response, Rloo, Vespo, objectives,
+    AnyObjective, Cispo, EntropyBonus, Given, Gmpo, Gspo, Importance, KlEstimator, KlPenalty,
+    PpoClip, Reduction, Reinforce, Response, Rloo, TrustRegion, Vespo, objectives,
 };
 use prefuse::stages::{
     TokenAdvantages, TokenInputs, TokenObjective, TokenObjectiveGrads, TokenObjectiveOutputs,
@@ -244,6 +244,57 @@ fn at_the_edges_of_the_clip() {
     let (ratio, _) = at(AnyObjective::new(PpoClip::new(0.9, 9.0)), 0.25, -1.0);
     assert_eq!(at(capped(), 0.25, -1.0), (ratio, ratio));
     assert_eq!(at(capped(), 0.25, 1.0), (-1.125, 0.0));
+}
+
+/// An estimate that just reaches its limit is not held; beyond it there is no gradient.
+#[test]
+fn at_the_limits_of_an_estimate() {
+    for difference in [0.25, -0.25] {
+        let at = |objective: AnyObjective| {
+            let other = -1.0 - difference;
+            let token = Response::new(-1.0, 1.0).with_old(other).with_reference(other);
+            let responses = [token, Response::default(), Response::default(), Response::default()];
+            let got = objective.evaluate(&responses, Given::NEUTRAL);
+            (got.loss, got.grads[0])
+        };
+        let check = |limited: &dyn Fn(f64) -> AnyObjective, limit: f64| {
+            let (free, edge) = (at(limited(10.0 * limit)), at(limited(limit)));
+            assert!(edge == free && free.1 != 0.0, "{:?}: {edge:?} {free:?}", limited(limit));
+            assert_eq!(at(limited(0.99 * limit)).1, 0.0);
+        };
+        for estimator in [KlEstimator::K1, KlEstimator::K2, KlEstimator::K3] {
+            let kl = KlPenalty::new().with_estimator(estimator);
+            check(&|limit| AnyObjective::new(kl.with_input_limit(limit)), 0.25);
+            let estimate = at(AnyObjective::new(kl)).0.abs();
+            check(&|limit| AnyObjective::new(kl.with_output_limit(limit)), estimate);
+        }
+        let estimate = at(AnyObjective::new(TrustRegion::new())).0;
+        check(&|limit| AnyObjective::new(TrustRegion::new().with_limit(limit)), estimate);
+    }
+}
+
+/// A log-ratio on GMPO's edge has the gradient of the inside.
+#[test]
+fn at_the_edge_of_a_geometric_mean() {
+    let (data, labels) = ([0.5, -1.0, 2.0], Labels::new(&[1]));
+    for sign in [1.0, -1.0] {
+        let run = |epsilon: f64, old: f64| {
+            let batch = Batch::new(labels.clone(), Packing::new(&[0, 1]).unwrap())
+                .and_then(|batch| batch.with_old(ReferenceLogProbs::per_token(&[old])))
+                .and_then(|batch| batch.with_advantages(Advantages::per_sequence(vec![sign])?));
+            let term = Term::tokens(Gmpo::new(epsilon), Sequences::All);
+            let loss = Loss::new(batch.unwrap(), [term]).unwrap();
+            let found = forward(&loss, &Reference::new(), &data);
+            let grads = gradient(&loss, &Reference::new(), &found, &data, Upstream::Loss(1.0));
+            (found.tokens().log_probs().to_vec().unwrap()[0], found.loss(), grads)
+        };
+        let old = run(1.0, 0.0).0 - sign * 0.25;
+        let (log_prob, free, full) = run(1.0, old);
+        let edge = (log_prob - old).abs();
+        assert_eq!(run(edge, old), (log_prob, free, full.clone()));
+        assert!(full.iter().all(|&grad| grad != 0.0));
+        assert_eq!(run(0.99 * edge, old).2, [0.0; 3]);
+    }
 }
 
 /// Log-ratios of +-1000 saturate where the loss is clipped, and are never NaN.

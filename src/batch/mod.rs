@@ -44,7 +44,9 @@ pub(crate) fn with_capacity<T>(what: &'static str, len: usize) -> Result<Vec<T>>
 
 /// Everything about a batch but its logits: labels, sequences, and what is known about them.
 ///
-/// Pairs and reference log-probs may be there for no term, since losses share a batch. Everything else
+/// Pairs may be there for no term, since losses share a batch, and so may reference log-probs, whose sums
+/// [`Forward::reference_sums`](crate::Forward::reference_sums) are; a
+/// [`ScalarLoss`](crate::ScalarLoss), which has no such sums, refuses a reference for no term. Everything else
 /// that is given (scores, soft labels, weights, margins, old log-probs, advantages, groups, verdicts) has
 /// to be looked at by some term, and what is given for pairs by every term over them: a number that
 /// changes nothing would be lost in silence.

@@ -2,6 +2,8 @@ crate::objective! {
     /// Geometric-Mean Policy Optimization (GMPO; Zhao et al., 2025): `-ratio * A`, `ratio` the
     /// geometric mean of a sequence's ratios, each of whose logarithms is clipped, above for a positive
     /// advantage and below for a negative one.
+    ///
+    /// At the clip's edge a log-ratio has the gradient of the inside, as torch's clamp has it.
     pub struct Gmpo {
         required {
             /// Where the log-ratios are clipped; 0.4 in the paper.

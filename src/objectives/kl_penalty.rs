@@ -19,7 +19,8 @@ crate::objective! {
     /// estimated at each sampled token; the term's weight is its beta.
     ///
     /// TRL 1.16 multiplies the estimate by the ratio to the old policy, which has a gradient too; earlier
-    /// NeMo-RL by the same ratio without its gradient.
+    /// NeMo-RL by the same ratio without its gradient. At a limit the gradient is that of the inside, as
+    /// torch's clamp has it.
     pub struct KlPenalty {
         required {}
         optional {

@@ -1,6 +1,6 @@
 crate::objective! {
-    /// [`Lcpo`](super::Lcpo) on CPO, whose NLL is part of the loss: log-odds
-    /// `h = (beta + 1) * (log-prob chosen - log-prob rejected)` on sums.
+    /// [`Lcpo`](super::Lcpo) (Cao et al., 2026, eq. 2, 4 and 5, table 1) on CPO (Xu et al., 2024), whose
+    /// NLL is part of the loss: log-odds `h = (beta + 1) * (log-prob chosen - log-prob rejected)` on sums.
     ///
     /// The soft label is the annotator's reliability and has to be given. Rewards: `beta * log-prob`.
     pub struct LcpoCpo {

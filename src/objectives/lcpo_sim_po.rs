@@ -1,7 +1,8 @@
 use super::scalar;
 
 crate::objective! {
-    /// [`Lcpo`](super::Lcpo) on SimPO: log-odds `h = log sigmoid(m - gamma) - log sigmoid(-m - gamma)`,
+    /// [`Lcpo`](super::Lcpo) (Cao et al., 2026, eq. 2, 4 and 5, table 1) on SimPO (Meng, Xia and Chen,
+    /// 2024): log-odds `h = log sigmoid(m - gamma) - log sigmoid(-m - gamma)`,
     /// `m = beta * (average log-prob chosen - average log-prob rejected)`.
     ///
     /// The soft label is the annotator's reliability and has to be given. Rewards: `beta * average

@@ -80,7 +80,8 @@ pub enum RankingValue {
 
 impl Ranking {
     /// Plackett-Luce DPO (Rafailov et al., 2023, appendix A.3): the responses of a group stand best
-    /// first, `z = beta * log-ratio`. Of two it is DPO. Scores are not looked at.
+    /// first, `z = beta * log-ratio`. Of two it is DPO. The order is all that counts; scores that the batch
+    /// has for another term may not rise along it.
     pub fn plackett_luce(beta: f64) -> Self {
         let (kind, of) = (RankingKind::PlackettLuce, RankingValue::LogRatio);
         Self { kind, of, scale: beta, temperature: 1.0 }
@@ -123,7 +124,9 @@ impl Ranking {
 
     /// Knowledgeable Preference Alignment (KnowPAT; Zhang et al., 2024), its ranking term: the responses
     /// of a group stand best first and `z` is the average log-prob. A group whose values are all equal
-    /// has no weights: its loss is 0, where the released code divides by 0. Scores are not looked at.
+    /// has no weights: its loss is 0, where the released code divides by 0. The order is all that counts:
+    /// responses of equal rank are compared as they stand, and scores that the batch has for another term
+    /// may be equal along it, but not rise.
     ///
     /// The paper's other term is [`Nll`](super::Nll) on the best response; the ranking's weight is its
     /// lambda.
@@ -141,7 +144,8 @@ impl Ranking {
 
     /// LiPO-lambda (Liu et al., 2024): DPO of every pair whose scores differ, weighted by how much the
     /// pair's order changes the DCG of the policy's own ranking. Scores are the gains' exponents, up to
-    /// 500; the responses stand in any order.
+    /// 500; the responses stand in any order. The constants, a natural logarithm and no factor, are
+    /// reconstructed.
     pub fn lipo_lambda(beta: f64) -> Self {
         let (kind, of) = (RankingKind::LipoLambda(Constants::Paper), RankingValue::LogRatio);
         Self { kind, of, scale: beta, temperature: 1.0 }
@@ -191,7 +195,7 @@ impl Ranking {
         Inputs { reference, score, ..Inputs::NONE }
     }
 
-    /// Whether the responses have to stand best first; where scores are looked at, they may not rise.
+    /// Whether the responses have to stand best first; where the batch has scores, they may not rise.
     pub fn is_ordered(&self) -> bool {
         let any = [RankingKind::CrossEntropy, RankingKind::Nca].contains(&self.kind);
         !any && !matches!(self.kind, RankingKind::LipoLambda(_))

@@ -1,10 +1,11 @@
 crate::objective! {
-    /// REINFORCE leave-one-out (RLOO; Ahmadian et al., 2024) as TRL trains it: PPO's clip on the ratio of
-    /// whole sequences, `ratio = exp(log-prob - old log-prob)` of the sums, the same for each token.
+    /// TRL's clipped form of REINFORCE leave-one-out (RLOO; Ahmadian et al., 2024): PPO's clip on the ratio
+    /// of whole sequences, `ratio = exp(log-prob - old log-prob)` of the sums, the same for each token. The
+    /// paper's own form is [`Reinforce`](super::Reinforce) with leave-one-out advantages.
     ///
-    /// The advantages are leave-one-out's. With [`SequenceMean`](super::Reduction::SequenceMean) it is
-    /// the mean over sequences. At the clip's edges the gradient is that of the inside, as torch's clamp
-    /// has it.
+    /// Those are `statistics::GroupAdvantages` with `Baseline::LeaveOneOut`. With
+    /// [`SequenceMean`](super::Reduction::SequenceMean) it is the mean over sequences. At the clip's edges
+    /// the gradient is that of the inside, as torch's clamp has it.
     pub struct Rloo {
         required {
             /// How far the ratio may fall or rise; 0.2.

@@ -14,8 +14,8 @@ crate::objective! {
         optional {
             /// Scale of the log-probs; the paper has none, CPO's hinge in TRL has 0.1.
             beta: f64 = 1.0, in POSITIVE, set by with_beta;
-            /// Compares averages over counted tokens (at least 1), as RRHF (Yuan et al., 2023) does with
-            /// a delta of 0, over all pairs of a group and without a mean.
+            /// Compares averages over counted tokens (at least 1), as RRHF (Yuan et al., 2023, eq. 1
+            /// to 5) does with a delta of 0, over all pairs of a group and without a mean.
             length_normalized: bool = false, in SWITCH, set by with_length_normalized;
         }
     }

@@ -1,7 +1,7 @@
 crate::objective! {
-    /// Self-Play Preference Optimization (Wu et al., 2024, algorithm 1, with the log-partition term
-    /// as a constant): `((d_w - (P_w - 1/2) / beta)^2 + (d_l - (P_l - 1/2) / beta)^2) / 2`, `d`
-    /// the log-ratio.
+    /// Self-Play Preference Optimization (Wu et al., 2024, the authors' code; algorithm 1, with the
+    /// log-partition term as a constant, is reconstructed):
+    /// `((d_w - (P_w - 1/2) / beta)^2 + (d_l - (P_l - 1/2) / beta)^2) / 2`, `d` the log-ratio.
     ///
     /// The scores of the sequences are win probabilities (`statistics::win_rates`). The authors'
     /// `sppo_single` is the same with `P(w > l)` and its complement. Rewards: `beta * log-ratio`.

@@ -1,5 +1,5 @@
 crate::objective! {
-    /// SPPO with win probabilities of 1 and 0 (TRL's and xtuner's `sppo_hard`):
+    /// SPPO (Wu et al., 2024) with win probabilities of 1 and 0, as TRL and xtuner have it (`sppo_hard`):
     /// `(d_w - 1 / (2 beta))^2 + (d_l + 1 / (2 beta))^2`, `d` the log-ratio, without the factor 1/2
     /// of [`Sppo`](super::Sppo).
     ///

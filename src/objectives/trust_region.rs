@@ -1,6 +1,8 @@
 crate::objective! {
     /// The trust region of TRPA (Su et al., 2025): `k3 = exp(-d) + d - 1` at each sampled token,
     /// `d = log-prob - old log-prob`, held to `limit`; the term's weight is 0.001 in the released code.
+    ///
+    /// At the limit the gradient is that of the inside, as torch's clamp has it.
     pub struct TrustRegion {
         required {}
         optional {

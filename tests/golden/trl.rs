@@ -77,10 +77,12 @@ fn terms_on_tokens_of_trl() {
         };
         let (policy, reference) = (column(|r| r.policy), column(|r| r.reference));
         let (pairs, reference) = matched(case, &policy, &reference);
-        let batch = Batch::of_sequences(policy.len())
-            .and_then(|batch| batch.with_pairs(pairs))
-            .and_then(|batch| batch.with_reference(ReferenceLogProbs::per_sequence(&reference)))
-            .unwrap();
+        let batch = Batch::of_sequences(policy.len()).unwrap().with_pairs(pairs).unwrap();
+        let reference = ReferenceLogProbs::per_sequence(&reference);
+        let batch = match case["loss_type"] == "sft" {
+            true => batch,
+            false => batch.with_reference(reference).unwrap(),
+        };
         let loss = ScalarLoss::new(batch, terms(case)).unwrap();
         let counts = column(|r| r.tokens);
         let values = (Slice::new(&policy), Some(Slice::new(&counts)));

@@ -32,6 +32,7 @@ pub struct Given {
     pub policy: Vec<f32>,
     pub reference: Vec<f32>,
     pub other: Vec<f32>,
+    pub log_sum_squares: Vec<f32>,
     pub sums: [Vec<f64>; 3],
     pub scores: Vec<f64>,
     pub averages: Vec<f64>,
@@ -57,6 +58,7 @@ impl Given {
             (0..TOKENS).map(|token| -((token * step % 11) as f32) / 8.0 - 0.5).collect()
         };
         let [policy, reference, other] = [3, 5, 7].map(log_probs);
+        let log_sum_squares = other.iter().map(|log_prob| log_prob / 2.0).collect();
         let sum = |log_probs: &[f32], range: std::ops::Range<usize>| -> f64 {
             let counted = range.filter(|token| token % 9 != 6);
             counted.map(|token| f64::from(log_probs[token])).sum()
@@ -82,6 +84,7 @@ impl Given {
             policy,
             reference,
             other,
+            log_sum_squares,
             sums: [now, old, of_reference],
             scores: vec![0.875, 0.75, 0.125, 0.25, 0.625, 0.5, 0.5, 0.375],
             averages: vec![-0.75, -1.0, -1.5, -1.25, -0.5, -1.75, -2.0, -1.125],

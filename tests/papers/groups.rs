@@ -54,8 +54,14 @@ pub fn papers() -> Vec<Paper> {
             title: "Trust Region Preference Approximation",
             trains: "`-log sigmoid(beta * k * (d_i / n_i - d_j / n_j))` over all pairs of preference levels, \
                 `k = 2.5` where `i` has the best level; and `exp(-x) + x - 1` by token, `x` the log-ratio to \
-                the old policy. Where no two levels differ: `-log sigmoid` of `d / n` or of its negative",
-            calls: vec![call!("pairs", trpa), call!("fallback", trpa_fallback)],
+                the old policy. Where no two levels differ: `-log sigmoid` of `d / n` or of its negative. An \
+                option has `0.001 * sqrt(KL + 0.25)` for `0.001 * KL`, the mean over tokens: the gradient of \
+                the same term with another weight",
+            calls: vec![
+                call!("pairs", trpa),
+                call!("fallback", trpa_fallback),
+                call!("the option's region", trpa_root),
+            ],
             missing: "",
             known: "authors' code read",
         },
@@ -86,11 +92,16 @@ pub fn papers() -> Vec<Paper> {
         Paper {
             name: "AlignXplore",
             title: "Extended Inductive Reasoning for Personalized Preference Inference",
-            trains: "PPO's clip, `A = R - mean of R` over a group; `R` is 1 where an inferred preference \
+            trains: "PPO's clip, `A = (R - mean of R) / deviation of R` over a group; `R` is 1 where an inferred preference \
                 raises the ratio of two sums of label probabilities by more than 1.03",
-            calls: vec![call!("rewards", align_xplore), call!("policy", centered_clip)],
+            calls: vec![
+                call!("rewards", align_xplore),
+                call!("policy", align_xplore_policy),
+                call!("policy, as the released code runs", centered_clip),
+            ],
             missing: "",
-            known: "authors' code read",
+            known: "authors' code read, where a slip of operator precedence turns the deviation into a \
+                truth value, in effect 1",
         },
         Paper {
             name: "ReSpace",
@@ -138,14 +149,14 @@ fn knowpat(Given { batch, groups, .. }: Given) -> Result<Loss<'static>> {
     Loss::new(batch.with_groups(groups)?, [ranking, nll.with_reduction(Reduction::TokenMean)])
 }
 
-fn rrhf(Given { batch, groups, scores, .. }: Given) -> Result<Loss<'static>> {
+pub fn rrhf(Given { batch, groups, scores, .. }: Given) -> Result<Loss<'static>> {
     let hinge = Term::pairs(Slic::new(0.0).with_length_normalized(true));
     let nll = Term::sequences(Nll::new(), Sequences::Indices(vec![0, 1]));
     let terms = [hinge, nll].map(|term| term.with_reduction(Reduction::Divisor(2.0))); // groups
     Loss::new(batch.with_pairs(groups.pairs(&scores)?)?, terms)
 }
 
-fn trpa(Given { batch, groups, policy, .. }: Given) -> Result<Loss<'static>> {
+pub fn trpa(Given { batch, groups, policy, .. }: Given) -> Result<Loss<'static>> {
     let levels = [4.0, 4.0, 1.0, 2.0, 4.0, 3.0, 2.0, 1.0]; // of the sequences, 4 the best
     let pairs = groups.pairs(&levels)?;
     let factor = |&(better, _): &(usize, usize)| if levels[better] == 4.0 { 2.5 } else { 1.0 };
@@ -163,6 +174,13 @@ fn trpa_fallback(Given { batch, desirable, policy, .. }: Given) -> Result<Loss<'
     let preference = Term::sequences(logistic, Sequences::All);
     let region = Term::tokens(TrustRegion::new(), Sequences::All).with_weight(0.001);
     Loss::new(batch.with_soft_labels(desirable)?, [preference, region])
+}
+
+fn trpa_root(Given { batch, policy, .. }: Given) -> Result<Loss<'static>> {
+    let kl: f64 = 0.125; // of a forward call, the term's value over its weight
+    let batch = batch.with_old(ReferenceLogProbs::per_token(&policy))?;
+    let region = Term::tokens(TrustRegion::new(), Sequences::All);
+    Loss::new(batch, [region.with_weight(0.001 / (2.0 * (kl + 0.25).sqrt()))])
 }
 
 fn p3o(Given { batch, pairs, policy, sums, scores, .. }: Given) -> Result<Loss<'static>> {
@@ -192,7 +210,7 @@ fn p3o_by_token(Given { batch, pairs, policy, sums, scores, .. }: Given) -> Resu
     Loss::new(batch, [clip])
 }
 
-fn grpo_s(Given { batch, policy, scores, prompts, .. }: Given) -> Result<Loss<'static>> {
+pub fn grpo_s(Given { batch, policy, scores, prompts, .. }: Given) -> Result<Loss<'static>> {
     let advantages = GroupAdvantages::default().of(&scores, &prompts)?;
     let advantages = prompt_scaled(&advantages, &prompts, &[1.25, 0.75])?; // their difficulty
     let batch = batch.with_old(ReferenceLogProbs::per_token(&policy))?;
@@ -215,6 +233,12 @@ fn align_xplore(Given { labels, packing, pairs, policy, other, .. }: Given) -> R
     align_xplore_rewards(&pairs, &with_preference, &without, ALIGN_XPLORE_THRESHOLD)
 }
 
+fn align_xplore_policy(Given { batch, desirable, prompts, .. }: Given) -> Result<Loss<'static>> {
+    let advantages = GroupAdvantages::default().of(&desirable, &prompts)?; // rewards of 1 or 0
+    let batch = batch.with_advantages(Advantages::per_sequence(advantages)?)?;
+    Loss::new(batch, [Term::tokens(PpoClip::new(0.2, 0.2), Sequences::All)])
+}
+
 fn centered_clip(Given { batch, desirable, prompts, .. }: Given) -> Result<Loss<'static>> {
     let less_mean = GroupAdvantages { spread: Spread::One, ..GroupAdvantages::default() };
     let advantages = less_mean.of(&desirable, &prompts)?; // rewards of 1 or 0
@@ -222,7 +246,7 @@ fn centered_clip(Given { batch, desirable, prompts, .. }: Given) -> Result<Loss<
     Loss::new(batch, [Term::tokens(PpoClip::new(0.2, 0.2), Sequences::All)])
 }
 
-fn respace(Given { batch, policy, prompts, .. }: Given) -> Result<Loss<'static>> {
+pub fn respace(Given { batch, policy, prompts, .. }: Given) -> Result<Loss<'static>> {
     let rewards = [1.0, 1.0, 0.0, 0.0, 0.2, 0.2, 0.0, 1.0];
     let advantages = GroupAdvantages::default().of(&rewards, &prompts)?;
     let advantages = without_neutral(&advantages, &rewards.map(|reward| reward == 0.2))?;

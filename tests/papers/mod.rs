@@ -3,14 +3,18 @@
 
 mod given;
 mod groups;
+mod names;
 mod pairs;
 mod rewards;
+mod sampled;
 mod users;
 
 use std::fmt::Write;
 
 use prefuse::Result;
 
+use self::names::{Name, names};
+use crate::common::root;
 use crate::docs::assert_docs;
 
 /// A row of the table.
@@ -21,7 +25,7 @@ pub struct Paper {
     pub title: &'static str,
     /// The formula, in words and code.
     pub trains: &'static str,
-    /// None where nothing is trained, or where all is to come.
+    /// None where nothing is trained.
     pub calls: Vec<Call>,
     /// What this crate does not have, if anything.
     pub missing: &'static str,
@@ -72,6 +76,8 @@ const SOURCE: &str = concat!(
     include_str!("groups.rs"),
     include_str!("rewards.rs"),
     include_str!("users.rs"),
+    include_str!("names.rs"),
+    include_str!("sampled.rs"),
 );
 
 /// The lines between the braces of a function, with its author's line breaks, which `stringify!` loses.
@@ -94,7 +100,7 @@ and runs the calls, forward and gradient, and writes this table ([`tests/papers`
 
 Of a response, `s` is the sum of the log-probs `l` of its tokens, `a` their average, `d` the sum less that of
 the reference (the log-ratio), `r` its reward; `_w` is chosen, `_l` rejected. Weights, labels and targets are
-constants for the gradient. A call ends in a `Result` of a `Loss`, a `ScalarLoss`, distillations, gradients or
+constants for the gradient; `n` counts tokens, `A` is an advantage. A call ends in a `Result` of a `Loss`, a `ScalarLoss`, distillations, gradients or
 numbers; it is made of:
 
 | name | what it is |
@@ -104,6 +110,7 @@ numbers; it is made of:
 | `labels`, `packing`, `pairs` | those of the batch |
 | `groups` | the responses to each prompt, best first |
 | `policy`, `reference`, `other` | by token: log-probs under the policy, the reference, and another model |
+| `log_sum_squares` | by token: the logarithm of the sum over the vocabulary of the policy's squared probabilities |
 | `scores`, `averages`, `prompts`, `desirable` | by sequence: of a judge or reward model; average log-probs of other models; which prompt it answers; 1 or 0 |
 | `sums` | by sequence: sums of log-probs under the policy as it is, the policy that sampled, and the reference |
 | `gaps`, `margins`, `annotators` | by pair: of rewards; of implicit rewards, chosen less rejected in `forward.terms()[0].rewards`; who labelled it |
@@ -113,15 +120,38 @@ numbers; it is made of:
 
 The calls need `use prefuse::{Cpu, Distillation, Loss, MaskedRows, ScalarLoss, Sequences, Slice, Term}` and
 `prefuse::mixed_token_log_probs`; `Teacher` and `TokenDivergence` are in
-`prefuse::stages`, objectives, `Ranking` and `Reduction` are in
+`prefuse::stages`, objectives and what they are set with, `Ranking` and `Reduction` are in
 `prefuse::objectives`, what a batch is made of in `prefuse::batch`, all else in `prefuse::statistics`.
 
-The last column says where the formula was read. *To come* marks what the crate does not have yet.
+The last column says where the formula was read. Losses that are no paper of the list, and others that are better
+known by another name, stand at the end.
 
+";
+
+const NAMES_HEAD: &str = "\
+## By the names that people know
+
+Losses whose name is not that of an objective, with their variants; [`objectives.md`](objectives.md) has the
+objectives by theirs, and their parameters.
+
+| name | what it is | call |
+|---|---|---|
 ";
 
 fn cell(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}
+
+/// The calls by line, each after what part it is.
+fn lines(calls: &[Call]) -> Vec<String> {
+    let mut lines: Vec<String> = vec![];
+    for call in calls {
+        if !call.part.is_empty() {
+            lines.push(format!("{}:", call.part));
+        }
+        lines.extend(call.code.lines().map(|line| format!("`{}`", line.replace('|', "\\|"))));
+    }
+    lines
 }
 
 fn row(paper: &Paper) -> String {
@@ -129,13 +159,7 @@ fn row(paper: &Paper) -> String {
     if !paper.title.is_empty() {
         write!(what, "<br>{}", cell(paper.title)).unwrap();
     }
-    let mut calls: Vec<String> = vec![];
-    for call in &paper.calls {
-        if !call.part.is_empty() {
-            calls.push(format!("{}:", call.part));
-        }
-        calls.extend(call.code.lines().map(|line| format!("`{}`", line.replace('|', "\\|"))));
-    }
+    let mut calls = lines(&paper.calls);
     if !paper.missing.is_empty() {
         calls.push(cell(paper.missing));
     }
@@ -161,15 +185,26 @@ fn table() -> String {
         papers.iter().for_each(|paper| text += &row(paper));
         text.push('\n');
     }
-    text.truncate(text.trim_end().len());
-    text + "\n"
+    text += NAMES_HEAD;
+    for Name { name, is, calls } in names() {
+        let (name, is, calls) = (cell(name), cell(is), lines(&calls).join("<br>"));
+        writeln!(text, "| **{name}** | {is} | {calls} |").unwrap();
+    }
+    text
+}
+
+/// What each call is for, and the call.
+fn calls() -> Vec<(&'static str, Vec<Call>)> {
+    let papers = sections().into_iter().flat_map(|(_, papers)| papers);
+    let named = names().into_iter().map(|name| (name.name, name.calls));
+    papers.map(|paper| (paper.name, paper.calls)).chain(named).collect()
 }
 
 #[test]
 fn every_call_runs() {
-    for paper in sections().into_iter().flat_map(|(_, papers)| papers) {
-        for call in paper.calls {
-            (call.run)().unwrap_or_else(|error| panic!("{}: {error}\n{}", paper.name, call.code));
+    for (name, calls) in calls() {
+        for call in calls {
+            (call.run)().unwrap_or_else(|error| panic!("{name}: {error}\n{}", call.code));
         }
     }
 }
@@ -187,7 +222,9 @@ fn every_row_is_complete() {
         assert!(KNOWN.iter().any(|start| known.starts_with(start)), "{name}: {known}");
         let nothing = trains.contains("nothing is trained");
         assert!(nothing == (calls.is_empty() && missing.is_empty()), "{name}");
-        assert!(missing.is_empty() || missing.contains("to come") || missing.contains("outside"));
+        assert!(missing.is_empty() || missing.contains("outside"), "{name}");
+    }
+    for (name, calls) in calls() {
         let parts = calls.iter().filter(|call| !call.part.is_empty()).count();
         assert!(
             parts == calls.len() || calls.len() == 1,
@@ -211,6 +248,26 @@ fn no_paper_is_left_out() {
     assert_eq!(names, expected);
     assert_eq!(names.len(), 56);
 }
+
+/// What people ask for by name stands in one of the tables.
+#[test]
+fn no_name_is_left_out() {
+    let read = |file: &str| std::fs::read_to_string(root().join("docs").join(file)).unwrap();
+    let tables = read("objectives.md") + &table();
+    for name in LOSSES.lines().flat_map(|line| line.split(", ")) {
+        assert!(tables.contains(name), "{name}");
+    }
+}
+
+const LOSSES: &str = "\
+cDPO, robust, IPO, RSO, SLiC, EXO, NCA, bco_pair, SPPO, SPPO hard, APO, DiscoPOP, Length-normalised DPO, f-DPO
+AOT, AOT-unpaired, RPO (reward-aware), RPO (iterative reasoning), LD-DPO, WPO, TGDPO, SAIL, MPO, MM-DPO, RE-PO
+CPO, SimPO, CPO-SimPO, AlphaPO, ORPO, TPO, TPO-L, PoFT, InfiFPO, CREAM, SPA, Selfie, SELM, iREPO, SCIR
+Curry-DPO, PA-RAG, KTO, APO-zero without pairs, BCO without pairs, NLL, Nash-MD, XPO, Scaled Bradley-Terry, Eurus
+Centered Bradley-Terry, Bradley-Terry with margins, Masked multi-attribute regression, MM-RLHF, Keep-masks
+PPO, dual clip, GRPO, Dr. GRPO, BNPO, DAPO, GSPO, GMPO, CISPO, SAPO, LUSPO, RLOO, P3O, TRPA, GRPO-S, ReSpace, VESPO
+k1, k2, k3, entropy bonus, Plackett-Luce, PRO, KnowPAT, RRHF, LiPO-lambda, InfoNCA, SteerLM 2.0, soft-target
+All-pairs Bradley-Terry, DPA-RAG, MORE, TRPA's preference levels, CycleAlign, ListMLE, REINFORCE, HelpSteer2, ArmoRM";
 
 /// The source list: 15 papers whose loss asks for something new, 20 more with an objective of their own,
 /// 21 that use an existing one or none.

@@ -80,16 +80,18 @@ pub fn papers() -> Vec<Paper> {
         Paper {
             name: "NextQuill",
             title: "Causal Preference Modeling for Personalization",
-            trains: "NLL weighted by whether the user's history makes the token likelier, \
-                `sum of weight * -l / sum of weight`, and `alpha` times the cross-entropy of the \
-                difference of the logits with and without history",
+            trains: "by token a weight for whether the user's history makes it likelier; NLL and `alpha` \
+                times the cross-entropy of the difference of the logits with and without history, both \
+                weighted, summed over tokens and averaged over responses. The released code has \
+                `sum of weight * -l / sum of weight`, and the second part without weights, a mean over tokens",
             calls: vec![
                 call!("first part", next_quill),
                 call!("second part, with the gradient by both", next_quill_effect),
+                call!("first part, released code", next_quill_released),
+                call!("second part, released code", next_quill_effect_released),
             ],
             missing: "",
-            known: "authors' code read; the paper through notes and reviews, which weight the second part \
-                too: `each` times the weight by token",
+            known: "authors' code read; the paper, with its equation 7, through notes and reviews",
         },
         Paper {
             name: "SAIL",
@@ -133,13 +135,18 @@ pub fn papers() -> Vec<Paper> {
             name: "SPA",
             title: "Aligning LLMs with Self-generated Preference Data, first called Selfie",
             trains: "DPO whose label is 0.9 where the pair's margin, under logits mixed as \
-                `mu * policy + (1 - mu) * reference`, is in the lowest tenth, else 1",
+                `mu * policy + (1 - mu) * reference`, is in the lowest tenth, else 1; `mu = 1 + lambda`, \
+                `lambda` falling from iteration to iteration",
             calls: vec![
-                call!("with the code's `mu = 1`, whose margins are the policy's own", spa),
-                call!("margins for another `mu`", spa_margins),
+                call!("margins", spa_margins),
+                call!(
+                    "loss; on the policy's own margins it is the released code's, whose `mu` is 1",
+                    spa
+                ),
             ],
             missing: "",
-            known: "authors' code read; the paper extrapolates, the shipped configuration does not",
+            known: "authors' code read, whose shipped configuration has `mu = 1`; the `lambda` of 1/2, 1/3 and \
+                so on is reconstructed",
         },
         Paper {
             name: "SELM",
@@ -241,26 +248,48 @@ fn sppo(Given { batch, scores, .. }: Given) -> Result<Loss<'static>> {
     Loss::new(batch, [Term::pairs(Sppo::new(0.001))])
 }
 
-fn tpo(Given { batch, .. }: Given) -> Result<Loss<'static>> {
+pub fn tpo(Given { batch, .. }: Given) -> Result<Loss<'static>> {
     let nll = Term::sequences(Nll::new(), Sequences::Indices(vec![4, 5]));
     let nll = nll.with_reduction(Reduction::TokenMean).with_weight(0.5);
     Loss::new(batch, [Term::pairs(Cpo::new(0.1).with_nll_weight(0.0)), nll])
 }
 
-fn tpo_l(Given { batch, .. }: Given) -> Result<Loss<'static>> {
+pub fn tpo_l(Given { batch, .. }: Given) -> Result<Loss<'static>> {
     let nll = Term::sequences(Nll::new(), Sequences::Indices(vec![4, 5]));
     let nll = nll.with_reduction(Reduction::TokenMean);
     Loss::new(batch, [Term::pairs(SimPo::new(0.01, 0.5)), nll])
 }
 
 fn next_quill(Given { batch, labels, policy, other, .. }: Given) -> Result<Loss<'static>> {
-    // The other log-probs are the policy's without the history.
+    // Log-probs of a frozen model, with the history and without.
+    let (weights, _) = NextQuill::default().weights(&policy, &other, &labels, None)?;
+    Loss::new(batch.with_weights(weights)?, [Term::sequences(Nll::new(), Sequences::All)])
+}
+
+fn next_quill_effect(
+    Given { labels, policy, other, logits, others, .. }: Given,
+) -> Result<Vec<Vec<f32>>> {
+    let (alpha, responses, cpu) = (0.1, 8.0, Cpu::new());
+    let (weights, _) = NextQuill::default().weights(&policy, &other, &labels, None)?;
+    let each = weights.host()?.iter().map(|weight| -alpha / responses * weight);
+    let each: Vec<f32> = each.collect(); // the loss is the sum of these times the log-probs
+    let effect = Combination::new(&[(1.0, logits), (-1.0, others)])?;
+    let found = mixed_token_log_probs(&cpu, &effect, &labels, None, 1.0)?;
+    let mut grads = vec![vec![0.0; 32 * 7]; 2];
+    let to = grads.iter_mut().map(|grads| LogitsMut::new(grads, 32, 7).map(Some));
+    let both = (&effect, to.collect::<Result<_>>()?);
+    found.logit_grads(&cpu, both, (&labels, None), Slice::new(&each), MaskedRows::Zero)?;
+    Ok(grads)
+}
+
+fn next_quill_released(Given { batch, labels, policy, other, .. }: Given) -> Result<Loss<'static>> {
+    // Log-probs of the policy in training, with the history and without.
     let (weights, sum) = NextQuill::default().weights(&policy, &other, &labels, None)?;
     let nll = Term::sequences(Nll::new(), Sequences::All);
     Loss::new(batch.with_weights(weights)?, [nll.with_reduction(Reduction::Divisor(sum))])
 }
 
-fn next_quill_effect(
+fn next_quill_effect_released(
     Given { labels, packing, logits, others, .. }: Given,
 ) -> Result<Vec<Vec<f32>>> {
     let (alpha, cpu) = (0.1, Cpu::new());
@@ -275,7 +304,7 @@ fn next_quill_effect(
     Ok(grads)
 }
 
-fn sail(
+pub fn sail(
     Given { batch, labels, packing, pairs, other, reference, .. }: Given,
 ) -> Result<Loss<'static>> {
     let tgdpo = TgDpo::default();
@@ -310,7 +339,8 @@ fn spa(Given { batch, pairs, margins, .. }: Given) -> Result<Loss<'static>> {
 fn spa_margins(
     Given { labels, packing, pairs, logits, others, sums, .. }: Given,
 ) -> Result<Vec<f64>> {
-    let (mu, beta, cpu) = (1.5, 0.1, Cpu::new());
+    let (lambda, beta, cpu) = (0.5, 0.1, Cpu::new());
+    let mu = 1.0 + lambda;
     let mixed = Combination::new(&[(mu, logits), (1.0 - mu, others)])?;
     let mixed = mixed_token_log_probs(&cpu, &mixed, &labels, None, 1.0)?;
     let mixed = mixed.sums(&cpu, (&labels, None), &packing)?.sums;
@@ -355,7 +385,7 @@ fn share_of_right_pairs(Given { margins, .. }: Given) -> Result<Vec<f64>> {
 /// NextQuill's second part and SPA's margins as their formulas are, entry by entry.
 #[test]
 fn mixed_logits_as_the_papers_write_them() {
-    let Given { labels, packing, pairs, sums, .. } = Given::new().unwrap();
+    let Given { labels, packing, pairs, sums, policy, other, .. } = Given::new().unwrap();
     let ids: Vec<i64> = labels.slice().read().unwrap();
     let counted: Vec<usize> = (0..32).filter(|&token| ids[token] != -100).collect();
     let [z, z0] =
@@ -365,19 +395,24 @@ fn mixed_logits_as_the_papers_write_them() {
             (token * 7..token * 7 + 7).map(|at| (c * z[at] + c0 * z0[at]).exp()).collect();
         exp.iter().map(|x| x / exp.iter().sum::<f64>()).collect()
     };
-    let grads = next_quill_effect(Given::new().unwrap()).unwrap();
+    let [grads, released] = [next_quill_effect, next_quill_effect_released]
+        .map(|make| make(Given::new().unwrap()).unwrap());
+    let likelier = |token: usize| policy[token].exp() - other[token].exp() > 0.05;
     for token in 0..32 {
         for (v, q) in softmax(token, 1.0, -1.0).into_iter().enumerate() {
             let one_hot = f64::from(u8::from(ids[token] == v as i64));
-            let by_difference = 0.1 / counted.len() as f64 * (q - one_hot);
-            let expected = if ids[token] == -100 { 0.0 } else { by_difference };
-            for (grads, expected) in grads.iter().zip([expected, -expected]) {
-                approx::assert_relative_eq!(
-                    f64::from(grads[token * 7 + v]),
-                    expected,
-                    max_relative = 1e-5,
-                    epsilon = 1e-9
-                );
+            let by_difference = if ids[token] == -100 { 0.0 } else { q - one_hot };
+            let weight = if likelier(token) { 0.9 } else { 0.1 };
+            let each = [(&grads, 0.1 / 8.0 * weight), (&released, 0.1 / counted.len() as f64)];
+            for (grads, each) in each {
+                for (grads, sign) in grads.iter().zip([1.0, -1.0]) {
+                    approx::assert_relative_eq!(
+                        f64::from(grads[token * 7 + v]),
+                        sign * each * by_difference,
+                        max_relative = 1e-5,
+                        epsilon = 1e-9
+                    );
+                }
             }
         }
     }

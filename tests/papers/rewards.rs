@@ -79,7 +79,7 @@ pub fn papers() -> Vec<Paper> {
                 NLL of the sample that is best along a drawn direction",
             calls: vec![call!("reward model", attributes), call!("policy", kept_nll)],
             missing: "",
-            known: "third-party notes",
+            known: "third-party notes; how directions are drawn is reconstructed",
         },
         Paper {
             name: "DPA-RAG",
@@ -111,7 +111,7 @@ fn eurus(Given { rewards, .. }: Given) -> Result<ScalarLoss<'static>> {
     ScalarLoss::new(rewards, terms.map(|term| term.with_reduction(Reduction::Divisor(2.0))))
 }
 
-fn eurus_kto(Given { batch, desirable, .. }: Given) -> Result<Loss<'static>> {
+pub fn eurus_kto(Given { batch, desirable, .. }: Given) -> Result<Loss<'static>> {
     let log_ratios = Moments::from_iter([0.5, -0.25]); // of prompts with others' responses
     let kto = Kto::new(0.1).with_baseline(kto_baseline(&log_ratios)).with_desirable_weight(1.33);
     Loss::new(batch.with_soft_labels(desirable)?, [Term::sequences(kto, Sequences::All)])
@@ -121,22 +121,22 @@ fn eurus_nca(Given { batch, .. }: Given) -> Result<Loss<'static>> {
     Loss::new(batch, [Term::pairs(NcaPair::new(0.1))])
 }
 
-fn help_steer_regression(Given { rewards, scores, .. }: Given) -> Result<ScalarLoss<'static>> {
+pub fn help_steer_regression(Given { rewards, scores, .. }: Given) -> Result<ScalarLoss<'static>> {
     let rated = Sequences::Indices(vec![0, 2, 3, 5]); // the others have no rating
     ScalarLoss::new(rewards.with_scores(scores)?, [Term::rewards(RewardRegression::new(), rated)])
 }
 
-fn scaled_bradley_terry(Given { rewards, pairs, .. }: Given) -> Result<ScalarLoss<'static>> {
+pub fn scaled_bradley_terry(Given { rewards, pairs, .. }: Given) -> Result<ScalarLoss<'static>> {
     let pairs = pairs.with_weight(vec![3.0, 1.0])?;
     ScalarLoss::new(rewards.with_pairs(pairs)?, [Term::reward_pairs(BradleyTerry::new())])
 }
 
-fn margin_bradley_terry(Given { rewards, pairs, .. }: Given) -> Result<ScalarLoss<'static>> {
+pub fn margin_bradley_terry(Given { rewards, pairs, .. }: Given) -> Result<ScalarLoss<'static>> {
     let pairs = pairs.with_margin(vec![3.0, 1.0])?;
     ScalarLoss::new(rewards.with_pairs(pairs)?, [Term::reward_pairs(BradleyTerry::new())])
 }
 
-fn steer_lm(Given { batch, groups, scores, .. }: Given) -> Result<Loss<'static>> {
+pub fn steer_lm(Given { batch, groups, scores, .. }: Given) -> Result<Loss<'static>> {
     // The reference is log Q, scores are the logits of the targets, weights 1 / mean length.
     let batch = batch.with_reference(ReferenceLogProbs::per_sequence(&[-4.5; 8]))?;
     let groups = groups.with_weight(vec![0.25, 0.2])?;
@@ -151,7 +151,7 @@ fn attributes(Given { rewards, scores, .. }: Given) -> Result<ScalarLoss<'static
     ScalarLoss::new(rewards.with_scores(scores)?, [term])
 }
 
-fn more(Given { rewards, groups, scores, .. }: Given) -> Result<ScalarLoss<'static>> {
+pub fn more(Given { rewards, groups, scores, .. }: Given) -> Result<ScalarLoss<'static>> {
     let pairs = groups.pairs(&scores)?;
     let lambda = [0.4, 0.6]; // of 2 tasks, one for each prompt
     let weight = |&(better, _): &(usize, usize)| 2.0 * lambda[better % 2];
@@ -164,7 +164,7 @@ fn calibration(Given { .. }: Given) -> Result<Vec<f64>> {
     Ok(vec![expected_calibration_error(&[0.9, 0.6, 0.3], &[1.0, 0.0, 0.0], 5)?])
 }
 
-fn crm(Given { rewards, gaps, .. }: Given) -> Result<ScalarLoss<'static>> {
+pub fn crm(Given { rewards, gaps, .. }: Given) -> Result<ScalarLoss<'static>> {
     let kept = keep_largest(&gaps, 0.5)?; // by the other model's gaps
     ScalarLoss::new(rewards, [Term::reward_pairs(BradleyTerry::new()).with_pairs(kept)])
 }
@@ -174,7 +174,7 @@ fn kept_nll(Given { batch, .. }: Given) -> Result<Loss<'static>> {
     Loss::new(batch, [kept.with_reduction(Reduction::TokenMean)])
 }
 
-fn all_pairs(Given { rewards, groups, scores, .. }: Given) -> Result<ScalarLoss<'static>> {
+pub fn all_pairs(Given { rewards, groups, scores, .. }: Given) -> Result<ScalarLoss<'static>> {
     let rewards = rewards.with_pairs(groups.pairs(&scores)?)?;
     ScalarLoss::new(rewards, [Term::reward_pairs(BradleyTerry::new())])
 }

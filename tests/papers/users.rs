@@ -165,7 +165,7 @@ pub fn dpo(Given { batch, .. }: Given) -> Result<Loss<'static>> {
     Loss::new(batch, [Term::pairs(Dpo::new(0.1))])
 }
 
-fn sft(Given { batch, .. }: Given) -> Result<Loss<'static>> {
+pub fn sft(Given { batch, .. }: Given) -> Result<Loss<'static>> {
     let nll = Term::sequences(Nll::new(), Sequences::All);
     Loss::new(batch, [nll.with_reduction(Reduction::TokenMean)])
 }
