@@ -17,11 +17,11 @@
 // logits, counted in the machine code of sm_90 along the loops of rows that exclude nothing, instructions and
 // special functions (ex2, lg2, rcp) of all sweeps, and the ms that these are by themselves:
 //                              instructions   ms   special   ms
-//   forward KL                      42        1.5     4      1.1
-//   reverse KL                      43        1.5     3      0.9
-//   total variation                 65        2.3     5      1.4
-//   Jensen-Shannon, 1/2             85        3.0     8      2.3
-//   Jensen-Shannon, skew KL         99        3.5    10      2.8
+//   forward KL                      36        1.3     4      1.1
+//   reverse KL                      37        1.3     3      0.9
+//   total variation                 59        2.1     5      1.4
+//   Jensen-Shannon, 1/2             79        2.8     8      2.3
+//   Jensen-Shannon, skew KL         93        3.3    10      2.8
 // Mixtures are limited by instructions before special functions. That is why none of their exponentials is
 // a polynomial, which trades one special function for six instructions or more.
 #include "measures.cuh"

@@ -261,8 +261,7 @@ template <class E> struct Visits : Entries {
         const float logit = E::load(row()[ids()[entry]]);
         shared.x[entry] = logit;
         x = logit;
-        shared.log_p[entry] = log_p =
-            listed_log_prob(a.log_probs, a.type, token * a.entries + entry);
+        shared.log_p[entry] = log_p = load_one(a.type, a.log_probs, token * a.entries + entry);
       }
       x = largest(x);
       log_p = largest(log_p);

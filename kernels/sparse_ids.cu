@@ -28,7 +28,7 @@ struct SparseIdsArguments {
   int64_t type;
 
   __device__ __forceinline__ float log_prob(int64_t at) const {
-    return listed_log_prob(log_probs, int(type), at);
+    return load_one(int(type), log_probs, at);
   }
 };
 

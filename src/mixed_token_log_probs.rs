@@ -16,8 +16,7 @@ pub struct MixedTokenLogProbs {
 }
 
 /// Log-probs of the labels under `softmax(sum_i c_i z_i / temperature)`: one read of each of the
-/// `[tokens, vocab]` logits. It runs on [`Cpu`](crate::Cpu) and [`Reference`](crate::Reference); devices have no
-/// kernels for it yet, and refuse it.
+/// `[tokens, vocab]` logits.
 ///
 /// NextQuill's second part is the cross-entropy of the logits with the user's history less those without it, with
 /// the gradient by both; SPA's margins are sums of log-probs under `mu z + (1 - mu) z_reference`.

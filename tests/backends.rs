@@ -13,11 +13,6 @@ pub fn backends() -> Vec<Box<dyn Backend>> {
     backends
 }
 
-/// Those that run in host memory: what has no kernels yet.
-pub fn host_backends() -> Vec<Box<dyn Backend>> {
-    backends().into_iter().filter(|backend| backend.name() != "cuda").collect()
-}
-
 /// For tests of what is made of stages, each of which has tests of its own: an emulated device takes part
 /// in one form.
 pub fn composed_backends() -> Vec<Box<dyn Backend>> {

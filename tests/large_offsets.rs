@@ -1,10 +1,11 @@
 //! Rows beyond 2^31 and 2^32 elements, and more of them than a grid has blocks.
 
 use half::bf16;
-use prefuse::batch::{Batch, Labels, Logits, LogitsMut, Packing};
+use prefuse::batch::{Batch, Combination, Labels, Logits, LogitsMut, Packing};
 use prefuse::stages::{Remainder, SparseTeacher, StudentTarget, Teacher, TokenDivergence};
 use prefuse::{
-    Backend, Distillation, MaskedRows, RowOptions, Slice, SliceMut, Target, token_log_probs,
+    Backend, Distillation, MaskedRows, RowOptions, Slice, SliceMut, Target, mixed_token_log_probs,
+    token_log_probs,
 };
 
 use crate::backends::with_zeros;
@@ -114,6 +115,41 @@ fn check_sparse_divergence(
     same_rows(backend, memory, &packed, vocab);
 }
 
+/// Log-probs of a mixture with `other`, and the gradient by the first part.
+fn mixture(
+    backend: &dyn Backend,
+    logits: Logits<'_>,
+    (other, upstream): (&Placed, &Placed),
+    target: LogitsMut<'_>,
+) -> Vec<f64> {
+    let parts = [(1.5, logits), (-0.5, other.logits(ROWS, logits.vocab()))];
+    let mixture = Combination::new(&parts).unwrap();
+    let labels = Labels::new(&[3, 2, 1]);
+    let found = mixed_token_log_probs(backend, &mixture, &labels, None, 1.0).unwrap();
+    let (both, tokens) = ((&mixture, vec![Some(target), None]), (&labels, None));
+    found.logit_grads(backend, both, tokens, upstream.slice(), MaskedRows::Zero).unwrap();
+    found.log_probs().to_vec().unwrap()
+}
+
+/// Far rows as a part that is read, then as the gradient by a part.
+fn check_mixture(backend: &dyn Backend, memory: &mut SliceMut<'_>, vocab: usize) {
+    let (data, other) = (logits::<bf16>(1, ROWS, vocab), logits::<bf16>(2, ROWS, vocab));
+    fill(memory, &data, vocab);
+    let (packed, other) = (Placed::new(backend, &data), Placed::new(backend, &other));
+    let upstream = Placed::new(backend, &[0.5_f32, -1.0, 2.0]);
+    let with = (&other, &upstream);
+    let mut grads = [(); 2].map(|()| Placed::new(backend, &data));
+    let [near, of_far] = grads.each_mut().map(|grads| grads.target(ROWS, vocab));
+    let expected = mixture(backend, packed.logits(ROWS, vocab), with, near);
+    let far = Logits::from_slice(memory.as_slice(), ROWS, vocab, STRIDE).unwrap();
+    assert_eq!(mixture(backend, far, with, of_far), expected, "{}", backend.name());
+    let [near, of_far] = grads.each_ref().map(Placed::read::<bf16>);
+    assert_eq!(of_far, near, "{}", backend.name());
+    let target = LogitsMut::from_slice(memory.reborrow(), ROWS, vocab, STRIDE).unwrap();
+    mixture(backend, packed.logits(ROWS, vocab), with, target);
+    same_rows(backend, memory, &grads[0], vocab);
+}
+
 /// A warp a row, and a block or more a row.
 #[test]
 fn large_offsets_between_rows() {
@@ -121,6 +157,7 @@ fn large_offsets_between_rows() {
         with_zeros((ROWS - 1) * STRIDE + vocab, |backend, mut memory| {
             check(backend, &mut memory, vocab);
             check_divergence(backend, &mut memory, vocab);
+            check_mixture(backend, &mut memory, vocab);
         });
     }
 }

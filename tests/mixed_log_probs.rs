@@ -11,7 +11,9 @@ use half::bf16;
 use prefuse::batch::{Combination, Labels, Logits};
 use prefuse::{Backend, DType, RowOptions, mixed_token_log_probs};
 
-use crate::backends::{edge_vocabs, host_backends, large_vocabs, vocabs};
+use crate::backends::{
+    backends, composed_backends, edge_vocabs, fast_backends, large_vocabs, vocabs,
+};
 use crate::common::{Placed, rows};
 pub use bound::Bound;
 pub use case::{Case, Found, Part, case, types_of};
@@ -44,7 +46,7 @@ fn check(backend: &dyn Backend, case: &Case) {
 
 #[test]
 fn every_backend_type_and_vocabulary() {
-    for backend in host_backends() {
+    for backend in backends() {
         for (index, &vocab) in vocabs().iter().enumerate() {
             for (at, coefficients) in COEFFICIENTS.into_iter().enumerate() {
                 let types = types_of(&*backend, coefficients.len(), index + at);
@@ -62,7 +64,7 @@ fn every_backend_type_and_vocabulary() {
 
 #[test]
 fn large_vocabularies() {
-    for backend in host_backends() {
+    for backend in backends() {
         for &vocab in large_vocabs() {
             check(&*backend, &case(&[1.0, -1.0], &[DType::BF16; 2], [6, vocab], 1.0));
             check(&*backend, &case(&[1.5, -0.5], &[DType::F32, DType::F16], [3, vocab], 1.0));
@@ -73,7 +75,7 @@ fn large_vocabularies() {
 /// One model of coefficient 1 is what stage 1 has.
 #[test]
 fn one_model_is_stage_1() {
-    for backend in host_backends() {
+    for backend in backends() {
         let case = case(&[1.0], &[DType::F32], [18, 4099], 0.7);
         let found = case.run(&*backend);
         let data: Vec<f32> = case.parts[0].data.iter().map(|&x| x as f32).collect();
@@ -92,7 +94,7 @@ fn one_model_is_stage_1() {
 /// of 2^-6 that f32 holds beside 2^13, so that every difference of them is exact.
 #[test]
 fn offsets() {
-    for backend in host_backends() {
+    for backend in backends() {
         let mut plain = case(&[1.5, -0.5], &[DType::F32; 2], [12, 5000], 1.0);
         for part in &mut plain.parts {
             let grid = |x: f64| if x.is_finite() { (x % 64.0 * 64.0).round() / 64.0 } else { x };
@@ -114,7 +116,7 @@ fn offsets() {
 /// A label that the combination is almost sure of, where neither part is: `log p = -exp(-gap) * others`.
 #[test]
 fn confident_rows_keep_their_digits() {
-    for backend in host_backends() {
+    for backend in backends() {
         for gap in [20.0, 40.0, 60.0] {
             let mut parts = [vec![1e3; 5000], vec![-1e3; 5000]];
             parts[0][17] += 0.75 * gap;
@@ -129,7 +131,7 @@ fn confident_rows_keep_their_digits() {
 /// A block that lies far below, or far above, the ones before it.
 #[test]
 fn blocks_apart() {
-    for backend in host_backends() {
+    for backend in backends() {
         for step in [-1e4, -300.0, 0.0, 300.0, 1e4] {
             let data = |sign: f64| -> Vec<f64> {
                 (0..9000).map(|v| sign * (step * (v / 3000) as f64 + (v % 7) as f64)).collect()
@@ -149,7 +151,7 @@ fn blocks_apart() {
 #[test]
 fn excluded_columns() {
     let (inf, nan) = (f64::INFINITY, f64::NAN);
-    for backend in host_backends() {
+    for backend in backends() {
         let run = |coefficients: &[f64], parts: [Vec<f64>; 2], label: i64| {
             Case::plain(coefficients, parts, vec![label]).run(&*backend).log_probs[0]
         };
@@ -174,7 +176,7 @@ fn excluded_columns() {
 /// A NaN stays in its row, and rows that do not count are not read.
 #[test]
 fn not_a_number_stays_in_its_row() {
-    for backend in host_backends() {
+    for backend in backends() {
         let mut case = case(&[1.0, -1.0], &[DType::BF16, DType::F32], [12, 40], 1.0);
         let before = case.run(&*backend);
         let masked: Vec<_> = (0..12).filter(|&token| !case.counts(token)).collect();
@@ -191,7 +193,7 @@ fn not_a_number_stays_in_its_row() {
 /// Strides and what lies between the rows change no bit; nor does an odd first element.
 #[test]
 fn strided_and_unaligned_rows() {
-    for backend in host_backends() {
+    for backend in fast_backends() {
         for types in [[DType::BF16; 2], [DType::F32, DType::F16]] {
             let case = case(&[1.5, -0.5], &types, [12, 2333], 1.0);
             let expected = case.run(&*backend);
@@ -206,7 +208,7 @@ fn strided_and_unaligned_rows() {
 /// A row has the same bits at every index, alone and among others.
 #[test]
 fn in_any_batch() {
-    for backend in host_backends() {
+    for backend in fast_backends() {
         for &vocab in edge_vocabs() {
             for coefficients in [&[1.0, -1.0][..], &[0.5, 0.25, -0.75]] {
                 let types = types_of(&*backend, coefficients.len(), vocab);
@@ -225,7 +227,7 @@ fn in_any_batch() {
 /// Sums by sequence are those of the log-probs.
 #[test]
 fn sums() {
-    for backend in host_backends() {
+    for backend in composed_backends() {
         let data = Placed::new(&*backend, &[0.5_f32, 1.0, 0.25, 0.0, 2.0, 1.0]);
         let other = Placed::new(&*backend, &[bf16::ONE; 6]);
         let parts = [(1.5, data.logits(3, 2)), (-0.5, other.logits(3, 2))];

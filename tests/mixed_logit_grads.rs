@@ -5,7 +5,7 @@ use prefuse::batch::{Combination, Labels, LogitsMut};
 use prefuse::stages::{MixedLogitGrads, RowStatistics, Tokens};
 use prefuse::{Backend, DType, MaskedRows, Reference, mixed_token_log_probs};
 
-use crate::backends::{host_backends, large_vocabs, vocabs};
+use crate::backends::{backends, composed_backends, large_vocabs, vocabs};
 use crate::common::{Placed, refused, rounding};
 use crate::mixed_log_probs::{Bound, COEFFICIENTS, Case, Found, case, types_of};
 
@@ -56,7 +56,7 @@ fn compare(backend: &str, case: &Case, got: &Found, truth: &Found) {
 
 #[test]
 fn every_backend_type_and_vocabulary() {
-    for backend in host_backends() {
+    for backend in backends() {
         for (index, &vocab) in vocabs().iter().enumerate() {
             for (at, coefficients) in COEFFICIENTS.into_iter().enumerate() {
                 let types = types_of(&*backend, coefficients.len(), index + at);
@@ -74,7 +74,7 @@ fn every_backend_type_and_vocabulary() {
 
 #[test]
 fn large_vocabularies() {
-    for backend in host_backends() {
+    for backend in backends() {
         for &vocab in large_vocabs() {
             check(&*backend, &case(&[1.0, -1.0], &[DType::BF16; 2], [6, vocab], 1.0));
             check(&*backend, &case(&[1.5, -0.5], &[DType::F32, DType::F16], [3, vocab], 1.0));
@@ -113,7 +113,7 @@ fn finite_differences() {
 /// The gradients are asked for one by one, and do not depend on one another.
 #[test]
 fn some_parts() {
-    for backend in host_backends() {
+    for backend in backends() {
         let types = [DType::F32, DType::BF16, DType::F16];
         let all = case(&[0.5, 0.25, -0.75], &types, [12, 2333], 1.0);
         let expected = all.run(&*backend).grads;
@@ -133,7 +133,7 @@ fn some_parts() {
 /// is NaN throughout.
 #[test]
 fn masked_rows() {
-    for backend in host_backends() {
+    for backend in backends() {
         let mut case = case(&[1.5, -0.5], &[DType::BF16, DType::F32], [12, 40], 1.0);
         case.upstream[0] = 0.0;
         let counted: Vec<_> = (0..12).map(|token| case.counts(token)).collect();
@@ -163,7 +163,7 @@ fn masked_rows() {
 #[test]
 fn excluded_columns() {
     let (inf, nan) = (f64::INFINITY, f64::NAN);
-    for backend in host_backends() {
+    for backend in backends() {
         let run = |parts: [Vec<f64>; 2], label: i64| {
             Case::plain(&[1.5, -0.5], parts, vec![label]).run(&*backend).grads
         };
@@ -184,7 +184,7 @@ fn excluded_columns() {
 /// `1 - p` at a label that is almost sure keeps its digits.
 #[test]
 fn confident_labels_keep_their_digits() {
-    for backend in host_backends() {
+    for backend in backends() {
         let mut parts = [vec![1e3; 5000], vec![-1e3; 5000]];
         parts[0][17] += 20.0;
         parts[1][17] -= 10.0;
@@ -198,7 +198,7 @@ fn confident_labels_keep_their_digits() {
 /// An upstream gradient near the end of f32 under a small temperature: columns of probability 0 stay 0.
 #[test]
 fn large_factors_do_not_meet_zero() {
-    for backend in host_backends() {
+    for backend in backends() {
         let parts = [vec![0.0, -1.0, -200.0], vec![0.0; 3]];
         let mut case = Case::plain(&[1.0, -1.0], parts, vec![0]);
         (case.temperature, case.upstream) = (1e-3, vec![1e37]);
@@ -207,10 +207,28 @@ fn large_factors_do_not_meet_zero() {
     }
 }
 
+/// The most probable column has a probability of 1 at the smallest temperatures, whatever its distance from the
+/// maxima of the parts; it may be far from the other columns.
+#[test]
+fn small_temperatures() {
+    for backend in backends() {
+        for temperature in [1e-6, 1e-30] {
+            let mut parts = [vec![2.1; 5000], vec![7.9; 5000]];
+            (parts[0][0], parts[1][4999]) = (9.0, 0.2);
+            let case = Case::plain(&[1.0, -1.0], parts, vec![0]);
+            let case = Case { temperature, upstream: vec![1e-30], ids: vec![17], ..case };
+            let grads = case.run(&*backend).grads;
+            let mut expected = vec![0.0; 5000];
+            (expected[17], expected[4999]) = (1e-30 / temperature, -1e-30 / temperature);
+            approx::assert_relative_eq!(grads[0][..], expected[..], max_relative = 1e-5);
+        }
+    }
+}
+
 /// Each row of each gradient sums to 0 to the rounding of its elements.
 #[test]
 fn rows_sum_to_zero() {
-    for backend in host_backends() {
+    for backend in backends() {
         let types = [DType::F32, DType::BF16];
         let case = case(&[1.5, -0.5], &types, [12, 4099], 1.0);
         for (grads, dtype) in case.run(&*backend).grads.iter().zip(types) {
@@ -228,7 +246,7 @@ fn rows_sum_to_zero() {
 /// What the call and the stage refuse, before anything is written.
 #[test]
 fn bad_input() {
-    for backend in host_backends() {
+    for backend in composed_backends() {
         let data = [0.5_f32, 1.0, 0.25, 0.0, 2.0, 1.0];
         let (data, other) = (Placed::new(&*backend, &data), Placed::new(&*backend, &[1.0_f32; 6]));
         let two = |coefficient| {
@@ -290,10 +308,11 @@ fn bad_input() {
 /// Lengths and types of what the stage reads by token.
 #[test]
 fn statistics_and_upstream() {
-    for backend in host_backends() {
+    for backend in composed_backends() {
         let data = Placed::new(&*backend, &[0.5_f32; 6]);
         let mixture = Combination::new(&[(1.0, data.logits(2, 3))]).unwrap();
-        let labels = Labels::new(&[0, 2]);
+        let ids = Placed::new(&*backend, &[0_i64, 2]);
+        let labels = Labels::from_slice(ids.slice()).unwrap();
         let numbers = |dtype, len| backend.allocate(dtype, len).unwrap();
         let call = |types: [DType; 3], lengths: [usize; 3], temperature: f64| {
             let [maximum, log_sum, upstream] = [0, 1, 2].map(|i| numbers(types[i], lengths[i]));

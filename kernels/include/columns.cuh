@@ -12,6 +12,9 @@ namespace prefuse {
 // Twins of the numbers in src/cuda/divergence.rs.
 constexpr int TYPE_F32 = 0, TYPE_F16 = 1, TYPE_BF16 = 2;
 
+// In a kernel's name: whichever each tensor has.
+constexpr int ANY = -1;
+
 // What becomes of the gradient: nothing, or it is written, also where tokens do not count, or added.
 constexpr int VALUES = 0, WRITTEN = 1, WRITTEN_COUNTED = 2, ADDED = 3;
 
@@ -39,6 +42,12 @@ __device__ __forceinline__ void unpack8(int type, uint4 first, uint4 second, flo
   }
 }
 
+__device__ __forceinline__ float load_one(int type, const void *of, int64_t at) {
+  if (type == TYPE_F32) return F32::load(static_cast<const F32::Bits *>(of)[at]);
+  const uint16_t bits = static_cast<const uint16_t *>(of)[at];
+  return type == TYPE_F16 ? F16::load(bits) : BF16::load(bits);
+}
+
 template <class E> __device__ __forceinline__ uint32_t largest(uint32_t words, uint4 v) {
   return E::larger(words, E::larger(E::larger(v.x, v.y), E::larger(v.z, v.w)));
 }
@@ -64,11 +73,18 @@ __device__ __forceinline__ float copy_segment(const void *of, int64_t columns, i
 #pragma unroll 1
     for (int at = 0; at < VECTORS; at += IN_FLIGHT) {
       uint4 v[IN_FLIGHT];
+      const auto load = [&](auto vector_at) {
 #pragma unroll
-      for (int i = 0; i < IN_FLIGHT; ++i) {
-        const Bits *p =
-            row + first + at / PER_RUN * RUN + i / PER_RUN * RUN + i % PER_RUN * E::COUNT;
-        v[i] = shift != 0 ? load_across(p, shift) : PER_RUN == 1 ? ld16_stream(p) : ld16(p);
+        for (int i = 0; i < IN_FLIGHT; ++i) {
+          v[i] = vector_at(row + first + at / PER_RUN * RUN + i / PER_RUN * RUN +
+                           i % PER_RUN * E::COUNT);
+        }
+      };
+      // One branch for all: by vector, the compiler makes each instruction of `cut` conditional.
+      if (shift == 0) {
+        load([](const Bits *p) { return PER_RUN == 1 ? ld16_stream(p) : ld16(p); });
+      } else {
+        load([=](const Bits *p) { return load_across(p, shift); });
       }
 #pragma unroll
       for (int i = 0; i < IN_FLIGHT; ++i) {

@@ -29,12 +29,6 @@ __device__ __forceinline__ bool mark(const int64_t *ids, int count, int64_t star
   return twice;
 }
 
-__device__ __forceinline__ float listed_log_prob(const void *log_probs, int type, int64_t at) {
-  if (type == TYPE_F32) return F32::load(static_cast<const F32::Bits *>(log_probs)[at]);
-  const uint16_t bits = static_cast<const uint16_t *>(log_probs)[at];
-  return type == TYPE_F16 ? F16::load(bits) : BF16::load(bits);
-}
-
 // A word of two elements, or of one, with -inf in place of those whose bits are set.
 template <class E> __device__ __forceinline__ uint32_t filled(uint32_t word, uint32_t bits) {
   const uint32_t low = 0 - (bits & 1), high = 0 - (bits >> 1 & 1);

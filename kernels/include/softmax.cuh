@@ -167,16 +167,21 @@ template <class E> struct Segment {
   }
 };
 
+__device__ __forceinline__ double warp_max(double x) {
+  return warp_reduce(x, [](double a, double b) { return fmax(a, b); });
+}
+
 // All states of a row, by one warp; the same in every lane. `peak` is the first state that holds the
-// maximum, or a NaN.
-template <bool MOMENTS>
-__device__ __forceinline__ RowState merge_states(const RowState *states, int count, float scale,
-                                                 int lane, int &peak) {
-  float maximum = negative_infinity();
+// maximum, or a NaN. A `State` has what `RowState` has, of which without moments only the first two count; its
+// maximum may be f64.
+template <bool MOMENTS, class State>
+__device__ __forceinline__ State merge_states(const State *states, int count, float scale, int lane,
+                                              int &peak) {
+  decltype(State::maximum) maximum = negative_infinity();
   int first = count, first_nan = count;
 #pragma unroll 1
   for (int i = lane; i < count; i += 32) {
-    const float m = states[i].maximum;
+    const auto m = states[i].maximum;
     if (m != m) first_nan = min(first_nan, i);
     if (m > maximum) {
       maximum = m;
@@ -184,30 +189,38 @@ __device__ __forceinline__ RowState merge_states(const RowState *states, int cou
     }
   }
   first_nan = __reduce_min_sync(ALL_LANES, first_nan);
-  const float highest = warp_max(maximum);
+  const auto highest = warp_max(maximum);
   peak = __reduce_min_sync(ALL_LANES, maximum == highest ? first : count);
   if (first_nan < count) {
     peak = first_nan;
     return states[first_nan];
   }
+  State all = {};
+  all.maximum = highest;
   if (highest == negative_infinity()) {
     peak = 0;
-    return empty_state();
+    all.excess = -1.0f;
+    if constexpr (MOMENTS) all.squares = -1.0f;
+    return all;
   }
   float excess = 0.0f, weighted = 0.0f, squares = 0.0f;
 #pragma unroll 1
   for (int i = lane; i < count; i += 32) {
-    const RowState state = states[i];
-    const float d = (state.maximum - highest) * scale, factor = ex2(d);
+    const State state = states[i];
+    const float d = float(state.maximum - highest) * scale, factor = ex2(d);
     const float total = 1.0f + state.excess;
     excess += i == peak ? state.excess : factor * total;
-    if (MOMENTS) {
+    if constexpr (MOMENTS) {
       weighted += factor * fmaf(fmaxf(d, -150.0f), total, state.weighted);
       squares += i == peak ? state.squares : factor * factor * (1.0f + state.squares);
     }
   }
-  return {highest, warp_sum(excess), MOMENTS ? warp_sum(weighted) : 0.0f,
-          MOMENTS ? warp_sum(squares) : 0.0f};
+  all.excess = warp_sum(excess);
+  if constexpr (MOMENTS) {
+    all.weighted = warp_sum(weighted);
+    all.squares = warp_sum(squares);
+  }
+  return all;
 }
 
 }  // namespace prefuse

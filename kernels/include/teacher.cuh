@@ -3,19 +3,14 @@
 #pragma once
 
 #include "cluster_sums.cuh"
-#include "columns.cuh"
 #include "divergence.cuh"
+#include "parts.cuh"
 #include "tokens.cuh"
 
 namespace prefuse {
 
-// Twin of MOST_PARTS in src/batch/combination.rs.
-constexpr int MOST_PARTS = 3;
-
 // Twin of `Adaptive::LEAST` in src/stages/divergence.rs.
 constexpr float LEAST_ALPHA = 1e-3f;
-
-static_assert(RUNS * RUN == SEGMENT, "runs make a segment");
 
 // Of the student, then of each part of the teacher. Twin of `LogitsArguments` in src/cuda/divergence.rs.
 struct DivergenceLogits {
@@ -81,17 +76,14 @@ struct Row {
   float teacher_maximum;  // of the combination; of an advantage the parts' log-sums
 };
 
-// Logits of any types, in any combination; otherwise one model's, of the student's own type and a
-// coefficient above 0, which needs no maximum of its own.
-constexpr int ANY = -1;
-
 // A tensor's part of a segment, for a lane, and how its logits become logarithms.
 struct Side {
   const uint4 *vectors;
   float maximum, scale;
 };
 
-// The segments of a warp.
+// The segments of a warp. Of `ANY` type logits are in any combination; otherwise one model's, of the student's
+// own type and a coefficient above 0, which needs no maximum of its own.
 template <int TYPE> struct Slots {
   static constexpr bool ONE_MODEL = TYPE != ANY;
   const DivergenceArguments &a;
@@ -140,34 +132,31 @@ template <int TYPE> struct Slots {
             i == 0 || ONE_MODEL ? a.logits[i].factor : warp.factor[i]};
   }
 
-  // (x - maximum) * scale. The maximum always goes first: logits may have a common offset.
-  __device__ __forceinline__ void scaled(int i, const Side &side, int run, float (&z)[8]) const {
+  // x - maximum: that always goes first, since logits may have a common offset.
+  __device__ __forceinline__ void differences(int i, const Side &side, int run,
+                                              float (&x)[8]) const {
     const uint4 *from = side.vectors + run * vectors_per_run(type(i)) * 32;
-    unpack8(type(i), from[0], type(i) == TYPE_F32 ? from[32] : make_uint4(0, 0, 0, 0), z);
+    unpack8(type(i), from[0], type(i) == TYPE_F32 ? from[32] : make_uint4(0, 0, 0, 0), x);
 #pragma unroll
-    for (int j = 0; j < 8; ++j) z[j] = (z[j] - side.maximum) * side.scale;
+    for (int j = 0; j < 8; ++j) x[j] -= side.maximum;
   }
 
-  // The sum of the parts. A column that one of them excludes is excluded, also where another would make
-  // it NaN.
-  __device__ __forceinline__ void combined(uint4 *slot, int run, float (&z)[8]) const {
-    float lowest[8];
+  __device__ __forceinline__ void scaled(int i, const Side &side, int run, float (&z)[8]) const {
+    differences(i, side, run, z);
 #pragma unroll
-    for (int j = 0; j < 8; ++j) z[j] = lowest[j] = 0.0f;
+    for (int j = 0; j < 8; ++j) z[j] *= side.scale;
+  }
+
+  __device__ __forceinline__ void combined(uint4 *slot, int run, float (&z)[8]) const {
+    Sums<8, true> sum;
 #pragma unroll 1
     for (int i = 1; i <= a.parts; ++i) {
-      float term[8];
-      scaled(i, side(slot, i), run, term);
-#pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        z[j] += term[j];
-        lowest[j] = fminf(lowest[j], term[j]);
-      }
+      const Side part = side(slot, i);
+      float x[8];
+      differences(i, part, run, x);
+      sum.add(x, part.scale);
     }
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      z[j] = lowest[j] == negative_infinity() ? negative_infinity() : z[j];
-    }
+    sum.get(z);
   }
 
   // The teacher's logarithms less `maximum`.

@@ -4,7 +4,7 @@ use super::Logits;
 use crate::element::DType;
 use crate::error::{Error, Result};
 
-/// Logits that a combination is made of, at most; MOST_PARTS in kernels/include/teacher.cuh.
+/// Logits that a combination is made of, at most; MOST_PARTS in kernels/include/parts.cuh.
 pub(crate) const MOST_PARTS: usize = 3;
 
 /// `sum_i c_i z_i` of 1 to 3 models' `[tokens, vocab]` logits, each of any element type that the backend takes.

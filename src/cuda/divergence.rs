@@ -13,7 +13,7 @@ use crate::memory::Slice;
 use crate::stages::{Divergence, MaskedRows, Measure, StudentTarget};
 
 /// 16-byte vectors that a lane has of a segment of 16-bit logits; of f32 there are twice as many.
-const HALF_VECTORS: usize = 4;
+pub(super) const HALF_VECTORS: usize = 4;
 
 /// Number of the measure in the kernels.
 const ADVANTAGE: i32 = 3;

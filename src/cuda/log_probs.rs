@@ -70,18 +70,32 @@ pub(super) fn log_probs(context: &Context, stage: LogProbs<'_>) -> Result<()> {
     let moments = outputs.entropy.is_some() || outputs.log_sum_squares.is_some();
     let extra = if moments { "_moments" } else { "" };
     let name = |form: &str| kernel("log_probs", form, logits.dtype(), extra);
-    let (form, first, parts, second) = match launch_shape {
+    // SAFETY: the kernels take these arguments; the stage's constructor checked every length, and that
+    // the scratch has room for the states of this shape.
+    unsafe { start_states(context, launch_shape, name, &arguments) }
+}
+
+/// Enqueues the kernel that computes and merges states, or the two kernels, `name` of their form.
+///
+/// # Safety
+/// As [`start`]'s, of all forms.
+pub(super) unsafe fn start_states<A>(
+    context: &Context,
+    shape: LogProbsShape,
+    name: impl Fn(&str) -> String,
+    arguments: &A,
+) -> Result<()> {
+    let (form, first, parts, second) = match shape {
         LogProbsShape::Rows(first) => ("rows", first, None, None),
         LogProbsShape::Block(first) => ("block", first, None, None),
         LogProbsShape::Cluster(first) => ("cluster", first, None, None),
         LogProbsShape::Part(first, parts, second) => ("part", first, Some(parts), Some(second)),
     };
-    // SAFETY: the kernel takes these arguments; the stage's constructor checked every length, and that
-    // the scratch has room for the states of this shape.
-    unsafe { start(context, &name(form), first, &arguments, parts) }?;
+    // SAFETY: the caller's promise.
+    unsafe { start(context, &name(form), first, arguments, parts) }?;
     if let Some(second) = second {
         // SAFETY: as above.
-        unsafe { start(context, &name("merge"), second, &arguments, None) }?;
+        unsafe { start(context, &name("merge"), second, arguments, None) }?;
     }
     Ok(())
 }

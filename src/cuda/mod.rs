@@ -13,6 +13,8 @@ mod loaded;
 mod log_probs;
 mod logit_grads;
 mod memory;
+mod mixed_log_probs;
+mod mixed_logit_grads;
 mod objective;
 mod ranking;
 mod sequence_sums;
@@ -32,7 +34,7 @@ use std::sync::Arc;
 
 use crate::backend::{Backend, sealed};
 use crate::element::DType;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory::{Buffer, Place, Slice, SliceMut};
 use crate::placed::PlacedTerm;
 use crate::reference::token_loss as composed;
@@ -270,18 +272,20 @@ impl Backend for Cuda {
         logit_grads::logit_grads(&self.context, stage)
     }
 
-    fn mixed_log_probs_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
-        0
+    fn mixed_log_probs_scratch(&self, tokens: usize, vocab: usize) -> usize {
+        launch::mixed_log_probs_scratch(self.context.driver().device(), tokens, vocab)
     }
 
     fn mixed_log_probs(&self, stage: MixedLogProbs<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
-        Err(NO_MIXTURES)
+        let _turn = self.context.turn();
+        mixed_log_probs::mixed_log_probs(&self.context, stage)
     }
 
     fn mixed_logit_grads(&self, stage: MixedLogitGrads<'_>) -> Result<()> {
         BackendId::of(self).check(stage.backend)?;
-        Err(NO_MIXTURES)
+        let _turn = self.context.turn();
+        mixed_logit_grads::mixed_logit_grads(&self.context, stage)
     }
 
     fn divergence_scratch(&self, _tokens: usize, _vocab: usize) -> usize {
@@ -314,12 +318,6 @@ impl Backend for Cuda {
         token_loss::token_loss(self, stage)
     }
 }
-
-const NO_MIXTURES: Error = Error::Selection {
-    objective: "log-probs of mixed logits",
-    expected: "the cpu or the reference backend",
-    got: "cuda, which has no kernels for them yet",
-};
 
 /// Enqueues a kernel that takes one struct, and a number of parts where it has one.
 ///

@@ -12,11 +12,6 @@ pub fn backends() -> Vec<Box<dyn Backend>> {
     fast_backends()
 }
 
-/// What has no kernels yet is not run here.
-pub fn host_backends() -> Vec<Box<dyn Backend>> {
-    vec![]
-}
-
 pub fn fast_backends() -> Vec<Box<dyn Backend>> {
     devices().into_iter().map(|device| Box::new(device) as Box<dyn Backend>).collect()
 }

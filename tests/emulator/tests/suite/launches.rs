@@ -19,6 +19,7 @@ use prefuse_emulator::Emulator;
 use crate::backends::emulators;
 use crate::common::{Placed, bits, labels, logits};
 use crate::divergence::Into;
+use crate::mixed_log_probs::case as mixture;
 use crate::sparse_divergence::{Case as Sparse, case as sparse};
 
 /// Writes down what is called, and can take blocks away.
@@ -184,6 +185,18 @@ fn rows_of_sparse_teachers_go_round() {
         };
         for (plain, least) in emulators().into_iter().zip(emulators()) {
             assert_eq!(run(watched(least, true).0), run(watched(plain, false).0), "{vocab}");
+        }
+    }
+}
+
+/// The same of a combination's segments, and of the warps that have a row of its gradients.
+#[test]
+fn rows_of_mixtures_go_round() {
+    for vocab in [33, 3000, 17_409, 140_000] {
+        let case = mixture(&[1.5, -0.5], &[DType::BF16, DType::F32], [11, vocab], 1.0);
+        for (plain, least) in emulators().into_iter().zip(emulators()) {
+            let run = |emulator, least| case.run(&watched(emulator, least).0).bits();
+            assert_eq!(run(least, true), run(plain, false), "{vocab}");
         }
     }
 }
