@@ -126,10 +126,15 @@ __device__ __forceinline__ double weighed(double weight, double x) {
   return weight == 0.0 ? 0.0 : weight * x;
 }
 
+// A probability, 0 where it counts as that beside another logarithm.
+__device__ __forceinline__ double beside(double other, double probability) {
+  return other == negative_infinity() && probability < 1.1754943508222875e-38 ? 0.0 : probability;
+}
+
 __device__ __forceinline__ BinTerm kl_bin(const DivergenceMeasure &m, double log_q, double log_p,
                                           double q, double p) {
-  const double forward = weighed(p, m.cross ? -log_q : log_p - log_q);
-  const double reverse = weighed(m.reverse, weighed(q, log_q - log_p));
+  const double forward = weighed(beside(log_q, p), m.cross ? -log_q : log_p - log_q);
+  const double reverse = weighed(m.reverse, weighed(beside(log_p, q), log_q - log_p));
   return {weighed(m.forward, forward) + reverse, reverse + m.forward * (q - p)};
 }
 
@@ -146,15 +151,8 @@ __device__ __forceinline__ BinTerm mixture_bin(const DivergenceMeasure &m, doubl
           reverse - share * (m.forward * p + m.reverse * q)};
 }
 
-// A log-prob, -inf where it counts as such beside another.
-__device__ __forceinline__ double beside(double other, double log_prob) {
-  constexpr double LEAST = -126.0 * 0.6931471805599453;
-  return other == negative_infinity() && log_prob < LEAST ? other : log_prob;
-}
-
-__device__ __forceinline__ BinTerm bin_term(const DivergenceMeasure &m, double student,
-                                            double teacher) {
-  const double log_q = beside(teacher, student), log_p = beside(student, teacher);
+__device__ __forceinline__ BinTerm bin_term(const DivergenceMeasure &m, double log_q,
+                                            double log_p) {
   const double q = exp(log_q), p = exp(log_p);
   if (m.kind == KL) return kl_bin(m, log_q, log_p, q, p);
   if (m.kind == MIXTURE) return mixture_bin(m, log_q, log_p, q, p);
