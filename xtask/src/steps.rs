@@ -35,6 +35,46 @@ const fn step(name: &'static str, work: Work) -> Step {
 const WITH_KERNELS: (&str, &str) = ("PREFUSE_NVCC", "require");
 /// Of what is embedded an architecture is enough: the step `kernels` compiles for all, and PTX.
 const TARGETS: (&str, &str) = ("PREFUSE_CUDA_ARCHS", "90");
+/// Tests whose sizes depend on the emulator's mode.
+const LARGE: &[&str] = &[
+    "test",
+    "-p",
+    "prefuse-emulator",
+    "--",
+    "alignment",
+    "driver",
+    "dtype_and_vocabulary",
+    "every_vocabulary",
+    "good",
+    "in_any_batch",
+    "large",
+    "launches",
+    "long",
+    "many",
+    "one_visit",
+    "planted",
+];
+/// Tests in which a kernel could leave its rows: of each stage, and of where rows lie.
+const ADDRESSES: &[&str] = &[
+    "test",
+    "-p",
+    "prefuse-emulator",
+    "--",
+    "alignment",
+    "anywhere",
+    "device_errors",
+    "driver",
+    "every_backend",
+    "good",
+    "launches",
+    "many",
+    "masked",
+    "one_visit",
+    "planted",
+    "sums",
+    "targets",
+    "visits",
+];
 const WITHOUT_KERNELS: (&str, &str) = ("PREFUSE_NVCC", "off");
 
 /// The steps that this tree has.
@@ -104,12 +144,10 @@ fn steps() -> Vec<Step> {
     ]);
     if root().join("tests/emulator/Cargo.toml").exists() {
         steps.extend([
+            // Sizes that the other modes are too slow for; they have all the rest.
             step(
-                "kernels in the emulator",
-                Cargo(
-                    &["test", "-p", "prefuse-emulator"],
-                    &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "fast")],
-                ),
+                "kernels in the emulator, large sizes",
+                Cargo(LARGE, &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "fast")]),
             ),
             // In the folder of the step before: what the modes share is built once.
             step(
@@ -121,10 +159,7 @@ fn steps() -> Vec<Step> {
             ),
             step(
                 "kernels in the emulator, under AddressSanitizer",
-                Cargo(
-                    &["test", "-p", "prefuse-emulator"],
-                    &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "asan")],
-                ),
+                Cargo(ADDRESSES, &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "asan")]),
             ),
         ]);
     }
