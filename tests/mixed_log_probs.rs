@@ -11,16 +11,13 @@ use half::bf16;
 use prefuse::batch::{Combination, Labels, Logits};
 use prefuse::{Backend, DType, RowOptions, mixed_token_log_probs};
 
-use crate::backends::{
-    backends, composed_backends, edge_vocabs, fast_backends, large_vocabs, vocabs,
-};
+use crate::backends::{backends, composed_backends, edge_vocabs, fast_backends};
 use crate::common::{Placed, rows};
 pub use bound::Bound;
-pub use case::{Case, Found, Part, case, types_of};
-
-/// NextQuill's, SPA's, a first part that is subtracted, one that does not enter, and three.
-pub const COEFFICIENTS: [&[f64]; 6] =
-    [&[1.0, -1.0], &[1.5, -0.5], &[-0.3, 1.3], &[1.0, 0.0], &[0.5, 0.25, -0.75], &[0.7]];
+pub use case::{
+    COEFFICIENTS, Case, Found, Part, case, each_large_vocabulary, each_type_and_vocabulary,
+    types_of,
+};
 
 fn check(backend: &dyn Backend, case: &Case) {
     let (got, truth) = (case.run(backend), case.truth());
@@ -47,28 +44,14 @@ fn check(backend: &dyn Backend, case: &Case) {
 #[test]
 fn every_backend_type_and_vocabulary() {
     for backend in backends() {
-        for (index, &vocab) in vocabs().iter().enumerate() {
-            for (at, coefficients) in COEFFICIENTS.into_iter().enumerate() {
-                let types = types_of(&*backend, coefficients.len(), index + at);
-                check(&*backend, &case(coefficients, &types, [12, vocab], 1.0));
-            }
-        }
-        for temperature in [0.7, 2.0] {
-            for types in 0..9 {
-                let types = types_of(&*backend, 2, types);
-                check(&*backend, &case(&[1.5, -0.5], &types, [18, 1000], temperature));
-            }
-        }
+        each_type_and_vocabulary(&*backend, check);
     }
 }
 
 #[test]
 fn large_vocabularies() {
     for backend in backends() {
-        for &vocab in large_vocabs() {
-            check(&*backend, &case(&[1.0, -1.0], &[DType::BF16; 2], [6, vocab], 1.0));
-            check(&*backend, &case(&[1.5, -0.5], &[DType::F32, DType::F16], [3, vocab], 1.0));
-        }
+        each_large_vocabulary(&*backend, check);
     }
 }
 

@@ -5,9 +5,11 @@ use prefuse::batch::{Combination, Labels, LogitsMut};
 use prefuse::stages::{MixedLogitGrads, RowStatistics, Tokens};
 use prefuse::{Backend, DType, MaskedRows, Reference, mixed_token_log_probs};
 
-use crate::backends::{backends, composed_backends, large_vocabs, vocabs};
+use crate::backends::{backends, composed_backends};
 use crate::common::{Placed, refused, rounding};
-use crate::mixed_log_probs::{Bound, COEFFICIENTS, Case, Found, case, types_of};
+use crate::mixed_log_probs::{
+    Bound, COEFFICIENTS, Case, Found, case, each_large_vocabulary, each_type_and_vocabulary,
+};
 
 fn rounding_of(dtype: DType) -> (f64, f64) {
     match dtype {
@@ -57,28 +59,14 @@ fn compare(backend: &str, case: &Case, got: &Found, truth: &Found) {
 #[test]
 fn every_backend_type_and_vocabulary() {
     for backend in backends() {
-        for (index, &vocab) in vocabs().iter().enumerate() {
-            for (at, coefficients) in COEFFICIENTS.into_iter().enumerate() {
-                let types = types_of(&*backend, coefficients.len(), index + at);
-                check(&*backend, &case(coefficients, &types, [12, vocab], 1.0));
-            }
-        }
-        for temperature in [0.7, 2.0] {
-            for types in 0..9 {
-                let types = types_of(&*backend, 2, types);
-                check(&*backend, &case(&[1.5, -0.5], &types, [18, 1000], temperature));
-            }
-        }
+        each_type_and_vocabulary(&*backend, check);
     }
 }
 
 #[test]
 fn large_vocabularies() {
     for backend in backends() {
-        for &vocab in large_vocabs() {
-            check(&*backend, &case(&[1.0, -1.0], &[DType::BF16; 2], [6, vocab], 1.0));
-            check(&*backend, &case(&[1.5, -0.5], &[DType::F32, DType::F16], [3, vocab], 1.0));
-        }
+        each_large_vocabulary(&*backend, check);
     }
 }
 

@@ -23,25 +23,17 @@ pub(super) fn divergence(simd: Simd, stage: Divergence<'_>) -> Result<()> {
     let rows = Rows {
         simd,
         columns,
-        measure: without_ends(stage.measure),
+        measure: stage.measure.without_ends(),
         teacher: Tensors::new(backend.name, &teacher)?,
         inverse_temperatures: temperatures.map(|temperature| 1.0 / temperature),
         entropies: stage.outputs.entropies(),
     };
-    let tokens = Tokens { backend: backend.name, tokens: stage.tokens.host()?, columns, upstream };
+    let tokens = stage.tokens.host()?;
+    tokens.check(student.logits().vocab())?;
+    let tokens = Tokens { backend: backend.name, tokens, columns, upstream };
     tokens.each(student, (stage.outputs, stage.scratch), |token, student, upstream| {
         rows.token(token, student, upstream)
     })
-}
-
-/// A mixture that is one of the two has the divergence from the other alone.
-fn without_ends(measure: Measure) -> Measure {
-    let kl = |forward, reverse| Measure::Kl { forward, reverse, cross: false };
-    match measure {
-        Measure::Mixture { teacher: 0.0, forward, .. } => kl(forward, 0.0),
-        Measure::Mixture { teacher: 1.0, reverse, .. } => kl(0.0, reverse),
-        measure => measure,
-    }
 }
 
 struct Rows<'a> {

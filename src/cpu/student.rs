@@ -79,15 +79,14 @@ pub(super) struct Tokens<'a> {
 }
 
 impl Tokens<'_> {
-    /// Calls `row` for every token that counts, with its logits and the gradient by its divergence.
+    /// Calls `row` for every token that counts, which have been checked, with its logits and the gradient by its divergence.
     pub fn each(
         &self,
         target: StudentTarget<'_>,
         (mut outputs, mut scratch): (DivergenceOutputs<'_>, SliceMut<'_>),
         row: impl Fn(usize, &mut Student<'_>, f64) -> Results + Sync,
     ) -> Result<()> {
-        let [count, vocab] = target.logits().shape().size();
-        self.tokens.check(vocab)?;
+        let count = target.logits().tokens();
         let results = &mut scratch.host::<f64>()?[..self::scratch(count)];
         let results = results.as_chunks_mut().0;
         match target.logits().dtype() {

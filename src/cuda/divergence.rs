@@ -184,30 +184,22 @@ impl LogitsArguments {
 
 impl MeasureArguments {
     pub(super) fn new(measure: Measure) -> Self {
-        let kl = |forward: f64, reverse: f64, cross: bool| Self {
-            forward: forward as f32,
-            reverse: reverse as f32,
-            cross: i32::from(cross),
-            ..Self::default()
-        };
-        match measure {
-            Measure::Kl { forward, reverse, cross } => kl(forward, reverse, cross),
-            // The mixture is the student or the teacher.
-            Measure::Mixture { teacher: 0.0, forward, .. } => kl(forward, 0.0, false),
-            Measure::Mixture { teacher: 1.0, reverse, .. } => kl(0.0, reverse, false),
-            Measure::Mixture { teacher, forward, reverse } => {
-                let student = 1.0 - teacher;
-                // The smaller part rounds, the other is what it leaves, so that together they round to
-                // 1. Below the least normal number the smaller of p and q would be 0 before it matters.
-                let smaller = (teacher.min(student) as f32).max(f32::MIN_POSITIVE);
-                let teacher_is_smaller = teacher < student;
+        match measure.without_ends() {
+            Measure::Kl { forward, reverse, cross } => Self {
+                forward: forward as f32,
+                reverse: reverse as f32,
+                cross: i32::from(cross),
+                ..Self::default()
+            },
+            Measure::Mixture { teacher: part, forward, reverse } => {
+                let [teacher, student] = Measure::parts(part);
                 Self {
                     kind: 1,
                     forward: forward as f32,
                     reverse: reverse as f32,
-                    teacher: if teacher_is_smaller { smaller } else { 1.0 - smaller },
-                    student: if teacher_is_smaller { 1.0 - smaller } else { smaller },
-                    lean: (forward * student - reverse * teacher) as f32,
+                    teacher,
+                    student,
+                    lean: (forward * (1.0 - part) - reverse * part) as f32,
                     ..Self::default()
                 }
             }

@@ -94,14 +94,14 @@ impl Row {
 impl Measure {
     /// What a column adds to the value, and its `w`.
     pub(crate) fn term(self, log_q: f64, log_p: f64) -> [f64; 2] {
-        let (log_q, log_p) = (beside(log_p, log_q), beside(log_q, log_p));
         let (q, p) = (log_q.exp(), log_p.exp());
         match self {
             Self::Kl { forward, reverse, cross } => {
                 let log_ratio = if cross { -log_q } else { log_p - log_q };
-                let by_student = product(q, log_q - log_p);
+                let by_student = product(beside(log_p, q), log_q - log_p);
+                let by_teacher = product(beside(log_q, p), log_ratio);
                 [
-                    product(forward, product(p, log_ratio)) + product(reverse, by_student),
+                    product(forward, by_teacher) + product(reverse, by_student),
                     // dD/dq may have any constant: with 1 here both terms are 0 where p is q.
                     product(reverse, by_student) + forward * (q - p),
                 ]
@@ -126,12 +126,10 @@ impl Measure {
     }
 }
 
-/// The logarithm of the least probability that is not 0 where a logarithm of -inf stands beside it.
-const LEAST: f64 = -126.0 * std::f64::consts::LN_2;
-
-/// A log-prob, -inf where it counts as such beside another.
-fn beside(other: f64, log_prob: f64) -> f64 {
-    if other.is_infinite() && log_prob < LEAST { f64::NEG_INFINITY } else { log_prob }
+/// A probability, 0 where it counts as that beside another logarithm.
+fn beside(other: f64, probability: f64) -> f64 {
+    let is_least = probability < f64::from(f32::MIN_POSITIVE);
+    if other.is_infinite() && is_least { 0.0 } else { probability }
 }
 
 /// NaN stays.
@@ -145,7 +143,7 @@ fn clip(number: f64, low: f64, high: f64) -> f64 {
 
 /// The same of an advantage.
 fn expected(log_q: f64, advantage: f64) -> [f64; 2] {
-    [-product(beside(advantage, log_q).exp(), advantage); 2]
+    [-product(beside(advantage, log_q.exp()), advantage); 2]
 }
 
 fn log_mixture(teacher: f64, log_p: f64, log_q: f64) -> f64 {

@@ -233,6 +233,27 @@ pub(crate) enum Measure {
     Advantage { beta: f64, low: f64, high: f64 },
 }
 
+impl Measure {
+    /// A mixture that is one of the two has the divergence from the other alone.
+    pub(crate) fn without_ends(self) -> Self {
+        let kl = |forward, reverse| Self::Kl { forward, reverse, cross: false };
+        match self {
+            Self::Mixture { teacher: 0.0, forward, .. } => kl(forward, 0.0),
+            Self::Mixture { teacher: 1.0, reverse, .. } => kl(0.0, reverse),
+            measure => measure,
+        }
+    }
+
+    /// Parts of teacher and student in a mixture, as f32 whose sum rounds to 1: the smaller one rounds, the
+    /// other is what it leaves. Below the least normal number the smaller of p and q would be 0 before its
+    /// part matters.
+    pub(crate) fn parts(teacher: f64) -> [f32; 2] {
+        let student = 1.0 - teacher;
+        let smaller = (teacher.min(student) as f32).max(f32::MIN_POSITIVE);
+        if teacher < student { [smaller, 1.0 - smaller] } else { [1.0 - smaller, smaller] }
+    }
+}
+
 impl TokenDivergence {
     /// # Errors
     /// A parameter outside its domain.

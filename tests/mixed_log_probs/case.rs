@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use prefuse::batch::{Combination, Labels, Logits, LogitsMut, Weights};
 use prefuse::{Backend, DType, Element, Error, MaskedRows, Reference, mixed_token_log_probs};
 
+use crate::backends::{large_vocabs, vocabs};
 use crate::common::{Placed, labels, logits, normal, rng, spread, weights};
 
 /// Logits of a type that holds these numbers.
@@ -240,5 +241,32 @@ impl Case {
         let between = rows.chunks(self.vocab + between).flat_map(|row| &row[self.vocab..]);
         assert!(before.iter().chain(between).all(|&x| x == 7.0), "between the rows");
         rows.chunks(self.vocab + self.gaps[1]).flat_map(|row| row[..self.vocab].to_vec()).collect()
+    }
+}
+
+/// NextQuill's, SPA's, a first part that is subtracted, one that does not enter, and three.
+pub const COEFFICIENTS: [&[f64]; 6] =
+    [&[1.0, -1.0], &[1.5, -0.5], &[-0.3, 1.3], &[1.0, 0.0], &[0.5, 0.25, -0.75], &[0.7]];
+
+/// Calls `check` with every vocabulary and all coefficients, the types going round, and with every pair of types.
+pub fn each_type_and_vocabulary(backend: &dyn Backend, check: fn(&dyn Backend, &Case)) {
+    for (index, &vocab) in vocabs().iter().enumerate() {
+        for (at, coefficients) in COEFFICIENTS.into_iter().enumerate() {
+            let types = types_of(backend, coefficients.len(), index + at);
+            check(backend, &case(coefficients, &types, [12, vocab], 1.0));
+        }
+    }
+    for temperature in [0.7, 2.0] {
+        for types in 0..9 {
+            let types = types_of(backend, 2, types);
+            check(backend, &case(&[1.5, -0.5], &types, [18, 1000], temperature));
+        }
+    }
+}
+
+pub fn each_large_vocabulary(backend: &dyn Backend, check: fn(&dyn Backend, &Case)) {
+    for &vocab in large_vocabs() {
+        check(backend, &case(&[1.0, -1.0], &[DType::BF16; 2], [6, vocab], 1.0));
+        check(backend, &case(&[1.5, -0.5], &[DType::F32, DType::F16], [3, vocab], 1.0));
     }
 }

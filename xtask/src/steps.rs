@@ -18,13 +18,15 @@ struct Step {
 enum Work {
     /// cargo's arguments, and its environment beyond that of all steps.
     Cargo(&'static [&'static str], &'static [(&'static str, &'static str)]),
+    /// The emulator's tests in one of its modes: those whose names have one of these parts, or all.
+    Emulator(&'static str, &'static [&'static str]),
     /// What needs the CUDA compiler or its companions.
     Tools(fn(&Toolchain) -> Result<()>),
     /// What needs nothing but cargo.
     Own(fn() -> Result<()>),
 }
 
-use Work::{Cargo, Own, Tools};
+use Work::{Cargo, Emulator, Own, Tools};
 
 const fn step(name: &'static str, work: Work) -> Step {
     Step { name, work }
@@ -35,12 +37,8 @@ const fn step(name: &'static str, work: Work) -> Step {
 const WITH_KERNELS: (&str, &str) = ("PREFUSE_NVCC", "require");
 /// Of what is embedded an architecture is enough: the step `kernels` compiles for all, and PTX.
 const TARGETS: (&str, &str) = ("PREFUSE_CUDA_ARCHS", "90");
-/// Tests whose sizes depend on the emulator's mode.
+/// Tests whose sizes depend on the emulator's mode, and those of the mode itself.
 const LARGE: &[&str] = &[
-    "test",
-    "-p",
-    "prefuse-emulator",
-    "--",
     "alignment",
     "driver",
     "dtype_and_vocabulary",
@@ -54,12 +52,9 @@ const LARGE: &[&str] = &[
     "one_visit",
     "planted",
 ];
-/// Tests in which a kernel could leave its rows: of each stage, and of where rows lie.
+/// Tests in which a kernel could leave its rows: of each stage, and of where rows lie; and those of the mode
+/// itself.
 const ADDRESSES: &[&str] = &[
-    "test",
-    "-p",
-    "prefuse-emulator",
-    "--",
     "alignment",
     "anywhere",
     "device_errors",
@@ -145,22 +140,10 @@ fn steps() -> Vec<Step> {
     if root().join("tests/emulator/Cargo.toml").exists() {
         steps.extend([
             // Sizes that the other modes are too slow for; they have all the rest.
-            step(
-                "kernels in the emulator, large sizes",
-                Cargo(LARGE, &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "fast")]),
-            ),
+            step("kernels in the emulator, large sizes", Emulator("fast", LARGE)),
             // In the folder of the step before: what the modes share is built once.
-            step(
-                "kernels in the emulator, watched for races",
-                Cargo(
-                    &["test", "-p", "prefuse-emulator"],
-                    &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "race")],
-                ),
-            ),
-            step(
-                "kernels in the emulator, under AddressSanitizer",
-                Cargo(ADDRESSES, &[WITHOUT_KERNELS, ("PREFUSE_EMULATOR", "asan")]),
-            ),
+            step("kernels in the emulator, watched for races", Emulator("race", &[])),
+            step("kernels in the emulator, under AddressSanitizer", Emulator("asan", ADDRESSES)),
         ]);
     }
     steps.push(step(
@@ -190,6 +173,12 @@ pub fn test() -> Result<()> {
             (Own(work), _) => {
                 println!("\n== {name}");
                 work()
+            }
+            (Emulator(mode, names), toolchain) => {
+                println!("\n== {name}");
+                let arguments = [&["test", "-p", "prefuse-emulator", "--"], *names].concat();
+                let environment = [WITHOUT_KERNELS, ("PREFUSE_EMULATOR", *mode)];
+                run_cargo(&arguments, &environment, toolchain.as_ref())
             }
             (Cargo(arguments, environment), toolchain) => {
                 println!("\n== {name}: cargo {}", arguments.join(" "));

@@ -11,6 +11,7 @@ use crate::cpu::blocks::Chunk;
 use crate::cpu::ln::ln;
 use crate::cpu::rows::{LANES, fused};
 use crate::cpu::simd::Isa;
+use crate::stages::Measure;
 
 /// A divergence as sums of N terms of each column; the first sum is its value.
 pub(super) trait Terms<const N: usize>: Copy {
@@ -126,15 +127,10 @@ pub(super) struct Mixture {
 
 impl Mixture {
     pub fn new(teacher: f64, forward: f64, reverse: f64) -> Self {
-        let student = 1.0 - teacher;
-        // The smaller one rounds, the other is what it leaves: that difference rounds to a number which
-        // rounds back to 1. Below the least normal number, r would be 0 before the part matters.
-        let smaller = (teacher.min(student) as f32).max(f32::MIN_POSITIVE);
-        let lean = (forward * student - reverse * teacher) as f32;
-        let parts =
-            if teacher < student { [smaller, 1.0 - smaller] } else { [1.0 - smaller, smaller] };
+        let lean = (forward * (1.0 - teacher) - reverse * teacher) as f32;
+        let [teacher, student] = Measure::parts(teacher);
         let [forward, reverse] = [forward as f32, reverse as f32];
-        Self { teacher: parts[0], student: parts[1], forward, reverse, lean, sum: 0.0 }
+        Self { teacher, student, forward, reverse, lean, sum: 0.0 }
     }
 
     pub fn with_sum(self, sum: f64) -> Self {
