@@ -90,9 +90,10 @@ impl Ahead<'_> {
         for bytes in self.0 {
             // As much for each of a block's chunks; a short block has what it has.
             let share = bytes.len().div_ceil(BLOCK / LANES).next_multiple_of(CACHE_LINE);
-            let start = (chunk * share).min(bytes.len());
-            for line in bytes[start..bytes.len().min(start + share)].chunks(CACHE_LINE) {
-                isa.prefetch(&line[0]);
+            // Unclamped: it may go beyond the end by less than what rounding adds for every chunk.
+            let start = bytes.as_ptr().wrapping_add(chunk * share);
+            for line in (0..share).step_by(CACHE_LINE) {
+                isa.prefetch(start.wrapping_add(line));
             }
         }
     }

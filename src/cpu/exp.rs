@@ -12,8 +12,9 @@ use std::f32::consts::LOG2_E;
 /// far tails have thousands of them.
 pub(crate) const EXP_CUTOFF: f32 = -87.336_54;
 
-/// 1.5 * 2^23. Adding it rounds to an integer and leaves that integer in the low bits of the sum.
-const ROUND: f32 = 12_582_912.0;
+/// 1.5 * 2^23 + 127. Adding it rounds to an integer and leaves that integer, with the bias of an exponent, in
+/// the low bits of the sum.
+const ROUND: f32 = 12_583_039.0;
 
 /// ln 2 = `LN2_HIGH` + `LN2_LOW`; the high part has few enough bits that its product with |k| <=
 /// 126 is exact.
@@ -41,7 +42,7 @@ pub(crate) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn exp_nonpositive<const FMA: bool>(x: f32, cutoff: f32) -> f32 {
     let shifted = multiply_add::<FMA>(x, LOG2_E, ROUND);
-    let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
+    let scale = f32::from_bits(shifted.to_bits() << 23);
     let k = shifted - ROUND;
     let r = multiply_add::<FMA>(k, -LN2_HIGH, x);
     let r = multiply_add::<FMA>(k, -LN2_LOW, r);
@@ -70,7 +71,7 @@ pub(crate) fn exp_nonpositive<const FMA: bool>(x: f32, cutoff: f32) -> f32 {
 pub(crate) fn exp_and_m1<const FMA: bool>(x: f32) -> [f32; 2] {
     let x = if x > EXP_CUTOFF { x } else { EXP_CUTOFF };
     let shifted = multiply_add::<FMA>(x, LOG2_E, ROUND);
-    let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
+    let scale = f32::from_bits(shifted.to_bits() << 23);
     let k = shifted - ROUND;
     let r = multiply_add::<FMA>(k, -LN2_HIGH, x);
     let r = multiply_add::<FMA>(k, -LN2_LOW, r);

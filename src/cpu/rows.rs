@@ -83,12 +83,15 @@ impl Peak {
     }
 
     #[inline(always)]
-    pub fn value(&self) -> f32 {
-        let mut value = f32::NEG_INFINITY;
-        for lane in 0..LANES {
-            value = larger(value, self.0[lane]);
+    pub fn value(mut self) -> f32 {
+        let mut half = LANES / 2;
+        while half > 0 {
+            for lane in 0..half {
+                self.0[lane] = larger(self.0[lane], self.0[lane + half]);
+            }
+            half /= 2;
         }
-        value
+        self.0[0]
     }
 }
 

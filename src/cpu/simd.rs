@@ -75,10 +75,10 @@ pub(crate) trait Isa: Copy {
         prefetch_ahead(lanes);
     }
 
-    /// Asks for the cache line that a byte lies in.
+    /// Asks for the cache line of an address, which may lie beyond the tensor.
     #[inline(always)]
-    fn prefetch(self, byte: &u8) {
-        prefetch(byte);
+    fn prefetch(self, address: *const u8) {
+        prefetch(address);
     }
 
     #[inline(always)]

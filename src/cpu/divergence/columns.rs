@@ -28,13 +28,38 @@ pub(super) struct Pair {
 struct Side {
     scale: Scale,
     log_sum: f32,
+    inverse_sum: f32,
+    /// Where z is below it, the probability would be subnormal.
+    cutoff: f32,
 }
 
 impl Pair {
     pub fn new(student: &Softmax, teacher: &Softmax) -> Self {
         let apart = (student.log_sum() - teacher.log_sum()) as f32;
-        let side = |row: &Softmax| Side { scale: row.scale(), log_sum: row.log_sum() as f32 };
+        let side = |row: &Softmax| {
+            let log_sum = row.log_sum();
+            // Just above, because both are rounded.
+            let cutoff = (f64::from(EXP_CUTOFF) + log_sum + 1e-5) as f32;
+            Side {
+                scale: row.scale(),
+                log_sum: log_sum as f32,
+                inverse_sum: (-log_sum).exp() as f32,
+                cutoff,
+            }
+        };
         Self { student: side(student), teacher: side(teacher), apart }
+    }
+}
+
+/// A row has at most 64 columns of a larger probability, in as many blocks of the two.
+const SMALL: f32 = 1.0 / 64.0;
+
+impl Pair {
+    /// Whether every probability of columns with these maxima is below [`SMALL`].
+    pub fn is_flat(self, [student, teacher]: [f32; 2]) -> bool {
+        let log_prob = |side: Side, maximum| scaled(maximum, side.scale) - side.log_sum;
+        let likeliest = log_prob(self.student, student).max(log_prob(self.teacher, teacher));
+        likeliest < SMALL.ln()
     }
 }
 
@@ -90,25 +115,62 @@ impl Columns {
         self.log_ratio[lane] < 0.0
     }
 
-    /// q, p and q - p. The smaller one is known to half an ulp of the larger, which in `p ln(p/q) + q - p`
-    /// is no more than the larger one's own rounding.
-    #[inline(always)]
-    pub fn probabilities(&self, lane: usize) -> [f32; 3] {
-        let larger = self.larger[lane];
-        let difference = larger * self.falls[lane];
-        let smaller = larger + difference;
-        match self.by_student(lane) {
-            true => [larger, smaller, -difference],
-            false => [smaller, larger, difference],
-        }
-    }
-
     /// To its own digits.
     #[inline(always)]
     pub fn smaller(&self, lane: usize) -> f32 {
         // Before the product, which would be subnormal.
         let ratio = if self.log_smaller[lane] < EXP_CUTOFF { 0.0 } else { self.ratio[lane] };
         self.larger[lane] * ratio
+    }
+}
+
+/// q and p themselves.
+pub(super) struct Probabilities {
+    pub q: Chunk,
+    pub p: Chunk,
+    /// q - p
+    pub difference: Chunk,
+    /// `log p - log q`; NaN where both are -inf.
+    pub log_ratio: Chunk,
+}
+
+impl Probabilities {
+    /// With the digits of q - p. The smaller of q and p is known to half an ulp of the larger, which in
+    /// `p ln(p/q) + q - p` is no more than the larger one's own rounding.
+    #[inline(always)]
+    pub fn near<I: Isa>(pair: Pair, student: &Chunk, teacher: &Chunk) -> Self {
+        let columns = Columns::new::<I>(pair, student, teacher);
+        let [mut q, mut p, mut difference] = [[0.0f32; LANES]; 3];
+        for lane in 0..LANES {
+            let larger = columns.larger[lane];
+            let by = larger * columns.falls[lane];
+            let smaller = larger + by;
+            [q[lane], p[lane], difference[lane]] = match columns.by_student(lane) {
+                true => [larger, smaller, -by],
+                false => [smaller, larger, by],
+            };
+        }
+        Self { q, p, difference, log_ratio: columns.log_ratio }
+    }
+
+    /// Each from its own exponential, a sixth less work: q - p is known to an ulp of the larger one.
+    #[inline(always)]
+    pub fn apart<I: Isa>(pair: Pair, student: &Chunk, teacher: &Chunk) -> Self {
+        let Pair { student: ours, teacher: theirs, apart } = pair;
+        let [mut q, mut p, mut difference, mut log_ratio] = [[0.0f32; LANES]; 4];
+        for lane in 0..LANES {
+            q[lane] = scaled(student[lane], ours.scale);
+            p[lane] = scaled(teacher[lane], theirs.scale);
+            log_ratio[lane] = (p[lane] - q[lane]) + apart;
+        }
+        for lane in 0..LANES {
+            q[lane] = exp::<I>(q[lane], ours.cutoff) * ours.inverse_sum;
+        }
+        for lane in 0..LANES {
+            p[lane] = exp::<I>(p[lane], theirs.cutoff) * theirs.inverse_sum;
+            difference[lane] = q[lane] - p[lane];
+        }
+        Self { q, p, difference, log_ratio }
     }
 }
 

@@ -6,7 +6,7 @@
 //! Likewise any multiple of q - p may be added to a divergence, whose sum is 0: `p ln(p/q) + q - p` is of
 //! second order in what the row's logarithms of sums are off by, `p ln(p/q)` of first.
 
-use super::columns::{Columns, Pair, student};
+use super::columns::{Columns, Pair, Probabilities, student};
 use crate::cpu::blocks::Chunk;
 use crate::cpu::ln::ln;
 use crate::cpu::rows::{LANES, fused};
@@ -16,6 +16,12 @@ use crate::stages::Measure;
 /// A divergence as sums of N terms of each column; the first sum is its value.
 pub(super) trait Terms<const N: usize>: Copy {
     type Columns;
+
+    /// For a block that [`Pair::is_flat`] or is not.
+    #[inline(always)]
+    fn in_block(self, _is_flat: bool) -> Self {
+        self
+    }
 
     fn columns<I: Isa>(self, pair: Pair, student: &Chunk, teacher: &Chunk) -> Self::Columns;
     fn terms<I: Isa>(self, columns: &Self::Columns, lane: usize) -> [f32; N];
@@ -31,6 +37,13 @@ pub(super) struct Kl<const BOTH: bool> {
     pub reverse: f32,
     /// `KL(q || p)`, for the gradient of that part.
     pub divergence: f32,
+    is_flat: bool,
+}
+
+impl<const BOTH: bool> Kl<BOTH> {
+    pub fn new([forward, reverse, divergence]: [f32; 3]) -> Self {
+        Self { forward, reverse, divergence, is_flat: false }
+    }
 }
 
 /// Where the factor is 0, the logarithm may be infinite.
@@ -40,28 +53,36 @@ fn product(factor: f32, logarithm: f32) -> f32 {
 }
 
 impl<const BOTH: bool> Terms<1> for Kl<BOTH> {
-    type Columns = Columns;
+    type Columns = Probabilities;
 
     #[inline(always)]
-    fn columns<I: Isa>(self, pair: Pair, student: &Chunk, teacher: &Chunk) -> Columns {
-        Columns::new::<I>(pair, student, teacher)
+    fn in_block(self, is_flat: bool) -> Self {
+        Self { is_flat, ..self }
     }
 
     #[inline(always)]
-    fn terms<I: Isa>(self, columns: &Columns, lane: usize) -> [f32; 1] {
-        let [q, p, difference] = columns.probabilities(lane);
-        let log_ratio = columns.log_ratio[lane];
+    fn columns<I: Isa>(self, pair: Pair, student: &Chunk, teacher: &Chunk) -> Probabilities {
+        match self.is_flat {
+            true => Probabilities::apart::<I>(pair, student, teacher),
+            false => Probabilities::near::<I>(pair, student, teacher),
+        }
+    }
+
+    #[inline(always)]
+    fn terms<I: Isa>(self, columns: &Probabilities, lane: usize) -> [f32; 1] {
+        let Probabilities { q, p, difference, log_ratio } = columns;
+        let (difference, log_ratio) = (difference[lane], log_ratio[lane]);
         if !BOTH {
-            return [product(p, log_ratio) + difference];
+            return [product(p[lane], log_ratio) + difference];
         }
         let logarithms =
-            product(self.forward * p, log_ratio) - product(self.reverse * q, log_ratio);
+            product(self.forward * p[lane], log_ratio) - product(self.reverse * q[lane], log_ratio);
         [fused::<I>(self.forward - self.reverse, difference, logarithms)]
     }
 
     #[inline(always)]
-    fn gradient<I: Isa>(self, columns: &Columns, lane: usize) -> f32 {
-        let [q, _, difference] = columns.probabilities(lane);
+    fn gradient<I: Isa>(self, columns: &Probabilities, lane: usize) -> f32 {
+        let (q, difference) = (columns.q[lane], columns.difference[lane]);
         if !BOTH {
             return difference;
         }
@@ -81,16 +102,16 @@ pub(super) struct TotalVariation {
 }
 
 impl Terms<4> for TotalVariation {
-    type Columns = Columns;
+    type Columns = Probabilities;
 
     #[inline(always)]
-    fn columns<I: Isa>(self, pair: Pair, student: &Chunk, teacher: &Chunk) -> Columns {
-        Columns::new::<I>(pair, student, teacher)
+    fn columns<I: Isa>(self, pair: Pair, student: &Chunk, teacher: &Chunk) -> Probabilities {
+        Probabilities::near::<I>(pair, student, teacher)
     }
 
     #[inline(always)]
-    fn terms<I: Isa>(self, columns: &Columns, lane: usize) -> [f32; 4] {
-        let [q, _, difference] = columns.probabilities(lane);
+    fn terms<I: Isa>(self, columns: &Probabilities, lane: usize) -> [f32; 4] {
+        let (q, difference) = (columns.q[lane], columns.difference[lane]);
         [
             0.5 * difference.abs(),
             if difference > 0.0 { q } else { 0.0 },
@@ -100,8 +121,8 @@ impl Terms<4> for TotalVariation {
     }
 
     #[inline(always)]
-    fn gradient<I: Isa>(self, columns: &Columns, lane: usize) -> f32 {
-        let [q, _, difference] = columns.probabilities(lane);
+    fn gradient<I: Isa>(self, columns: &Probabilities, lane: usize) -> f32 {
+        let (q, difference) = (columns.q[lane], columns.difference[lane]);
         let below = if difference < 0.0 { self.below } else { self.equal };
         0.5 * q * if difference > 0.0 { self.above } else { below }
     }

@@ -65,10 +65,10 @@ impl<'v, 'a> Visit<'v, 'a> {
         if !from.is_finite() {
             return self.fail(from);
         }
-        let [forward, reverse, divergence] = [forward, reverse, from].map(|number| number as f32);
+        let numbers = [forward, reverse, from].map(|number| number as f32);
         let value = match (forward, reverse) {
-            (1.0, 0.0) => self.in_one_sweep(Kl::<false> { forward, reverse, divergence }),
-            _ => self.in_one_sweep(Kl::<true> { forward, reverse, divergence }),
+            (1.0, 0.0) => self.in_one_sweep(Kl::<false>::new(numbers)),
+            _ => self.in_one_sweep(Kl::<true>::new(numbers)),
         };
         value.max(0.0)
     }
@@ -122,9 +122,11 @@ impl<'v, 'a> Visit<'v, 'a> {
         value
     }
 
-    fn read(&self, range: Range<usize>, student: &mut Block, teacher: &mut Block) {
-        self.student.logits().widen(self.simd, range.clone(), student);
-        self.teacher.block(self.simd, range, teacher);
+    /// Whether the columns are flat.
+    fn read(&self, range: Range<usize>, student: &mut Block, teacher: &mut Block) -> bool {
+        let ours = self.student.logits().widen(self.simd, range.clone(), student);
+        let theirs = self.teacher.block(self.simd, range, teacher);
+        self.pair.is_flat([ours, theirs])
     }
 
     fn ahead(&self, columns: Range<usize>) -> Ahead<'_> {
@@ -137,7 +139,7 @@ impl<'v, 'a> Visit<'v, 'a> {
         let (mut student, mut teacher, mut sums) = (Block::new(), Block::new(), [0.0; N]);
         for range in blocks(self.columns) {
             let ahead = self.ahead(next(&range, self.columns));
-            self.read(range, &mut student, &mut teacher);
+            let terms = terms.in_block(self.read(range, &mut student, &mut teacher));
             let (pair, student, teacher) = (self.pair, &student, &teacher);
             let block = self.simd.run(Sums { terms, pair, student, teacher, ahead });
             sums.iter_mut().zip(block).for_each(|(sum, block)| *sum += block);
@@ -153,7 +155,7 @@ impl<'v, 'a> Visit<'v, 'a> {
     ) -> [f64; N] {
         let (mut student, mut teacher, mut sums) = (Block::new(), Block::new(), [0.0; N]);
         for range in blocks(self.columns) {
-            self.read(range.clone(), &mut student, &mut teacher);
+            let terms = terms.in_block(self.read(range.clone(), &mut student, &mut teacher));
             let (pair, ahead) = (self.pair, self.ahead(next(&range, self.columns)));
             let (student_block, teacher) = (&mut student, &teacher);
             let kernel = Gradient::<_, N, SUMS> {
