@@ -30,7 +30,7 @@ static MEMORY: PeakAlloc = PeakAlloc;
 
 /// Rows where none are asked for.
 const TOKENS: usize = 256;
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 30;
 
 const WORK: [&str; 12] = [
     "copy",
