@@ -331,9 +331,6 @@ impl<'a> Loss<'a> {
         upstream: Upstream<'_>,
         masked: MaskedRows,
     ) -> Result<()> {
-        if forward.loss_id != self.id {
-            return Err(Error::OtherLoss);
-        }
         if forward.overwritten {
             return Err(Error::Overwritten);
         }
@@ -397,13 +394,21 @@ impl<'a> Loss<'a> {
         TokenMetrics::new(&self.batch, &self.terms, tokens.log_probs(), tokens.entropy())
     }
 
-    /// The gradients by each token's log-prob and entropy: stage 3 for all terms, stage 2 backwards.
-    fn token_grads(
+    /// The `[tokens]` gradients by each token's log-prob, and by its entropy where a term looks at entropies:
+    /// stage 3 for all terms, stage 2 backwards. For log-probs whose way back to the logits is somebody
+    /// else's, such as a framework's autograd.
+    ///
+    /// # Errors
+    /// A result of another loss, an upstream gradient beyond the range of f32, or the device's own errors.
+    pub fn token_grads(
         &self,
         backend: &dyn Backend,
         forward: &Forward,
         upstream: Upstream<'_>,
     ) -> Result<(Buffer, Option<Buffer>)> {
+        if forward.loss_id != self.id {
+            return Err(Error::OtherLoss);
+        }
         let tokens = forward.copies.tokens(self.batch.labels(), self.batch.weights())?;
         let dtype = forward.tokens.log_probs().dtype();
         let scales = forward.evaluated.scales(backend, upstream)?;

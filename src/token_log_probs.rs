@@ -9,7 +9,7 @@ use crate::pipeline::sequence_sums;
 use crate::placed::{copy, numbers};
 use crate::stages::{
     HostTokens, LogProbs, LogitGrads, MaskedRows, RowStatistics, Target, TokenOutputs,
-    TokenUpstream, Tokens,
+    TokenUpstream, Tokens, check_floats,
 };
 
 /// What to compute from each row of logits.
@@ -199,6 +199,38 @@ impl TokenLogProbs {
             maximum: backend.allocate(DType::F64, size[0])?,
             log_sum: backend.allocate(dtype, size[0])?,
             entropy: None,
+            log_sum_squares: None,
+            argmax: None,
+            counted: None,
+        })
+    }
+
+    /// What stage 1 left in memory of somebody else's, such as a framework's, copied to the backend: log-probs,
+    /// [`statistics`](Self::statistics) and entropies of `[tokens, vocab]` logits at a temperature.
+    ///
+    /// # Errors
+    /// Other lengths than `tokens`, a type that is not f32 or f64 or that differs between them, or the
+    /// device's own errors.
+    pub fn from_parts(
+        backend: &dyn Backend,
+        (size, temperature): ([usize; 2], f64),
+        (log_probs, statistics): (Slice<'_>, RowStatistics<'_>),
+        entropy: Option<Slice<'_>>,
+    ) -> Result<Self> {
+        let dtype = log_probs.dtype();
+        check_floats("log_probs", dtype)?;
+        let copied = |from: Slice<'_>| -> Result<Buffer> {
+            let mut to = backend.allocate(dtype, size[0])?;
+            to.slice_mut().copy_from(from)?;
+            Ok(to)
+        };
+        Ok(Self {
+            size,
+            temperature,
+            log_probs: copied(log_probs)?,
+            maximum: copied(statistics.maximum)?,
+            log_sum: copied(statistics.log_sum)?,
+            entropy: entropy.map(copied).transpose()?,
             log_sum_squares: None,
             argmax: None,
             counted: None,

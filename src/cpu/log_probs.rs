@@ -11,7 +11,7 @@ use super::convert::Lanes;
 use super::rows::BLOCK;
 use super::simd::Simd;
 use super::state::{BlockState, RowState};
-use super::{DTYPES, FEW_ROWS, rows_per_task};
+use super::{DTYPES, FEW_ROWS, is_one_task, rows_per_task};
 use crate::batch::Logits;
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
@@ -129,12 +129,17 @@ impl Rows<'_> {
         let data = self.logits.data().host::<E>()?;
         let vocab = self.logits.vocab();
         let row = |token: usize| &data[token * self.logits.shape().stride..][..vocab];
+        let whole = |(token, result): (usize, &mut [f64; RESULTS])| {
+            let label = self.tokens.counted_label(token);
+            *result = label.map_or(NOT_COUNTED, |label| self.visit.row(row(token), label));
+        };
+        if is_one_task(results.len(), vocab) {
+            results.iter_mut().enumerate().for_each(whole);
+            return Ok(());
+        }
         if states.is_empty() {
             let results = results.par_iter_mut().enumerate().with_min_len(rows_per_task(vocab));
-            results.for_each(|(token, result)| {
-                let label = self.tokens.counted_label(token);
-                *result = label.map_or(NOT_COUNTED, |label| self.visit.row(row(token), label));
-            });
+            results.for_each(whole);
             return Ok(());
         }
         let Visit { simd, inverse_temperature, moments, .. } = self.visit;

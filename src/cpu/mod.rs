@@ -186,8 +186,16 @@ impl Backend for Cpu {
     }
 }
 
-/// Rows that one task takes at least: enough elements to be worth handing over.
+/// Elements that are worth handing over to another thread.
+const TASK: usize = 1 << 15;
+
+/// Rows that one task takes at least.
 fn rows_per_task(vocab: usize) -> usize {
-    const ELEMENTS: usize = 1 << 15;
-    (ELEMENTS / vocab).max(1)
+    (TASK / vocab).max(1)
+}
+
+/// Whether the calling thread does best without the others: to wake them and wait takes longer than a few rows
+/// of a short vocabulary.
+fn is_one_task(tokens: usize, vocab: usize) -> bool {
+    tokens.saturating_mul(vocab) <= TASK
 }

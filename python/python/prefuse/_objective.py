@@ -1,0 +1,153 @@
+"""What the classes of `prefuse.objectives` have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+from . import _core
+
+REDUCTIONS = ("mean", "sum", "token_mean", "sequence_mean")
+
+
+class Objective:
+    """A loss of one kind of unit, with its parameters; raises `ValueError` where one lies outside its domain."""
+
+    unit: ClassVar[str] = ""
+    variants: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    def __init__(self, **parameters: float | bool | str) -> None:
+        # An underscore stands after those that are keywords of Python.
+        self.parameters = {name.removesuffix("_"): of for name, of in parameters.items()}
+        self.numbers = {name: self._number(name, value) for name, value in self.parameters.items()}
+        numbers = list(self.numbers.items())
+        self.uses_entropy = _core.check_objective(self.name, self.is_ranking, numbers)
+
+    def _number(self, name: str, value: float | bool | str) -> float:
+        if name not in self.variants:
+            return float(value)
+        known = self.variants[name]
+        if value not in known:
+            expected = " or ".join(repr(of) for of in known)
+            raise ValueError(f"{name} of {self.name}: expected {expected}, got {value!r}")
+        return float(known.index(value))
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    @property
+    def is_ranking(self) -> bool:
+        return self.unit == "Ranking"
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items())
+        return f"{self.name}({given})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.numbers == other.numbers
+
+    def __hash__(self) -> int:
+        return hash((self.name, tuple(self.numbers.items())))
+
+
+class Term:
+    """An objective, its weight in the sum of a loss, and the units that it looks at.
+
+    Args:
+        objective: One of `prefuse.objectives`.
+        weight: Factor of the term's value.
+        reduction: `"mean"` over the units, `"sum"`, `"token_mean"` (over the units' counted tokens),
+            `"sequence_mean"` (over sequences of means over their tokens; for objectives on tokens), or a number
+            to divide the sum by; the call's own where it is `None`.
+        sequences: For objectives on sequences or tokens: `"all"`, `"chosen"` (those of the pairs), or indices.
+        pairs: For objectives on pairs: indices of the pairs to look at, all where it is `None`.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        weight: float = 1.0,
+        *,
+        reduction: str | float | None = None,
+        sequences: str | Sequence[int] = "all",
+        pairs: Sequence[int] | None = None,
+    ) -> None:
+        if not isinstance(objective, Objective):
+            got = type(objective).__name__
+            raise TypeError(f"objective: expected one of prefuse.objectives, got {got}")
+        if isinstance(sequences, str) and sequences not in ("all", "chosen"):
+            raise ValueError(f"sequences: expected 'all', 'chosen' or indices, got {sequences!r}")
+        self.objective = objective
+        self.weight = finite("weight of a term", weight)
+        self.reduction = None if reduction is None else checked_reduction(reduction)
+        self.sequences = sequences if isinstance(sequences, str) else [int(i) for i in sequences]
+        self.pairs = None if pairs is None else [int(i) for i in pairs]
+
+    def text(self, reduction: str | float) -> dict:
+        """For `_core.Backend.loss`."""
+        return {
+            "objective": self.objective.name,
+            "is_ranking": self.objective.is_ranking,
+            "parameters": self.objective.numbers,
+            "weight": self.weight,
+            "reduction": reduction if self.reduction is None else self.reduction,
+            "sequences": self.sequences,
+            "pairs": self.pairs,
+        }
+
+
+def checked_reduction(reduction: str | float) -> str | float:
+    if isinstance(reduction, str):
+        if reduction not in REDUCTIONS:
+            expected = ", ".join(repr(of) for of in REDUCTIONS)
+            raise ValueError(f"reduction: expected {expected} or a number, got {reduction!r}")
+        return reduction
+    return finite("reduction", reduction)
+
+
+def finite(what: str, number: float) -> float:
+    if not math.isfinite(number):
+        raise ValueError(f"{what}: expected a finite number, got {number}")
+    return float(number)
+
+
+def json(value: dict | list | tuple | str | float | None) -> str:
+    """As `json.dumps`, which `torch.compile` does not trace. Texts are names, without what needs an escape."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, dict):
+        return "{" + ",".join([f'"{name}":{json(of)}' for name, of in value.items()]) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join([json(of) for of in value]) + "]"
+    return repr(value)
+
+
+def terms_of(objective: Objective | Term | Sequence) -> list[Term]:
+    """An objective, a term, or a list of these and of `(weight, objective)`."""
+    if isinstance(objective, Term):
+        return [objective]
+    if isinstance(objective, Objective):
+        return [Term(objective)]
+    if not isinstance(objective, Sequence) or isinstance(objective, str):
+        got = type(objective).__name__
+        raise TypeError(f"objective: expected an objective, a Term or a list of them, got {got}")
+    terms = []
+    for part in objective:
+        if isinstance(part, Term):
+            terms.append(part)
+        elif isinstance(part, Sequence) and not isinstance(part, str):
+            if len(part) != 2:
+                raise ValueError(f"term: expected (weight, objective), got {len(part)} items")
+            weight, of = part
+            terms.append(Term(of, weight))
+        else:
+            terms.append(Term(part))
+    if not terms:
+        raise ValueError("objective: expected at least 1 term, got 0")
+    return terms

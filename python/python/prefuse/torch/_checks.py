@@ -1,0 +1,107 @@
+"""What callers get wrong: both sides named, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+_LOGITS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def check_logits(logits: Tensor, what: str = "logits") -> None:
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"{what}: expected a tensor, got {type(logits).__name__}")
+    if logits.dtype not in _LOGITS:
+        raise TypeError(
+            f"{what}: expected float32, float16, bfloat16 or float64, got {logits.dtype}"
+        )
+    if logits.dtype == torch.float64 and logits.is_cuda:
+        raise TypeError(f"{what}: expected float32, float16 or bfloat16 on CUDA, got float64")
+    if logits.device.type not in ("cpu", "cuda"):
+        raise ValueError(f"{what}: expected a tensor on the CPU or on CUDA, got {logits.device}")
+    if logits.dim() < 2 or logits.shape[-1] == 0:
+        raise ValueError(f"{what}: expected shape [.., vocab], got {list(logits.shape)}")
+
+
+def checked_labels(labels: Tensor, logits: Tensor) -> Tensor:
+    """As int64."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels: expected a tensor, got {type(labels).__name__}")
+    if labels.shape != logits.shape[:-1]:
+        expected, got = list(logits.shape[:-1]), list(labels.shape)
+        raise ValueError(f"labels: expected shape {expected}, that of the logits, got {got}")
+    same_device("labels", labels, logits)
+    if labels.dtype == torch.int64:
+        return labels
+    if labels.dtype not in (torch.int32, torch.int16, torch.uint8, torch.int8):
+        raise TypeError(f"labels: expected int64, got {labels.dtype}")
+    return labels.to(torch.int64)
+
+
+def same_device(what: str, of: Tensor, logits: Tensor) -> None:
+    if of.device != logits.device:
+        raise ValueError(
+            f"{what}: expected on {logits.device}, where the logits are, got {of.device}"
+        )
+
+
+def by_token(what: str, values, logits: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """`[tokens]` numbers beside the logits, without a graph of their own."""
+    if values is None:
+        return None
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{what}: expected a tensor, got {type(values).__name__}")
+    if values.shape != logits.shape[:-1]:
+        expected, got = list(logits.shape[:-1]), list(values.shape)
+        raise ValueError(f"{what}: expected shape {expected}, that of the tokens, got {got}")
+    same_device(what, values, logits)
+    return values.detach().to(dtype).contiguous()
+
+
+def numbers(what: str, values, count: int | None, unit: str) -> Tensor | None:
+    """A list or tensor of numbers as f64 on the host."""
+    if values is None:
+        return None
+    if isinstance(values, Tensor):
+        values = values.detach().to("cpu", torch.float64)
+    else:
+        values = torch.as_tensor(values, dtype=torch.float64)
+    values = values.contiguous()
+    if values.dim() != 1 or (count is not None and values.shape[0] != count):
+        expected = f"[{count}]" if count is not None else "[..]"
+        got = list(values.shape)
+        raise ValueError(
+            f"{what}: expected shape {expected}, one number for each {unit}, got {got}"
+        )
+    return values
+
+
+def offsets_of(cu_seqlens) -> Tensor:
+    """cu_seqlens as int64 on the host."""
+    if isinstance(cu_seqlens, Tensor):
+        if cu_seqlens.dtype.is_floating_point or cu_seqlens.dtype not in (torch.int32, torch.int64):
+            raise TypeError(f"cu_seqlens: expected int32 or int64, got {cu_seqlens.dtype}")
+        offsets = cu_seqlens.detach().to("cpu", torch.int64).contiguous()
+    else:
+        offsets = torch.as_tensor(cu_seqlens, dtype=torch.int64)
+    if offsets.dim() != 1 or offsets.shape[0] < 2:
+        raise ValueError(f"cu_seqlens: expected shape [sequences + 1], got {list(offsets.shape)}")
+    return offsets
+
+
+def pair_list(what: str, pairs) -> list[tuple[int, int]]:
+    if isinstance(pairs, Tensor):
+        pairs = pairs.tolist()
+    if not isinstance(pairs, Sequence) or isinstance(pairs, str):
+        raise TypeError(
+            f"{what}: expected a list of pairs of sequences, got {type(pairs).__name__}"
+        )
+    found = []
+    for pair in pairs:
+        if len(pair) != 2 or any(index < 0 for index in pair):
+            raise ValueError(f"{what}: expected two sequences from 0 on in each pair, got {pair!r}")
+        found.append((int(pair[0]), int(pair[1])))
+    return found
