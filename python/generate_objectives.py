@@ -57,7 +57,7 @@ def kind(variants: list[str]) -> str:
 
 def default(value: float, variants: list[str]) -> str:
     if not variants:
-        return repr(value)
+        return repr(value).replace("e+", "e")
     of = variants[int(value)]
     return of if variants == ["False", "True"] else f'"{of}"'
 

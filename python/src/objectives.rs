@@ -45,19 +45,32 @@ fn variants(kind: ParameterKind) -> Vec<&'static str> {
     }
 }
 
-/// Whether it looks at entropies. Raises `ValueError` where a name or a parameter is none of the list's, or a
-/// parameter lies outside its domain.
+/// What it looks at beside the policy, by the names of the arguments of `prefuse.torch.preference_loss`. Raises
+/// `ValueError` where a name or a parameter is none of the list's, or a parameter lies outside its domain.
 #[pyfunction]
 pub fn check_objective(
     name: &str,
     is_ranking: bool,
     parameters: Vec<(String, f64)>,
-) -> PyResult<bool> {
+) -> PyResult<Vec<&'static str>> {
     let parameters: Vec<(&str, f64)> =
         parameters.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-    let checked = match is_ranking {
-        true => ranking_from_named(name, &parameters).map(|_| false),
-        false => from_named(name, &parameters).map(|of| of.inputs().entropy),
+    let found = match is_ranking {
+        true => ranking_from_named(name, &parameters).map(|of| (of.inputs(), "Ranking")),
+        false => from_named(name, &parameters).map(|of| (of.inputs(), of.unit()[0])),
     };
-    checked.map_err(|error| PyValueError::new_err(format!("{name}: {error}")))
+    let (inputs, unit) =
+        found.map_err(|error| PyValueError::new_err(format!("{name}: {error}")))?;
+    let soft_labels = if unit == "Sequence" { "soft_labels" } else { "pair_soft_labels" };
+    let named = [
+        (inputs.reference, "reference"),
+        (inputs.beta, "pair_beta"),
+        (inputs.margin, "margin"),
+        (inputs.soft_label, soft_labels),
+        (inputs.score, "scores"),
+        (inputs.old, "old"),
+        (inputs.advantage, "advantages"),
+        (inputs.entropy, "entropy"),
+    ];
+    Ok(named.into_iter().filter_map(|(uses, name)| uses.then_some(name)).collect())
 }

@@ -12,7 +12,13 @@ REDUCTIONS = ("mean", "sum", "token_mean", "sequence_mean")
 
 
 class Objective:
-    """A loss of one kind of unit, with its parameters; raises `ValueError` where one lies outside its domain."""
+    """A loss of one kind of unit, with its parameters; raises `ValueError` where one lies outside its domain.
+
+    Attributes:
+        parameters: By name, as given.
+        inputs: What it looks at beside the policy's log-probs, by the names of the arguments of
+            `prefuse.torch.preference_loss`.
+    """
 
     unit: ClassVar[str] = ""
     variants: ClassVar[dict[str, tuple[str, ...]]] = {}
@@ -22,7 +28,7 @@ class Objective:
         self.parameters = {name.removesuffix("_"): of for name, of in parameters.items()}
         self.numbers = {name: self._number(name, value) for name, value in self.parameters.items()}
         numbers = list(self.numbers.items())
-        self.uses_entropy = _core.check_objective(self.name, self.is_ranking, numbers)
+        self.inputs = tuple(_core.check_objective(self.name, self.is_ranking, numbers))
 
     def _number(self, name: str, value: float | bool | str) -> float:
         if name not in self.variants:
@@ -85,6 +91,11 @@ class Term:
         self.sequences = sequences if isinstance(sequences, str) else [int(i) for i in sequences]
         self.pairs = None if pairs is None else [int(i) for i in pairs]
 
+    def times(self, weight: float) -> Term:
+        """The same with another factor beside its own."""
+        options = {"reduction": self.reduction, "sequences": self.sequences, "pairs": self.pairs}
+        return Term(self.objective, weight * self.weight, **options)
+
     def text(self, reduction: str | float) -> dict:
         """For `_core.Backend.loss`."""
         return {
@@ -145,7 +156,7 @@ def terms_of(objective: Objective | Term | Sequence) -> list[Term]:
             if len(part) != 2:
                 raise ValueError(f"term: expected (weight, objective), got {len(part)} items")
             weight, of = part
-            terms.append(Term(of, weight))
+            terms.append(of.times(weight) if isinstance(of, Term) else Term(of, weight))
         else:
             terms.append(Term(part))
     if not terms:

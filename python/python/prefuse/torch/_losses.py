@@ -221,7 +221,7 @@ def preference_loss(
     description.set_groups(groups, group_weights)
     text = description.text(reduction, ignore_index)
 
-    uses_entropy = any(term.objective.uses_entropy for term in terms)
+    uses_entropy = any("entropy" in term.objective.inputs for term in terms)
     with_entropy = uses_entropy or return_entropy
     counted = labels if weights is None else labels.masked_fill(weights == 0, ignore_index)
     log_probs, maximum, log_sum, *more = rows_of(

@@ -381,7 +381,7 @@ def _divergence(student, teachers, ids, entries, labels, ignore_index, text, ups
             )
     if layout.steps is not None:
         rows = [gathered(of, layout, dims) for of in rows]
-    rows += [_nothing(student, dtype)] * (2 - entropies)
+    rows += [_nothing(student, dtype) for _ in range(2 - entropies)]
     return (*rows, grads)
 
 
