@@ -233,3 +233,12 @@ def test_bad_input():
             assert re.search(message, str(error)), f"{message} is not in: {error}"
         else:
             pytest.fail(f"nothing was raised: {message}")
+
+
+def test_jensen_and_shannons_is_symmetric():
+    student, teacher = torch.randn(6, 999), torch.randn(6, 999)
+    values = [
+        token_divergences(divergences.JensenShannon(), *of)
+        for of in ((student, teacher), (teacher, student))
+    ]
+    assert torch.equal(*values)

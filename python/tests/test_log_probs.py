@@ -25,7 +25,7 @@ def case(shape=(3, 7), vocab=1031, dtype=torch.float32, scale=4.0):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(5,), (3, 7), (2, 1, 3)])
+@pytest.mark.parametrize("shape", [(), (5,), (3, 7), (2, 1, 3)])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_values_and_gradients(dtype, shape, temperature):
     logits, labels = case(shape, dtype=dtype)
@@ -284,9 +284,9 @@ def test_bad_input():
             lambda: token_log_probs(logits, labels, temperature=0.0),
         ),
         (
-            r"logits: expected shape \[.., vocab\], got \[5\]",
+            r"logits: expected shape \[.., vocab\], got \[\]",
             ValueError,
-            lambda: token_log_probs(logits[0, 0], labels),
+            lambda: token_log_probs(logits[0, 0, 0], labels),
         ),
         ("meta", ValueError, lambda: token_log_probs(logits.to("meta"), labels)),
         (

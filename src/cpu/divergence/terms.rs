@@ -221,7 +221,8 @@ impl Terms<2> for Mixture {
     #[inline(always)]
     fn terms<I: Isa>(self, columns: &Mixed, lane: usize) -> [f32; 2] {
         let [[q, p], [log_q, log_p], [difference, relative]] = columns.column(lane);
-        let logarithms = fused::<I>(self.forward * p, log_p, self.reverse * q * log_q);
+        // Not fused: the divergence of Jensen and Shannon has the same bits with the two exchanged.
+        let logarithms = self.forward * p * log_p + self.reverse * q * log_q;
         [fused::<I>(self.lean, difference, logarithms), self.w::<I>(q, log_q, relative)]
     }
 

@@ -22,7 +22,7 @@ def check_logits(logits: Tensor, what: str = "logits") -> None:
         raise TypeError(f"{what}: expected float32, float16 or bfloat16 on CUDA, got float64")
     if logits.device.type not in ("cpu", "cuda"):
         raise ValueError(f"{what}: expected a tensor on the CPU or on CUDA, got {logits.device}")
-    if logits.dim() < 2 or logits.shape[-1] == 0:
+    if logits.dim() < 1 or logits.shape[-1] == 0:
         raise ValueError(f"{what}: expected shape [.., vocab], got {list(logits.shape)}")
 
 
