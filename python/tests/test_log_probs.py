@@ -318,3 +318,11 @@ def test_bad_input():
             assert re.search(message, str(error)), f"{message} is not in: {error}"
         else:
             pytest.fail(f"nothing was raised: {message}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rounded_log_probs_are_the_nearest(dtype):
+    logits, labels = case((4, 32), 1024, dtype, 1.0)
+    exact = log_probs_of(logits.double(), labels).to(dtype)
+    assert torch.equal(token_log_probs(logits, labels).to(dtype), exact)
+    assert not torch.equal(log_probs_of(logits, labels), exact)
