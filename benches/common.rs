@@ -29,6 +29,19 @@ pub fn labels(tokens: usize, vocab: usize, half_masked: bool) -> Labels<'static>
     Labels::new(ids(tokens, vocab, half_masked))
 }
 
+/// Calls `bench::<T>(criterion, tokens, vocab)` for each type of the CPU backend, and with few rows and with
+/// short ones.
+#[macro_export]
+macro_rules! each_shape {
+    ($bench:ident, $criterion:expr) => {
+        $bench::<f32>($criterion, 256, $crate::common::VOCAB);
+        $bench::<half::f16>($criterion, 256, $crate::common::VOCAB);
+        $bench::<half::bf16>($criterion, 256, $crate::common::VOCAB);
+        $bench::<half::bf16>($criterion, 8, $crate::common::VOCAB);
+        $bench::<half::bf16>($criterion, 16_384, 1000);
+    };
+}
+
 /// An objective's name and parameters.
 pub fn name(objective: &AnyObjective) -> String {
     let parameters = objective.parameters().into_iter();

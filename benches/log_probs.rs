@@ -3,9 +3,8 @@
 
 mod common;
 
-use common::{VOCAB, labels, logits};
+use common::{labels, logits};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use half::{bf16, f16};
 use prefuse::batch::Logits;
 use prefuse::{Cpu, Element, RowOptions, token_log_probs};
 
@@ -24,11 +23,7 @@ fn bench<T: Element>(criterion: &mut Criterion, tokens: usize, vocab: usize) {
 }
 
 fn benches(criterion: &mut Criterion) {
-    bench::<f32>(criterion, 256, VOCAB);
-    bench::<f16>(criterion, 256, VOCAB);
-    bench::<bf16>(criterion, 256, VOCAB);
-    bench::<bf16>(criterion, 8, VOCAB);
-    bench::<bf16>(criterion, 16_384, 1000);
+    each_shape!(bench, criterion);
 }
 
 criterion_group! { name = group; config = Criterion::default().sample_size(20); targets = benches }

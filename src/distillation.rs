@@ -194,7 +194,8 @@ impl<'a> Distillation<'a> {
     ///
     /// # Errors
     /// As [`forward`](Self::forward)'s, an upstream gradient beyond the range of f32, or a target without a
-    /// gradient.
+    /// gradient. After an error of the device's own, or [`ErrorTaken`](crate::Error::ErrorTaken), a gradient may stand
+    /// in place of the logits, or be added to what the buffer held.
     pub fn forward_with_logit_grads<'t>(
         &self,
         backend: &dyn Backend,

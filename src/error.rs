@@ -339,10 +339,10 @@ pub enum Error {
         /// What they are.
         what: &'static str,
     },
-    /// A selection or a reduction of units of another kind than the objective's.
+    /// A selection, a reduction or another input of a kind that the objective or the stage does not take.
     #[error("{objective}: expected {expected}, got {got}")]
     Selection {
-        /// The objective's name.
+        /// What takes it: an objective's name or a stage's input.
         objective: &'static str,
         /// What it can take.
         expected: &'static str,

@@ -18,8 +18,10 @@ pub struct MixedTokenLogProbs {
 /// Log-probs of the labels under `softmax(sum_i c_i z_i / temperature)`: one read of each of the
 /// `[tokens, vocab]` logits.
 ///
-/// NextQuill's second part is the cross-entropy of the logits with the user's history less those without it, with
-/// the gradient by both; SPA's margins are sums of log-probs under `mu z + (1 - mu) z_reference`.
+/// NextQuill's second loss (eq. 7 of its paper, which weighs the tokens; the released code does not) is the
+/// cross-entropy of the logits with the user's history less those without it, with the gradient by both. SPA (Kim
+/// et al., 2025) detects noisy labels by margins of sums of log-probs under `mu z + (1 - mu) z_reference`: in the
+/// paper `mu` is above 1, in the released configuration it is 1.
 ///
 /// ```
 /// use prefuse::batch::{Combination, Labels, Logits, LogitsMut};
@@ -142,9 +144,9 @@ impl MixedTokenLogProbs {
     }
 
     fn check(&self, logits: &Combination<'_>) -> Result<()> {
-        let (expected, got) = (self.coefficients.len(), logits.parts().len());
-        if expected != got {
-            return Err(Error::Length { what: "logits of a combination", expected, got });
+        if self.coefficients.len() != logits.parts().len() {
+            let (expected, got) = ("that of the forward call", "one of more or fewer models");
+            return Err(Error::Selection { objective: "a combination", expected, got });
         }
         let mut both = self.coefficients.iter().zip(logits.parts());
         if let Some((_, &(got, _))) = both.find(|(expected, (got, _))| **expected != *got) {

@@ -87,6 +87,12 @@ pub fn many(vocab: usize) -> usize {
     if small() || vocab > 5000 { 300 } else { 4096 }
 }
 
+/// Groups of more responses than a block has threads, 256; the choices or pairs of the longest are half a
+/// million.
+pub fn long_groups_sizes() -> &'static [&'static [usize]] {
+    &[&[257, 1024], &[1025]]
+}
+
 /// Rows and their columns: fewer than are taken whole, short ones, and such as a device holds on chip.
 pub fn visits() -> &'static [(usize, usize)] {
     &[(6, 9001), (40, 31), (40, 4099), (140, 8192), (40, 33_024), (17, 70_000)]

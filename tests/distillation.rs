@@ -169,7 +169,7 @@ fn bad_input() {
     );
     refused(
         kl().forward_with_logit_grads(backend, StudentTarget::Values(logits), &teacher, 1.0),
-        "upstream gradient by divergences: expected a term that uses them, got none",
+        "upstream gradient by divergences: expected a target that takes a gradient, got StudentTarget::Values",
     );
     let ids = [0_i64; TOKENS];
     let log_probs = [-1.0_f32; TOKENS];

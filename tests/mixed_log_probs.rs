@@ -50,7 +50,7 @@ fn every_backend_type_and_vocabulary() {
 
 #[test]
 fn large_vocabularies() {
-    for backend in backends() {
+    for backend in fast_backends() {
         each_large_vocabulary(&*backend, check);
     }
 }

@@ -9,7 +9,7 @@ use prefuse::stages::{Ranking as Stage, RankingOutputs, Totals, UnitScale};
 use prefuse::{Backend, Loss, Reference, ScalarLoss, Term, Upstream};
 use rand::RngExt;
 
-use crate::backends::{backends, composed_backends};
+use crate::backends::{backends, composed_backends, long_groups_sizes};
 use crate::common::{Placed, forward, gradient, labels, logits, refused, rng};
 use crate::units::single_tokens;
 
@@ -278,15 +278,15 @@ fn the_stage_on_every_backend() {
     }
 }
 
-/// The kernel's longest groups and one that is longer, whose choices or pairs are half a million: once for
-/// each kind and its constants.
+/// Groups with more responses than a kernel has threads, once for each kind and its constants.
 #[test]
 fn long_groups() {
     let mut kinds = vec![];
     for ranking in listed().into_iter().map(|listed| listed.example) {
         if !kinds.contains(&ranking.kind) {
-            compare(&composed_backends(), ranking, Reduction::Mean, &[257, 1024]);
-            compare(&composed_backends(), ranking, Reduction::Mean, &[1025]);
+            for sizes in long_groups_sizes() {
+                compare(&composed_backends(), ranking, Reduction::Mean, sizes);
+            }
             kinds.push(ranking.kind);
         }
     }

@@ -30,7 +30,8 @@ impl<'a> Combination<'a> {
             return Err(Error::TooFew { what, expected: 1, got });
         };
         if got > MOST_PARTS {
-            return Err(Error::Length { what, expected: MOST_PARTS, got });
+            let (expected, got) = ("logits of 1 to 3 models", "those of more");
+            return Err(Error::Selection { objective: "a combination", expected, got });
         }
         for (coefficient, logits) in parts {
             if *coefficient != 0.0 && !(*coefficient as f32).is_normal() {

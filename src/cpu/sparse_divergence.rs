@@ -26,7 +26,9 @@ pub(super) fn sparse_divergence(simd: Simd, stage: SparseDivergence<'_>) -> Resu
     tokens.check(columns)?;
     let ids = teacher.ids.host::<i64>()?;
     let counted = (0..count).into_par_iter().filter(|&t| tokens.counted_label(t).is_some());
-    let checked = counted.map(|token| teacher.check_entries(ids, token, columns));
+    let none_seen = || vec![false; columns];
+    let checked =
+        counted.map_init(none_seen, |seen, token| teacher.check_entries(ids, token, seen));
     checked.find_first(Result::is_err).unwrap_or(Ok(()))?;
     let entropies = stage.outputs.entropies();
     let inverse_temperature = 1.0 / temperature;

@@ -14,9 +14,10 @@ pub(crate) fn sparse_divergence(mut stage: SparseDivergence<'_>) -> Result<()> {
     tokens.check(vocab)?;
     let ids = stage.teacher.ids.host::<i64>()?;
     let counted = |&token: &usize| tokens.counted_label(token).is_some();
+    let mut seen = vec![false; vocab];
     (0..count)
         .filter(counted)
-        .try_for_each(|token| stage.teacher.check_entries(ids, token, vocab))?;
+        .try_for_each(|token| stage.teacher.check_entries(ids, token, &mut seen))?;
     for token in 0..count {
         let row = counted(&token).then(|| row(&stage, ids, token));
         stage.outputs.set(token, row.as_ref().map_or([0.0; 3], |row| row.results));

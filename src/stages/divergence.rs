@@ -23,9 +23,9 @@ pub enum TokenDivergence {
     ForwardKl,
     /// `KL(q || p)`: the student keeps to what is probable for the teacher (MiniLLM, Gu et al., 2024).
     ReverseKl,
-    /// `(1 - reverse) KL(p || q) + reverse KL(q || p)`.
+    /// `(1 - reverse) KL(p || q) + reverse KL(q || p)`, as torchtune's `SymmetricKLLoss` has it.
     SymmetricKl {
-        /// Share of the reverse KL, 0 to 1.
+        /// Share of the reverse KL, 0 to 1; 1 minus torchtune's `sym_kd_ratio`, whose default is 0.5.
         reverse: f64,
     },
     /// `beta KL(p || m) + (1 - beta) KL(q || m)` with `m = beta p + (1 - beta) q`; as GKD (Agarwal et al.,
@@ -45,9 +45,11 @@ pub enum TokenDivergence {
         /// The student's part in the mixture, 0 to 1; the paper uses 0.1.
         alpha: f64,
     },
-    /// `sum |p - q| / 2`; the gradient takes the sign of `q - p`, 0 where they are equal.
+    /// `sum |p - q| / 2` (f-DISTILL's TVD, Wen et al., 2023); the gradient takes the sign of `q - p`, 0 where
+    /// they are equal.
     TotalVariation,
-    /// `-sum p log q`: the forward KL and the teacher's entropy, of the same gradient.
+    /// `-sum p log q`, the cross-entropy with soft targets (Hinton et al., 2015, whose eq. 2 is the gradient):
+    /// the forward KL and the teacher's entropy, of the same gradient.
     SoftCrossEntropy,
     /// `-sum q A`, what the student expects of the advantage `A = beta sum_i c_i log p_i` of the teacher's
     /// logits, each normalised by itself: ADPA (Gao et al., 2025) has `beta (log p_dpo - log p_reference)`, of
@@ -319,7 +321,8 @@ impl<'a> Divergence<'a> {
         let logits = student.logits();
         check_student(backend, &student, tokens, (&outputs, upstream))?;
         teacher.check(backend, tokens.count())?;
-        temperatures.into_iter().try_for_each(check_temperature)?;
+        check_temperature("temperature of the student", temperatures[0])?;
+        check_temperature("temperature of the teacher", temperatures[1])?;
         let measure = divergence.measure()?;
         if matches!(measure, Measure::Advantage { .. }) {
             let objective = "an expected advantage";
@@ -367,11 +370,14 @@ pub(super) fn check_student(
     let what = "upstream gradient by divergences";
     match (student, upstream) {
         (StudentTarget::Values(_), None) => Ok(()),
-        (StudentTarget::Values(_), Some(_)) => Err(Error::Unused { what }),
+        (StudentTarget::Values(_), Some(_)) => {
+            let (expected, got) = ("a target that takes a gradient", "StudentTarget::Values");
+            Err(Error::Selection { objective: what, expected, got })
+        }
         (_, Some(upstream)) => same_values(place, what, upstream, dtype, count),
         (_, None) => {
-            let (objective, what) = ("a gradient", "the upstream gradient by divergences");
-            Err(Error::Missing { objective, what })
+            let (objective, got) = ("a target that takes a gradient", "none");
+            Err(Error::Selection { objective, expected: what, got })
         }
     }
 }

@@ -85,7 +85,7 @@ impl<'a> LogProbs<'a> {
         scratch: SliceMut<'a>,
     ) -> Result<Self> {
         check_logits(backend, logits, tokens)?;
-        check_temperature(temperature)?;
+        check_temperature("temperature", temperature)?;
         let place = backend.place();
         outputs.check(place, logits)?;
         let needed = backend.log_probs_scratch(logits.tokens(), logits.vocab());

@@ -78,7 +78,7 @@ impl<'a> LogitGrads<'a> {
     ) -> Result<Self> {
         let logits = target.logits();
         check_logits(backend, logits, tokens)?;
-        check_temperature(temperature)?;
+        check_temperature("temperature", temperature)?;
         let (count, dtype) = (tokens.count(), logits.dtype().per_token());
         let place = backend.place();
         same_values(place, "maximum", statistics.maximum, dtype, count)?;

@@ -62,7 +62,7 @@ impl<'a> MixedLogProbs<'a> {
         scratch: SliceMut<'a>,
     ) -> Result<Self> {
         check_combination(backend, &logits, tokens)?;
-        check_temperature(temperature)?;
+        check_temperature("temperature", temperature)?;
         let place = backend.place();
         outputs.check(place, &logits)?;
         let [count, vocab] = logits.size();

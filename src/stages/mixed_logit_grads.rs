@@ -39,7 +39,7 @@ impl<'a> MixedLogitGrads<'a> {
         masked: MaskedRows,
     ) -> Result<Self> {
         check_combination(backend, &logits, tokens)?;
-        check_temperature(temperature)?;
+        check_temperature("temperature", temperature)?;
         let ([count, _], dtype) = (logits.size(), logits.per_token());
         let place = backend.place();
         same_values(place, "maximum", statistics.maximum, DType::F64, count)?;

@@ -220,11 +220,11 @@ fn check_logits_type(backend: &dyn Backend, logits: Logits<'_>) -> Result<()> {
     Err(Error::LogitsType { backend, expected, got: logits.dtype() })
 }
 
-fn check_temperature(got: f64) -> Result<()> {
+fn check_temperature(what: &'static str, got: f64) -> Result<()> {
     // So that its inverse is a normal f32, and -inf logits stay -inf when scaled.
     if (1e-30..=1e30).contains(&got) {
         Ok(())
     } else {
-        Err(Error::Scalar { what: "temperature", expected: "a number from 1e-30 to 1e30", got })
+        Err(Error::Scalar { what, expected: "a number from 1e-30 to 1e30", got })
     }
 }

@@ -111,7 +111,9 @@ impl<'a> SparseTeacher<'a> {
             return Err(SparseTeacherError::Entries { vocab, got: self.entries }.into());
         }
         if !backend.dtypes().contains(&self.log_probs.dtype()) {
-            let (what, expected) = ("teacher's log-probs", "a type of the backend's logits");
+            let double = backend.dtypes().contains(&DType::F64);
+            let expected = if double { "f16, bf16, f32 or f64" } else { "f16, bf16 or f32" };
+            let what = "teacher's log-probs";
             return Err(Error::DataType { what, expected, got: self.log_probs.dtype() });
         }
         place.check("teacher's ids", self.ids.place())?;
@@ -153,7 +155,7 @@ impl<'a> SparseDivergence<'a> {
         let [count, vocab] = student.logits().shape().size();
         check_student(backend, &student, tokens, (&outputs, upstream))?;
         teacher.check(backend, count, vocab)?;
-        check_temperature(temperature)?;
+        check_temperature("temperature of the student", temperature)?;
         let measure = divergence.measure()?;
         if matches!(measure, Measure::Advantage { .. }) {
             let (objective, expected) = ("an expected advantage", "logits of the whole vocabulary");
@@ -177,9 +179,12 @@ impl<'a> SparseDivergence<'a> {
 }
 
 impl SparseTeacher<'_> {
+    /// `seen` is false for each entry of the vocabulary, and is so again afterwards.
+    ///
     /// # Errors
     /// An id outside the vocabulary or listed twice, or a log-prob above 0, of a token that counts.
-    pub(crate) fn check_entries(&self, ids: &[i64], token: usize, vocab: usize) -> Result<()> {
+    pub(crate) fn check_entries(&self, ids: &[i64], token: usize, seen: &mut [bool]) -> Result<()> {
+        let vocab = seen.len();
         let entries = token * self.entries..(token + 1) * self.entries;
         let ids = &ids[entries.clone()];
         let outside = |&id: &i64| usize::try_from(id).map_or(true, |id| id >= vocab);
@@ -189,16 +194,12 @@ impl SparseTeacher<'_> {
         if let Some(got) = entries.map(|at| self.log_probs.get(at)).find(|&log_p| log_p > 0.0) {
             return Err(SparseTeacherError::AboveZero { token, got }.into());
         }
-        let mut sorted = [0; MOST_ENTRIES];
-        let sorted = &mut sorted[..ids.len()];
-        sorted.copy_from_slice(ids);
-        sorted.sort_unstable();
-        if !sorted.is_sorted_by(|a, b| a < b) {
-            let again = |&(at, id): &(usize, &i64)| ids[..at].contains(id);
-            let (_, &got) = ids.iter().enumerate().find(again).unwrap_or((0, &ids[0]));
-            return Err(SparseTeacherError::Twice { token, got }.into());
+        let again = ids.iter().find(|&&id| std::mem::replace(&mut seen[id as usize], true));
+        ids.iter().for_each(|&id| seen[id as usize] = false);
+        match again {
+            Some(&got) => Err(SparseTeacherError::Twice { token, got }.into()),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether the listed probabilities are divided by their sum, whatever that is.

@@ -71,7 +71,7 @@ impl<'a> TokenLoss<'a> {
         let (place, logits) = (backend.place(), target.logits());
         check_logits(backend, logits, tokens)?;
         check_target(place, &logits, target.grads())?;
-        check_temperature(temperature)?;
+        check_temperature("temperature", temperature)?;
         let needed = backend.token_loss_scratch(logits.tokens(), logits.vocab(), terms);
         same_length("packed tokens", tokens.count(), packing.packing().tokens())?;
         place.check("cu_seqlens", packing.offsets().place())?;

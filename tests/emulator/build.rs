@@ -1,6 +1,7 @@
 //! Compiles the CUDA kernels for the CPU, with the runtime that stands in for a GPU.
 //!
-//! `PREFUSE_EMULATOR` chooses the mode: `fast` (default), `race` or `asan`.
+//! `PREFUSE_EMULATOR` chooses the mode: `fast` (default), `race` or `asan`; `check` compiles nothing, for
+//! lints and documentation, which link nothing.
 //! `PREFUSE_EMULATOR_KERNELS` names a folder to take instead of `kernels`, and
 //! `PREFUSE_EMULATOR_SHARED` a file that becomes a shared library of it all, for test programs that
 //! are built already: `cargo xtask mutate` uses both.
@@ -50,13 +51,16 @@ fn main() {
         return;
     }
     println!("cargo:rustc-cfg=emulator");
+    if variable("PREFUSE_EMULATOR").as_deref() == Some("check") {
+        return;
+    }
     let here = PathBuf::from(variable("CARGO_MANIFEST_DIR").unwrap());
     let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap());
     let mode = match variable("PREFUSE_EMULATOR").as_deref() {
         None | Some("" | "fast") => Mode::Fast,
         Some("race") => Mode::Race,
         Some("asan") => Mode::Asan,
-        Some(other) => panic!("PREFUSE_EMULATOR: expected fast, race or asan, got {other}"),
+        Some(other) => panic!("PREFUSE_EMULATOR: expected fast, race, asan or check, got {other}"),
     };
     let kernels = variable("PREFUSE_EMULATOR_KERNELS")
         .map_or_else(|| here.join("../../kernels"), PathBuf::from)

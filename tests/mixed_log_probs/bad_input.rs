@@ -14,7 +14,7 @@ fn combinations() {
     refused(Combination::new(&[]), "logits of a combination: expected at least 1, got 0");
     refused(
         Combination::new(&[(1.0, logits); 4]),
-        "logits of a combination: expected length 3, got 4",
+        "a combination: expected logits of 1 to 3 models, got those of more",
     );
     refused(
         Combination::new(&[(1.0, logits), (f64::NAN, logits)]),

@@ -5,7 +5,7 @@ use prefuse::stages::{
     DivergenceOutputs, Remainder, SparseDivergence, SparseTeacher, StudentTarget, TokenDivergence,
     Tokens,
 };
-use prefuse::{DType, MaskedRows, Reference, Slice, Target};
+use prefuse::{Cpu, DType, MaskedRows, Reference, Slice, Target};
 
 use super::{Case, case};
 use crate::backends::backends;
@@ -70,6 +70,16 @@ fn shapes_and_types() {
     refused(
         advantage.run(&backend, Into::Buffer),
         "an expected advantage: expected logits of the whole vocabulary, got a sparse teacher",
+    );
+    let cold = Case { temperature: f64::NAN, ..base.clone() };
+    refused(
+        cold.run(&backend, Into::Buffer),
+        "temperature of the student: expected a number from 1e-30 to 1e30, got NaN",
+    );
+    let double: Case<f32, f64> = case(TokenDivergence::ForwardKl, Remainder::Bin, [6, 3, 2]);
+    refused(
+        double.run(&Cpu::new(), Into::Buffer),
+        "teacher's log-probs: expected f16, bf16 or f32, got f64",
     );
     let narrow = Case { student: vec![0.0; 6], vocab: 1, ..base };
     refused(

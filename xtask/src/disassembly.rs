@@ -84,7 +84,7 @@ pub fn report(toolchain: &Toolchain) -> Result<()> {
     let mut rows = vec![head()];
     let mut broken = String::new();
     for compiled in kernels::compile(toolchain, &[ARCHITECTURE])? {
-        for function in disassemble(toolchain, &compiled.path)? {
+        for function in disassemble(toolchain, &compiled.cubin)? {
             // The scalar stages touch no logits, and have more ways through their loops than one can
             // list.
             let visits_logits = BOUNDS.iter().any(|bound| bound.file == compiled.file);
@@ -118,6 +118,11 @@ fn hot_loops(function: &Function) -> Vec<Hot> {
     for mut of in loops {
         let around = !of.body.is_disjoint(&inner);
         of.body = of.body.difference(&inner).copied().collect();
+        let all: Counts = of.body.iter().map(|&block| counts[block]).sum();
+        // No way through it has more, and the search for ways is what takes time.
+        if all.logits() == 0 || !(all.loads.any() || all.shared_loads.any()) {
+            continue;
+        }
         let (main, aligned) = main_path(&flow.paths(&of, &counts), bytes_per_logit(&function.name));
         let loads = main.loads.any() || main.shared_loads.any();
         if main.logits() == 0 || !loads || (around && !aligned) {
@@ -125,7 +130,6 @@ fn hot_loops(function: &Function) -> Vec<Hot> {
         }
         let first = &function.code[flow.blocks[of.entrance].instructions.start];
         let source = Rc::clone(&first.source);
-        let all = of.body.iter().map(|&block| counts[block]).sum();
         hot.push(Hot { source, main, aligned, all });
         inner.extend(of.body);
     }

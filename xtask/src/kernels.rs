@@ -14,9 +14,8 @@ use crate::toolchain::Toolchain;
 use resources::Table;
 pub use resources::aligned;
 
-/// Those of the fatbins; `PTX` is for devices that come after them.
+/// Those of the fatbins. Their PTX is the first one's, for devices that come after them.
 pub const ARCHITECTURES: [&str; 4] = ["sm_80", "sm_90", "sm_100", "sm_120"];
-const PTX: &str = "compute_80";
 
 /// What is to happen with the committed tables.
 pub enum Committed {
@@ -29,10 +28,11 @@ pub enum Committed {
 pub struct Compiled {
     /// The file's name without its extension.
     pub file: String,
-    /// One of [`ARCHITECTURES`], or [`PTX`].
+    /// One of [`ARCHITECTURES`].
     pub architecture: &'static str,
-    /// A cubin, or PTX text.
-    pub path: PathBuf,
+    pub cubin: PathBuf,
+    /// What the cubin was assembled from.
+    pub ptx: PathBuf,
     /// What ptxas said: the resources.
     pub log: String,
 }
@@ -45,9 +45,7 @@ pub fn sources() -> Result<Vec<PathBuf>> {
 
 /// Compiles, prints the table, fails on spills and on local memory.
 pub fn report(toolchain: &Toolchain, committed: Committed) -> Result<()> {
-    let mut architectures = ARCHITECTURES.to_vec();
-    architectures.push(PTX);
-    let compiled = compile(toolchain, &architectures)?;
+    let compiled = compile(toolchain, &ARCHITECTURES)?;
     let table = Table::new(&compiled)?;
     println!("{}", table.text());
     for Compiled { file, architecture, log, .. } in &compiled {
@@ -124,23 +122,27 @@ fn compile_one(
     contents: &str,
 ) -> Result<Compiled> {
     let file = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let kind = if architecture == PTX { "ptx" } else { "cubin" };
-    let path = folder.join(format!("{file}.{architecture}.{kind}"));
-    let log_path = path.with_extension("log");
+    let cubin = folder.join(format!("{file}.{architecture}.cubin"));
+    let log_path = cubin.with_extension("log");
+    let kept_files = folder.join(architecture);
+    fs::create_dir_all(&kept_files)?;
+    let ptx = kept_files.join(format!("{file}.ptx"));
     let mut nvcc = command(&toolchain.nvcc);
-    nvcc.arg(format!("-{kind}")).arg(format!("-arch={architecture}"));
+    nvcc.arg("-cubin").arg(format!("-arch={architecture}"));
+    nvcc.arg("--keep").arg("--keep-dir").arg(&kept_files);
     nvcc.args(["-O3", "-std=c++17", "-fmad=false", "-lineinfo", "-Xptxas", "-v"]);
     nvcc.args(["-I", "kernels/include", "-I"]).arg(folder);
-    nvcc.arg(source).arg("-o").arg(&path);
+    nvcc.arg(source).arg("-o").arg(&cubin);
     let stamp = stamp(&nvcc, contents);
     if let Some(log) = kept(&log_path, &stamp)
-        && path.exists()
+        && cubin.exists()
+        && ptx.exists()
     {
-        return Ok(Compiled { file, architecture, path, log });
+        return Ok(Compiled { file, architecture, cubin, ptx, log });
     }
     let log = String::from_utf8_lossy(&output(&mut nvcc)?.stderr).into_owned();
     fs::write(&log_path, format!("{stamp}\n{log}"))?;
-    Ok(Compiled { file, architecture, path, log })
+    Ok(Compiled { file, architecture, cubin, ptx, log })
 }
 
 fn stamp(nvcc: &Command, contents: &str) -> String {

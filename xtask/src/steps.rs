@@ -18,25 +18,28 @@ struct Step {
 enum Work {
     /// cargo's arguments, and its environment beyond that of all steps.
     Cargo(&'static [&'static str], &'static [(&'static str, &'static str)]),
-    /// The emulator's tests in one of its modes: those whose names have one of these parts, or all.
-    Emulator(&'static str, &'static [&'static str]),
+    /// All tests, the emulator in one of its modes; or of its test programs those whose names have one of
+    /// these parts.
+    Tests(&'static str, &'static [&'static str]),
     /// What needs the CUDA compiler or its companions.
     Tools(fn(&Toolchain) -> Result<()>),
     /// What needs nothing but cargo.
     Own(fn() -> Result<()>),
 }
 
-use Work::{Cargo, Emulator, Own, Tools};
+use Work::{Cargo, Own, Tests, Tools};
 
 const fn step(name: &'static str, work: Work) -> Step {
     Step { name, work }
 }
 
-/// The kernels are compiled into what the dev profile builds; the release profile goes without, so
-/// that the crate is built both ways and nothing is built twice.
+/// The kernels are compiled into all but the packaged crate, so that the crate is built both ways.
 const WITH_KERNELS: (&str, &str) = ("PREFUSE_NVCC", "require");
-/// Of what is embedded an architecture is enough: the step `kernels` compiles for all, and PTX.
-const TARGETS: (&str, &str) = ("PREFUSE_CUDA_ARCHS", "90");
+/// What is embedded need not be machine code, half of the compiler's work: the step `kernels` has that of
+/// every architecture.
+const TARGETS: (&str, &str) = ("PREFUSE_CUDA_ARCHS", "ptx80");
+/// No step runs the emulator of the profiles that these are for.
+const WITHOUT_EMULATOR: (&str, &str) = ("PREFUSE_EMULATOR", "check");
 /// Tests whose sizes depend on the emulator's mode, and those of the mode itself.
 const LARGE: &[&str] = &[
     "alignment",
@@ -87,15 +90,18 @@ fn steps() -> Vec<Step> {
     steps.extend([
         step(
             "lints",
-            Cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]),
+            Cargo(
+                &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+                &[WITHOUT_EMULATOR],
+            ),
         ),
         step(
             "documentation",
-            Cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]),
+            Cargo(
+                &["doc", "--workspace", "--no-deps"],
+                &[("RUSTDOCFLAGS", "-D warnings"), WITHOUT_EMULATOR],
+            ),
         ),
-        // The core with overflow checks and debug assertions; the members that build on candle in
-        // the profile of the example, so that candle is compiled once.
-        step("tests of the core", Cargo(&["test"], &[])),
         // What the feature adds is a backend; the others have been tested with it.
         step(
             "lints of the core without default features",
@@ -113,37 +119,19 @@ fn steps() -> Vec<Step> {
                 &[],
             ),
         ),
-        step(
-            "tests of the members",
-            Cargo(
-                &[
-                    "test",
-                    "--profile",
-                    "members",
-                    "--workspace",
-                    "--exclude",
-                    "prefuse",
-                    "--exclude",
-                    "prefuse-emulator",
-                ],
-                &[WITHOUT_KERNELS],
-            ),
-        ),
+        // Every test of every package in one profile, so that nothing is built twice; the kernels watched for
+        // races.
+        step("tests", Tests("race", &[])),
         step(
             "the example",
-            Cargo(
-                &["run", "--profile", "members", "-p", "align", "--", "--quick"],
-                &[WITHOUT_KERNELS],
-            ),
+            Cargo(&["run", "--profile", "test", "-p", "align", "--", "--quick"], &[]),
         ),
     ]);
     if root().join("tests/emulator/Cargo.toml").exists() {
         steps.extend([
-            // Sizes that the other modes are too slow for; they have all the rest.
-            step("kernels in the emulator, large sizes", Emulator("fast", LARGE)),
-            // In the folder of the step before: what the modes share is built once.
-            step("kernels in the emulator, watched for races", Emulator("race", &[])),
-            step("kernels in the emulator, under AddressSanitizer", Emulator("asan", ADDRESSES)),
+            // Sizes that the race mode is too slow for; it has all the rest.
+            step("kernels in the emulator, large sizes", Tests("fast", LARGE)),
+            step("kernels in the emulator, under AddressSanitizer", Tests("asan", ADDRESSES)),
         ]);
     }
     steps.push(step(
@@ -174,11 +162,15 @@ pub fn test() -> Result<()> {
                 println!("\n== {name}");
                 work()
             }
-            (Emulator(mode, names), toolchain) => {
+            (Tests(mode, names), toolchain) => {
                 println!("\n== {name}");
-                let arguments = [&["test", "-p", "prefuse-emulator", "--"], *names].concat();
-                let environment = [WITHOUT_KERNELS, ("PREFUSE_EMULATOR", *mode)];
-                run_cargo(&arguments, &environment, toolchain.as_ref())
+                // Other packages would ask for other features of what all build on.
+                let mut arguments = vec!["test", "--workspace"];
+                if !names.is_empty() {
+                    arguments.extend(["--test", "suite", "--test", "self_test", "--"]);
+                    arguments.extend(*names);
+                }
+                run_cargo(&arguments, &[("PREFUSE_EMULATOR", *mode)], toolchain.as_ref())
             }
             (Cargo(arguments, environment), toolchain) => {
                 println!("\n== {name}: cargo {}", arguments.join(" "));

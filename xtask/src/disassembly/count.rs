@@ -32,8 +32,8 @@ pub struct Counts {
     pub shared_loads: Widths,
 }
 
-/// Exponentials, global loads and stores, loads from shared memory.
-pub type Work = (u32, Widths, Widths, Widths);
+/// Exponentials, global loads, loads from shared memory.
+pub type Work = (u32, Widths, Widths);
 
 /// Accesses by their bytes for each thread: 1, 2, 4, 8, 16, 32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,9 +113,10 @@ impl Counts {
         self.exps / SMALLEST_VECTOR * SMALLEST_VECTOR
     }
 
-    /// What tells one way through a loop from another.
+    /// What tells one way through a loop from another. Not its stores: what matters of them is those of
+    /// the shortest way.
     pub fn work(&self) -> Work {
-        (self.exps, self.loads, self.stores, self.shared_loads)
+        (self.exps, self.loads, self.shared_loads)
     }
 
     pub fn per_logit(&self) -> f64 {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::count::{Counts, Work};
+use super::count::Counts;
 use super::listing::{Function, Next};
 
 /// The blocks of a function that can be reached, numbered so that every block but the entrance of a
@@ -81,28 +81,26 @@ impl Flow {
     }
 
     /// The ways through a loop, from its entrance back to it: of those that take equally many
-    /// exponentials and move the same data, the shortest. Inner loops whose blocks are in the body
+    /// exponentials and load the same data, the shortest. Inner loops whose blocks are in the body
     /// count once.
     pub fn paths(&self, of: &Loop, counts: &[Counts]) -> Vec<Counts> {
-        // The ways to the end of each block of the loop.
-        let mut ways = BTreeMap::<usize, BTreeMap<Work, Counts>>::new();
+        // The ways to the end of each block of the loop, in order of their work.
+        let mut ways = BTreeMap::<usize, Vec<Counts>>::new();
         for &block in &of.body {
-            let mut here = BTreeMap::new();
-            if block == of.entrance {
-                here.insert(counts[block].work(), counts[block]);
-            }
             let before = self.blocks[block].predecessors.iter().filter(|&&from| from < block);
-            for way in before.filter_map(|from| ways.get(from)).flat_map(BTreeMap::values) {
-                let way = *way + counts[block];
-                let kept = here.entry(way.work()).or_insert(way);
-                if way.total < kept.total {
-                    *kept = way;
-                }
+            let mut here: Vec<Counts> =
+                before.filter_map(|from| ways.get(from)).flatten().copied().collect();
+            if block == of.entrance {
+                here = vec![Counts::default()];
             }
+            // A block adds the same to all, so their order stays: merging what is sorted is all the work.
+            here.sort_by_key(|way| (way.work(), way.total));
+            here.dedup_by_key(|way| way.work());
+            here.iter_mut().for_each(|way| *way = *way + counts[block]);
             ways.insert(block, here);
         }
         let ends = of.latches.iter().filter_map(|latch| ways.get(latch));
-        ends.flat_map(BTreeMap::values).copied().collect()
+        ends.flatten().copied().collect()
     }
 }
 

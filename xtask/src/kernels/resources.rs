@@ -7,7 +7,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::occupancy::occupancy;
-use super::{ARCHITECTURES, Compiled, PTX};
+use super::{ARCHITECTURES, Compiled};
 use crate::process::Result;
 
 /// What a function takes on one architecture, as `ptxas -v` has it.
@@ -53,13 +53,10 @@ pub struct Table {
 impl Table {
     pub fn new(compiled: &[Compiled]) -> Result<Self> {
         let mut functions = BTreeMap::<String, Function>::new();
-        for Compiled { file, architecture, path, log } in compiled {
-            if *architecture == PTX {
-                for (name, threads, blocks) in launch_bounds(&fs::read_to_string(path)?) {
-                    let function = functions.entry(name).or_default();
-                    (function.threads, function.blocks) = (threads, blocks);
-                }
-                continue;
+        for Compiled { file, architecture, ptx, log, .. } in compiled {
+            for (name, threads, blocks) in launch_bounds(&fs::read_to_string(ptx)?) {
+                let function = functions.entry(name).or_default();
+                (function.threads, function.blocks) = (threads, blocks);
             }
             for (name, usage) in usages(log) {
                 let function = functions.entry(name).or_default();

@@ -87,6 +87,11 @@ pub fn many(vocab: usize) -> usize {
     }
 }
 
+/// Groups of more responses than a block has threads, 256.
+pub fn long_groups_sizes() -> &'static [&'static [usize]] {
+    or(&[&[257, 1024], &[1025]], &[&[257]])
+}
+
 /// Rows and their columns. The device of one processor holds all but the first on chip, in one block or in
 /// clusters of 4; that of 132 the last, of which few rows fill half of it.
 pub fn visits() -> &'static [(usize, usize)] {
