@@ -217,7 +217,7 @@ def test_bad_input():
             lambda: distillation_loss(kl, student, teacher, reduction="max"),
         ),
         (
-            "logits of a combination",
+            "expected logits of 1 to 3 models",
             ValueError,
             lambda: distillation_loss(kl, student, Combination([(1.0, teacher)] * 4)),
         ),

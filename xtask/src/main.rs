@@ -9,6 +9,7 @@ mod newer_nvcc;
 mod process;
 mod steps;
 mod toolchain;
+mod wheel;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,7 @@ cargo xtask kernels                 registers, shared memory and occupancy of ev
             kernels --write         the same into benches/results/resources.{json,md}
             kernels --check         fails where those are stale
 cargo xtask disassembly             instructions per logit of the hot loops on sm_90; fails over a bound
+cargo xtask wheel                   builds the Python wheel, installs it into target/python, tests it
 cargo xtask gpu-bundle [--out DIR]  tests and benches for a GPU machine without Rust: DIR/run.sh there
 cargo xtask mutate [FILE]           takes each barrier out of the kernels; fails where no test notices
 cargo xtask exhaustive              every f32 through exponential, logarithm and conversions; minutes
@@ -54,6 +56,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
             kernels::report(&Toolchain::install()?, kernels::Committed::Checked)
         }
         ["disassembly"] => disassembly::report(&Toolchain::install()?),
+        ["wheel"] => steps::test_wheel(),
         ["gpu-bundle"] => bundle::pack("target/gpu-bundle"),
         ["gpu-bundle", "--out", folder] => bundle::pack(folder),
         ["mutate"] => mutate::run(None),

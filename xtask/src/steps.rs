@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check that a change must pass, in order.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use crate::kernels::{self, Committed};
 use crate::newer_nvcc;
 use crate::process::{self, Result, cargo, command, root, run};
 use crate::toolchain::{self, Toolchain};
+use crate::wheel;
 
 /// One check.
 struct Step {
@@ -25,9 +27,11 @@ enum Work {
     Tools(fn(&Toolchain) -> Result<()>),
     /// What needs nothing but cargo.
     Own(fn() -> Result<()>),
+    /// The wheel and its tests.
+    Wheel,
 }
 
-use Work::{Cargo, Own, Tests, Tools};
+use Work::{Cargo, Own, Tests, Tools, Wheel};
 
 const fn step(name: &'static str, work: Work) -> Step {
     Step { name, work }
@@ -126,6 +130,7 @@ fn steps() -> Vec<Step> {
             "the example",
             Cargo(&["run", "--profile", "test", "-p", "align", "--", "--quick"], &[]),
         ),
+        step("the wheel", Wheel),
     ]);
     if root().join("tests/emulator/Cargo.toml").exists() {
         steps.extend([
@@ -172,6 +177,10 @@ pub fn test() -> Result<()> {
                 }
                 run_cargo(&arguments, &[("PREFUSE_EMULATOR", *mode)], toolchain.as_ref())
             }
+            (Wheel, toolchain) => {
+                println!("\n== {name}");
+                wheel::check(&build_environment(toolchain.as_ref()))
+            }
             (Cargo(arguments, environment), toolchain) => {
                 println!("\n== {name}: cargo {}", arguments.join(" "));
                 run_cargo(arguments, environment, toolchain.as_ref())
@@ -194,12 +203,26 @@ fn run_cargo(
     environment: &[(&str, &str)],
     toolchain: Option<&Toolchain>,
 ) -> Result<()> {
-    let mut cargo = cargo();
+    let build = build_environment(toolchain);
+    run(cargo().args(arguments).envs(build).envs(environment.iter().copied()))
+}
+
+/// How all steps but the packaged crate build: with the kernels, where there is a compiler.
+fn build_environment(toolchain: Option<&Toolchain>) -> Vec<(&'static str, OsString)> {
+    let plain = |(name, value): (&'static str, &str)| (name, OsString::from(value));
     match toolchain {
-        Some(toolchain) => cargo.envs(toolchain.fatbins()).envs([WITH_KERNELS, TARGETS]),
-        None => cargo.envs([WITHOUT_KERNELS]),
-    };
-    run(cargo.args(arguments).envs(environment.iter().copied()))
+        Some(toolchain) => {
+            let fatbins = toolchain.fatbins().map(|(name, path)| (name, path.into_os_string()));
+            fatbins.into_iter().chain([WITH_KERNELS, TARGETS].map(plain)).collect()
+        }
+        None => vec![plain(WITHOUT_KERNELS)],
+    }
+}
+
+/// The wheel by itself.
+pub fn test_wheel() -> Result<()> {
+    let toolchain = if toolchain::skipped() { None } else { Some(Toolchain::install()?) };
+    wheel::check(&build_environment(toolchain.as_ref()))
 }
 
 /// Formats everything in place.
