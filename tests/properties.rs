@@ -8,7 +8,7 @@ use prefuse::{
 };
 
 use crate::alignment::row_bits;
-use crate::backends::{composed_backends, fast_backends};
+use crate::backends::composed_backends;
 use crate::common::{Placed, exact, forward, gradient, labels, logits, normal, rng, rows};
 use crate::each_dtype;
 use crate::units::{complete, is_exponential};
@@ -246,7 +246,7 @@ fn long_answers() {
         forward.metrics().unwrap().rewards_margin
     }
     let truth = margin(&Reference::new(), &exact(&data), &ids);
-    for backend in fast_backends() {
+    for backend in composed_backends() {
         let ours = margin(&*backend, &data, &ids);
         assert!((ours - truth).abs() < 1e-4, "{ours} for {truth}");
     }

@@ -259,7 +259,7 @@ pub fn each_type_and_vocabulary(backend: &dyn Backend, check: fn(&dyn Backend, &
     for temperature in [0.7, 2.0] {
         for types in 0..9 {
             let types = types_of(backend, 2, types);
-            check(backend, &case(&[1.5, -0.5], &types, [18, 1000], temperature));
+            check(backend, &case(&[1.5, -0.5], &types, [12, 1000], temperature));
         }
     }
 }
