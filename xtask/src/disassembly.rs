@@ -11,8 +11,8 @@ use std::fmt::Write;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::kernels::{self, aligned};
-use crate::process::{Result, command, text};
+use crate::kernels::{self, Compiled, aligned};
+use crate::process::{self, Result, command, text};
 use crate::toolchain::Toolchain;
 use count::Counts;
 use flow::Flow;
@@ -81,22 +81,31 @@ struct Hot {
 
 /// Prints the table, and fails where a bound is broken.
 pub fn report(toolchain: &Toolchain) -> Result<()> {
-    let mut rows = vec![head()];
-    let mut broken = String::new();
-    for compiled in kernels::compile(toolchain, &[ARCHITECTURE])? {
-        for function in disassemble(toolchain, &compiled.cubin)? {
-            // The scalar stages touch no logits, and have more ways through their loops than one can
-            // list.
-            let visits_logits = BOUNDS.iter().any(|bound| bound.file == compiled.file);
-            let loops = if visits_logits { hot_loops(&function) } else { vec![] };
-            rows.extend(loops.iter().map(|hot| row(&function.name, hot)));
-            if let Err(reason) = check(&compiled.file, &function, &loops) {
-                writeln!(broken, "{}.cu: {}: {reason}", compiled.file, function.name)?;
-            }
-        }
+    let compiled = kernels::compile(toolchain, &[ARCHITECTURE])?;
+    let (mut rows, mut broken) = (vec![head()], String::new());
+    for reported in process::parallel(&compiled, |compiled| report_file(toolchain, compiled))? {
+        let (of_file, broken_here) = reported?;
+        rows.extend(of_file);
+        broken += &broken_here;
     }
     println!("{}", aligned(&rows));
     if broken.is_empty() { Ok(()) } else { Err(broken.into()) }
+}
+
+/// The rows of a file's kernels, and which bounds they break.
+fn report_file(toolchain: &Toolchain, compiled: &Compiled) -> Result<(Vec<Vec<String>>, String)> {
+    let Compiled { file, cubin, .. } = compiled;
+    let (mut rows, mut broken) = (Vec::new(), String::new());
+    for function in disassemble(toolchain, cubin)? {
+        // The scalar stages touch no logits, and have more ways through their loops than one can list.
+        let visits_logits = BOUNDS.iter().any(|bound| bound.file == file);
+        let loops = if visits_logits { hot_loops(&function) } else { vec![] };
+        rows.extend(loops.iter().map(|hot| row(&function.name, hot)));
+        if let Err(reason) = check(file, &function, &loops) {
+            writeln!(broken, "{file}.cu: {}: {reason}", function.name)?;
+        }
+    }
+    Ok((rows, broken))
 }
 
 fn disassemble(toolchain: &Toolchain, cubin: &Path) -> Result<Vec<Function>> {

@@ -7,7 +7,6 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 
 use crate::process::{self, Result, command, output, root};
 use crate::toolchain::Toolchain;
@@ -69,8 +68,7 @@ pub fn report(toolchain: &Toolchain, committed: Committed) -> Result<()> {
     Ok(())
 }
 
-/// Compiles every source for each of the architectures, as many at a time as there are processors.
-/// What has not changed is taken from the time before.
+/// Compiles every source for each of the architectures. What has not changed is taken from the time before.
 pub fn compile(toolchain: &Toolchain, architectures: &[&'static str]) -> Result<Vec<Compiled>> {
     let sources = sources()?;
     if sources.is_empty() {
@@ -82,27 +80,9 @@ pub fn compile(toolchain: &Toolchain, architectures: &[&'static str]) -> Result<
     fs::write(folder.join("objectives.cuh"), &generated)?;
     let text = contents(&generated)?;
     let jobs = sources.iter().flat_map(|source| architectures.iter().map(move |&a| (source, a)));
-    // The order of the results is that of the jobs, whoever is done first.
-    let queue = Mutex::new(jobs.enumerate());
-    let results = Mutex::new(Vec::new());
-    let work = || {
-        loop {
-            let job = queue.lock().map(|mut queue| queue.next());
-            let Ok(Some((index, (source, architecture)))) = job else { break };
-            let result = compile_one(toolchain, &folder, source, architecture, &text);
-            if let Ok(mut results) = results.lock() {
-                results.push((index, result));
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(work);
-        }
-    });
-    let mut results = results.into_inner().map_err(|_| "a compilation panicked")?;
-    results.sort_by_key(|&(index, _)| index);
-    results.into_iter().map(|(_, result)| result).collect()
+    let jobs: Vec<_> = jobs.collect();
+    let compile = |&(source, a): &(&PathBuf, _)| compile_one(toolchain, &folder, source, a, &text);
+    process::parallel(&jobs, compile)?.into_iter().collect()
 }
 
 /// Everything that a kernel may include.

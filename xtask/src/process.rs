@@ -4,6 +4,7 @@ use std::error::Error;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Mutex;
 
 /// What a command says when it fails; printed as it is.
 pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -59,6 +60,29 @@ fn not_started(command: &Command, error: &std::io::Error) -> String {
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// Maps the items, as many at a time as there are processors.
+pub fn parallel<T: Sync, R: Send>(items: &[T], map: impl Fn(&T) -> R + Sync) -> Result<Vec<R>> {
+    let queue = Mutex::new(items.iter().enumerate());
+    let results = Mutex::new(Vec::new());
+    let work = || {
+        while let Some((index, item)) = queue.lock().ok().and_then(|mut queue| queue.next()) {
+            let result = map(item);
+            if let Ok(mut results) = results.lock() {
+                results.push((index, result));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let mut results = results.into_inner().map_err(|_| "a thread panicked")?;
+    // In the order of the items, whoever was done first.
+    results.sort_by_key(|&(index, _)| index);
+    Ok(results.into_iter().map(|(_, result)| result).collect())
 }
 
 /// The files of a folder with one of the extensions, at any depth, in order of their paths.
