@@ -7,6 +7,8 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
+use crate::threads;
+
 create_exception!(
     prefuse._core,
     CudaUnavailable,
@@ -45,7 +47,7 @@ pub fn run<T: Send>(
     py: Python<'_>,
     call: impl FnOnce() -> prefuse::Result<T> + Send,
 ) -> PyResult<T> {
-    let result = py.detach(|| catch_unwind(AssertUnwindSafe(call)));
+    let result = py.detach(|| catch_unwind(AssertUnwindSafe(|| threads::install(call))));
     match result {
         Ok(result) => result.map_err(exception),
         Err(panic) => {

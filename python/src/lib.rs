@@ -8,6 +8,7 @@ mod error;
 mod memory;
 mod objectives;
 mod statistics;
+mod threads;
 
 use pyo3::pymodule;
 
@@ -32,6 +33,7 @@ mod _core {
     /// `None` where it was built without nvcc.
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::threads::remember();
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("CUDA_BUILT_FOR", prefuse::Cuda::built_for().ok())
     }

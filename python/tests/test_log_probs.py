@@ -257,6 +257,27 @@ def test_mask_dpo():
         mask_dpo_weights(labels, [(0, 0, 4, True)])
 
 
+class Scored(torch.utils.data.Dataset):
+    """Log-probs of each item, computed by a worker."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        torch.manual_seed(index)
+        logits, labels = case((40,), 4001)
+        return token_log_probs(logits, labels)
+
+
+def test_forked_workers_have_threads_of_their_own():
+    expected = [Scored()[index] for index in range(4)]
+    loader = torch.utils.data.DataLoader(
+        Scored(), batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60
+    )
+    for found, other in zip(loader, expected, strict=True):
+        assert torch.equal(found, other)
+
+
 def test_bad_input():
     logits, labels = torch.randn(2, 3, 5), torch.zeros(2, 3, dtype=torch.int64)
     for message, kind, call in [
