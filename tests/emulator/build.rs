@@ -197,8 +197,10 @@ impl Build {
         build.flag("-Wno-sign-compare").flag("-Wno-unused-parameter");
         // What a template leaves alone where it is not asked for, it still hands on.
         build.flag_if_supported("-Wno-maybe-uninitialized");
+        // Reports name lines; more than these would be half of the compiler's time.
+        build.flag("-g1");
         // A raw reinterpret_cast means on the GPU what it says.
-        build.flag("-g").flag("-fno-strict-aliasing").flag("-ffp-contract=off");
+        build.flag("-fno-strict-aliasing").flag("-ffp-contract=off");
         let flag = |on: bool| if on { "1" } else { "0" };
         build.define("EMULATOR_RACE", flag(self.mode == Mode::Race));
         build.define("EMULATOR_ASAN", flag(self.mode == Mode::Asan));
