@@ -26,8 +26,6 @@ pub struct LossText {
     /// Sizes of groups of neighbouring sequences.
     groups: Option<Vec<usize>>,
     ignore_index: i64,
-    /// Sequences and their length, where there are no `cu_seqlens`.
-    padded: Option<(usize, usize)>,
 }
 
 #[derive(Deserialize)]
@@ -110,10 +108,9 @@ impl LossText {
         let given = Given { device, tensors };
         let labels = given.slice("labels")?.unwrap_or(Slice::new::<i64>(&[]));
         let labels = Labels::from_slice(labels)?.with_ignore(self.ignore_index);
-        let packing = match (given.host("cu_seqlens")?, self.padded) {
-            (Some(offsets), _) => Packing::new(&offsets.read::<i64>()?)?,
-            (None, Some((sequences, length))) => Packing::padded(sequences, length)?,
-            (None, None) => Packing::padded(1, labels.len())?,
+        let packing = match given.host("cu_seqlens")? {
+            Some(offsets) => Packing::new(&offsets.read::<i64>()?)?,
+            None => Packing::padded(1, labels.len())?,
         };
         let sequences = packing.sequences();
         let mut batch = Batch::new(labels, packing)?;

@@ -24,26 +24,26 @@ pub fn install<T: Send>(call: impl FnOnce() -> T + Send) -> T {
     if HOME.get() == Some(&id()) {
         return call();
     }
-    match pool() {
-        Some(pool) => pool.install(call),
-        // The system gives no threads; what is small enough needs none.
-        None => call(),
-    }
+    pool().install(call)
 }
 
-fn pool() -> Option<Arc<ThreadPool>> {
+/// # Panics
+/// Where the system gives no thread: the caller makes an exception of that, where waiting would never end.
+fn pool() -> Arc<ThreadPool> {
     let mut child = CHILD.lock().unwrap_or_else(PoisonError::into_inner);
     match child.take() {
         Some((process, pool)) if process == id() => {
             *child = Some((process, pool.clone()));
-            Some(pool)
+            pool
         }
         // Dropping a parent's would wait for its threads.
         other => {
             std::mem::forget(other);
-            let pool = Arc::new(ThreadPoolBuilder::new().build().ok()?);
+            // As torch does in its workers, of which there are several.
+            let built = ThreadPoolBuilder::new().num_threads(1).build();
+            let pool = Arc::new(built.expect("a thread of the forked process"));
             *child = Some((id(), pool.clone()));
-            Some(pool)
+            pool
         }
     }
 }

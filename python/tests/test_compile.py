@@ -88,6 +88,16 @@ def arguments():
     offsets = torch.tensor([0, 3, 6, 9, 12])
     yield operators.sequence_sums, (log_probs, labels, -100, None, offsets)
     yield operators.token_grads, (torch.randn(4), labels, -100, None, offsets)
+    given = ([offsets, torch.randn(4, 3)], "cu_seqlens,reference", 5, 1.0)
+    terms = [
+        '{"objective":"Dpo","is_ranking":false,"parameters":{"beta":0.1},"weight":1.0,'
+        '"reduction":"mean","sequences":"all","pairs":null}'
+    ]
+    text = f'{{"terms":[{terms[0]}],"pairs":"halves","ignore_index":-100}}'
+    rows = (log_probs, maximum, log_sum, None, labels)
+    yield operators.loss, (*rows, *given, text, 2, 1, False)
+    sums = (torch.randn(4), None, [torch.randn(4).double()], "reference_sums", text, 2, 1)
+    yield operators.scalar_loss, sums
     text = '{"divergence":"ForwardKl","temperatures":[1.0,1.0],"teacher":"Logits"}'
     teachers = [torch.randn(4, 3, 5)]
     for upstream, entropies in ((None, 2), (torch.randn(4, 3), 0)):

@@ -142,13 +142,56 @@ def test_align_distil_and_advantages():
     student = torch.randn(4, 19, requires_grad=True)
     dpo, other = torch.randn(4, 19), torch.randn(4, 19)
     found = distillation_loss(divergences.ReverseKl(), student, AlignDistil(dpo, other))
-    assert torch.isfinite(found.loss) and found.teacher_entropy is not None
+    rows = [torch.log_softmax(of, -1) for of in (dpo, other)]
+    variation = 0.5 * (rows[0].exp() - rows[1].exp()).abs().sum(-1)
+    alpha = 10.0 * variation + 1e-3
+    teacher = torch.log_softmax(dpo + alpha[:, None] * (dpo - other), -1)
+    ours = torch.log_softmax(student, -1)
+    expected = 0.1 / alpha * (ours.exp() * (ours - teacher)).sum(-1)
+    torch.testing.assert_close(found.values, expected.detach(), rtol=1e-4, atol=1e-6)
     advantage = divergences.ExpectedAdvantage(0.5)
     found = distillation_loss(advantage, student, Combination([(1.0, dpo), (-1.0, other)]))
     advantages = 0.5 * (torch.log_softmax(dpo, -1) - torch.log_softmax(other, -1))
     expected = -(torch.softmax(student, -1) * advantages).sum(-1)
     torch.testing.assert_close(found.values, expected.detach(), rtol=1e-5, atol=1e-5)
     assert found.teacher_entropy is None
+
+
+def test_every_token_counts_where_there_are_no_labels():
+    student, teacher = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    kl = divergences.ForwardKl()
+    expected = distillation_loss(kl, student, teacher)
+    for ignore_index in (0, 3):
+        found = distillation_loss(kl, student, teacher, ignore_index=ignore_index)
+        assert torch.equal(found.values, expected.values) and torch.all(found.values > 0.0)
+    labels = torch.tensor([[0, 1, 2], [0, 0, 4]])
+    found = distillation_loss(kl, student, teacher, labels, ignore_index=0)
+    assert torch.equal(found.values, expected.values * (labels != 0))
+
+
+def test_bad_packings():
+    student, teacher = torch.randn(20, 7), torch.randn(20, 7)
+    for offsets, message in [
+        ([0, 25, 20], r"cu_seqlens\[2\]: expected at least 25, got 20"),
+        ([5, 25], "cu_seqlens: expected to start at 0, got 5"),
+        ([0, 3], "cu_seqlens: expected to end at the 20 tokens, got 3"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            distillation_loss(
+                divergences.ForwardKl(),
+                student,
+                teacher,
+                reduction="sequence_mean",
+                cu_seqlens=offsets,
+            )
+    with pytest.raises(TypeError):
+        distillation_loss(
+            divergences.ForwardKl(),
+            student,
+            teacher,
+            reduction="sequence_mean",
+            cu_seqlens=[0, 20.5],
+        )
 
 
 def test_bad_input():
@@ -182,7 +225,7 @@ def test_bad_input():
             lambda: distillation_loss(kl, student, teacher.long()),
         ),
         (
-            "expected logits without gradient",
+            "teacher_logits: expected a tensor without gradient",
             ValueError,
             lambda: distillation_loss(kl, student, teacher.clone().requires_grad_()),
         ),
@@ -220,6 +263,25 @@ def test_bad_input():
             "expected logits of 1 to 3 models",
             ValueError,
             lambda: distillation_loss(kl, student, Combination([(1.0, teacher)] * 4)),
+        ),
+        (
+            "expected a divisor from 1e-30 to 1e30, got 0.0",
+            ValueError,
+            lambda: distillation_loss(kl, student, teacher, reduction=0.0),
+        ),
+        (
+            "weights: expected finite numbers",
+            ValueError,
+            lambda: distillation_loss(
+                kl, student, teacher, weights=torch.full((2, 3), float("nan"))
+            ),
+        ),
+        (
+            "low of ExpectedAdvantage: expected a finite number, got nan",
+            ValueError,
+            lambda: distillation_loss(
+                divergences.ExpectedAdvantage(1.0, low=float("nan")), student, teacher
+            ),
         ),
         (
             "labels: expected shape",

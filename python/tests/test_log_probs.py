@@ -152,11 +152,15 @@ def test_gradients_go_where_they_are_asked_for():
     (by_both,) = torch.autograd.grad(entropy.sum() + log_probs.sum(), logits, retain_graph=True)
     (by_log_probs,) = torch.autograd.grad(log_probs.sum(), logits)
     torch.testing.assert_close(by_both, by_entropy + by_log_probs)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        (first,) = torch.autograd.grad(
-            token_log_probs(logits, labels).exp().sum(), logits, create_graph=True
+    for of in (lambda x: x.exp().sum(), torch.sum):
+        loss = of(token_log_probs(logits, labels))
+        (first,) = torch.autograd.grad(loss, logits, create_graph=True)
+        with pytest.raises(RuntimeError, match="gradients of gradients are not computed"):
+            (loss + first.pow(2).sum()).backward()
+    with pytest.raises(RuntimeError, match="setup_context"):
+        torch.func.jvp(
+            lambda x: token_log_probs(x, labels).sum(), (logits.detach(),), (logits.detach(),)
         )
-        first.sum().backward()
 
 
 def test_in_place():
@@ -185,10 +189,11 @@ def test_in_place():
     loss.backward()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         metric.backward()
-    with pytest.raises(ValueError, match="got a leaf of the graph"):
-        token_log_probs(logits.clone().requires_grad_(), labels, inplace=True)
+    leaf = logits.clone().requires_grad_()
+    for of in (leaf, leaf.view(1, 3, 7, -1)[0]):
+        with pytest.raises(ValueError, match="got a leaf of the graph"):
+            token_log_probs(of, labels, inplace=True)
     with pytest.raises(ValueError, match="expected contiguous logits"):
-        token_log_probs(logits[:, :-1] * weight.detach(), labels[:, :-1], inplace=True)
         token_log_probs((logits * weight)[:, :-1], labels[:, :-1], inplace=True)
 
 
@@ -242,6 +247,12 @@ def test_labels_are_shifted_within_sequences():
     assert shift_labels(ids).tolist() == [8, 9, 4, 5, -100]
     assert shift_labels(ids, cu_seqlens=[0, 3, 3, 5]).tolist() == [8, 9, -100, 5, -100]
     assert shift_labels(ids[None], cu_seqlens=[0, 3, 5]).tolist() == [[8, 9, -100, 5, -100]]
+    small = torch.tensor([1, 2, 3], dtype=torch.uint8)
+    assert shift_labels(small).tolist() == [2, 3, -100]
+    with pytest.raises(TypeError, match="ids: expected a tensor of integers, got list"):
+        shift_labels([1, 2, 3])
+    with pytest.raises(ValueError, match="cu_seqlens: expected to start at 0, got 4"):
+        shift_labels(ids, cu_seqlens=[4, 5])
     with pytest.raises(ValueError, match="cu_seqlens: expected to end at the 5 tokens, got 4"):
         shift_labels(ids, cu_seqlens=[0, 4])
 
@@ -316,7 +327,7 @@ def test_bad_input():
             lambda: sequence_log_probs(logits.view(6, 5), labels.view(6)),
         ),
         (
-            "packed tokens: expected length 6, got 4",
+            "cu_seqlens: expected to end at the 6 tokens, got 4",
             ValueError,
             lambda: sequence_log_probs(logits.view(6, 5), labels.view(6), cu_seqlens=[0, 4]),
         ),
@@ -326,6 +337,18 @@ def test_bad_input():
             lambda: sequence_log_probs(
                 logits.view(6, 5), labels.view(6), cu_seqlens=torch.tensor([0.0, 6.0])
             ),
+        ),
+        (
+            "weights: expected a tensor without gradient",
+            ValueError,
+            lambda: sequence_log_probs(
+                logits, labels, weights=torch.ones(2, 3, requires_grad=True)
+            ),
+        ),
+        (
+            "logits: expected a dense tensor",
+            TypeError,
+            lambda: token_log_probs(logits[0].to_sparse(), labels[0]),
         ),
         (
             r"weights: expected shape \[2, 3\]",

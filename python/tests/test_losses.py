@@ -12,7 +12,6 @@ from prefuse.torch import (
     preference_loss,
     ranking_loss,
     reward_loss,
-    shift_labels,
 )
 from torch.nn.functional import logsigmoid
 
@@ -201,6 +200,21 @@ def test_bad_input():
             ValueError,
             lambda: loss(pairs=[(0, 9)]),
         ),
+        (
+            "pairs: expected two sequences",
+            ValueError,
+            lambda: loss(pairs=torch.tensor([0, 1])),
+        ),
+        (
+            "margin: expected a tensor without gradient",
+            ValueError,
+            lambda: loss(margin=torch.zeros(2, requires_grad=True)),
+        ),
+        (
+            r"tokens: expected shape \[4\]",
+            ValueError,
+            lambda: objective_loss(dpo, reference[:, 0], [0.0] * 4, tokens=[1.0]),
+        ),
         (r"pairs: expected two sequences", ValueError, lambda: loss(pairs=[(0, -1)])),
         (
             r"margin: expected shape \[2\], one number for each pair, got \[3\]",
@@ -269,12 +283,27 @@ def test_bad_input():
             pytest.fail(f"nothing was raised: {message}")
 
 
-def test_half_written_gradients_are_never_seen():
+def test_what_could_be_by_token_or_by_sequence():
+    logits, labels = torch.randn(4, 7), torch.randint(7, (4,))
+    options = {"cu_seqlens": [0, 0, 3, 4, 4], "pairs": [(1, 2)]}
+    sums = torch.randn(4)
+    with pytest.raises(ValueError, match="which could be either"):
+        preference_loss(prefuse.Dpo(0.1), logits, labels, reference=sums, **options)
+    by_sequence = preference_loss(
+        prefuse.Dpo(0.1), logits, labels, reference=sums.tolist(), **options
+    )
+    by_token = preference_loss(
+        prefuse.Dpo(0.1), logits[None], labels[None], reference=sums[None], **options
+    )
+    assert by_sequence.loss != by_token.loss
+    one_each = {"cu_seqlens": [0, 1, 2, 3, 4], "pairs": "halves"}
+    preference_loss(prefuse.Dpo(0.1), logits, labels, reference=sums, **one_each)
+
+
+def test_metrics_of_nan_are_nan():
     logits, labels = batch()
-    logits.requires_grad_()
-    found = preference_loss(prefuse.SimPo(2.0, 0.5), logits, shift_labels(labels))
-    found.loss.backward()
-    before = logits.grad.clone()
-    with pytest.raises(ValueError):
-        preference_loss(prefuse.SimPo(2.0, 0.5), logits, labels + 131)
-    assert torch.equal(logits.grad, before)
+    found = preference_loss(prefuse.SimPo(2.0, 0.5), logits * float("nan"), labels)
+    assert (
+        found.loss.isnan() and found.metrics["rewards/margins"] != found.metrics["rewards/margins"]
+    )
+    assert "ppo_kl" not in found.metrics

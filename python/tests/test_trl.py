@@ -133,6 +133,8 @@ def test_packed_runs_are_padded_ones(tmp_path):
 def test_what_is_refused(tmp_path):
     with pytest.raises(ValueError, match="use_weighting: expected False"):
         trainer(ours.DPOTrainer, tmp_path, use_weighting=True)
+    with pytest.raises(ValueError, match="ld_alpha: expected above 0"):
+        trainer(ours.DPOTrainer, tmp_path, ld_alpha=0.0, loss_type=["ipo"])
     for version in ("1.8.0", "1.17.0", "2.0.0"):
         with pytest.raises(ImportError, match=f"expected trl >=1.16,<1.17, got trl {version}"):
             ours._check_version(version)

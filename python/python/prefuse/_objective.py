@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import index
 from typing import ClassVar
 
 from . import _core
@@ -88,8 +89,10 @@ class Term:
         self.objective = objective
         self.weight = finite("weight of a term", weight)
         self.reduction = None if reduction is None else checked_reduction(reduction)
-        self.sequences = sequences if isinstance(sequences, str) else [int(i) for i in sequences]
-        self.pairs = None if pairs is None else [int(i) for i in pairs]
+        self.sequences = (
+            sequences if isinstance(sequences, str) else indices("sequences", sequences)
+        )
+        self.pairs = None if pairs is None else indices("pairs", pairs)
 
     def times(self, weight: float) -> Term:
         """The same with another factor beside its own."""
@@ -118,7 +121,16 @@ def checked_reduction(reduction: str | float) -> str | float:
     return finite("reduction", reduction)
 
 
+def indices(what: str, values: Sequence[int]) -> list[int]:
+    found = [index(of) for of in values]
+    if any(of < 0 for of in found):
+        raise ValueError(f"{what}: expected indices from 0 on, got {min(found)}")
+    return found
+
+
 def finite(what: str, number: float) -> float:
+    if not isinstance(number, (int, float)) and not hasattr(number, "__float__"):
+        raise TypeError(f"{what}: expected a number, got {type(number).__name__}")
     if not math.isfinite(number):
         raise ValueError(f"{what}: expected a finite number, got {number}")
     return float(number)

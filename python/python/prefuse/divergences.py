@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
+from ._objective import finite
+
 
 @dataclass(frozen=True)
 class Divergence:
@@ -12,7 +14,8 @@ class Divergence:
 
     def text(self) -> str | dict:
         """For `_core.Backend.divergence`."""
-        name, parameters = type(self).__name__, asdict(self)
+        name = type(self).__name__
+        parameters = {of: finite(f"{of} of {name}", value) for of, value in asdict(self).items()}
         return {name: parameters} if parameters else name
 
 
@@ -97,6 +100,7 @@ class ExpectedAdvantage(Divergence):
     high: float = math.inf
 
     def text(self) -> dict:
-        limits = {"low": self.low, "high": self.high}
-        given = {name: value for name, value in limits.items() if math.isfinite(value)}
-        return {"ExpectedAdvantage": {"beta": self.beta, "low": None, "high": None, **given}}
+        beta = finite("beta of ExpectedAdvantage", self.beta)
+        low = None if self.low == -math.inf else finite("low of ExpectedAdvantage", self.low)
+        high = None if self.high == math.inf else finite("high of ExpectedAdvantage", self.high)
+        return {"ExpectedAdvantage": {"beta": beta, "low": low, "high": high}}

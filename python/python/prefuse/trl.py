@@ -55,7 +55,7 @@ class PrefuseMixin:
     """Overrides where `trl.DPOTrainer` computes log-probs and losses.
 
     Raises `ValueError` for what it does not compute: `use_weighting` (WPO), `ld_alpha` of 0 with a loss that
-    divides by lengths, and models with images.
+    divides by lengths, and at the first batch for inputs beside token ids, such as images.
     """
 
     def __init__(self, *args, **kwargs) -> None:

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch.autograd.function import once_differentiable
 
 _ops = torch.ops.prefuse
+
+
+def _once(backward):
+    """`once_differentiable`, which lets a gradient through as a constant where the upstream one is a constant."""
+    plain = once_differentiable(backward)
+
+    @functools.wraps(backward)
+    def checked(ctx, *upstream):
+        found = plain(ctx, *upstream)
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return found
+        message = "prefuse: gradients of gradients are not computed"
+        error = torch._C._functions.DelayedError(message, len(found))
+        return error(*[of if of is None else of.detach().requires_grad_() for of in found])
+
+    return checked
 
 
 class TokenLogProbs(torch.autograd.Function):
@@ -27,7 +45,7 @@ class TokenLogProbs(torch.autograd.Function):
         return tuple(found)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx, by_log_prob, _maximum, _log_sum, *more):
         logits, labels, maximum, log_sum, entropy = ctx.saved_tensors
         ignore_index, temperature, inplace = ctx.options
@@ -63,7 +81,7 @@ class Loss(torch.autograd.Function):
         return tuple(found)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx, upstream, *_):
         by_log_prob, by_entropy = ctx.saved_tensors
         by_entropy = by_entropy * upstream if ctx.uses_entropy else None
@@ -81,7 +99,7 @@ class ScalarLoss(torch.autograd.Function):
         return tuple(found)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx, upstream, *_):
         (grads,) = ctx.saved_tensors
         return grads * upstream, None, None
@@ -101,7 +119,7 @@ class SequenceSums(torch.autograd.Function):
         return sums, tokens, weights_of
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx, upstream, *_):
         labels, weights, offsets = ctx.saved_tensors
         grads = _ops.token_grads.default(
@@ -124,7 +142,7 @@ class Divergence(torch.autograd.Function):
         return (values, *of_entropies)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx, upstream, *_):
         student, labels, ids, entries, *teachers = ctx.saved_tensors
         ignore_index, text = ctx.options
@@ -160,7 +178,7 @@ class Distillation(torch.autograd.Function):
         return (weighed.sum(), values, *of_entropies)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx, upstream, *_):
         student, labels, ids, entries, factors, grads, *teachers = ctx.saved_tensors
         ignore_index, text = ctx.options

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 
 import torch
 from torch import Tensor
 
 
-_LOGITS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+LOGITS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def check_logits(logits: Tensor, what: str = "logits") -> None:
     if not isinstance(logits, Tensor):
         raise TypeError(f"{what}: expected a tensor, got {type(logits).__name__}")
-    if logits.dtype not in _LOGITS:
+    if logits.layout != torch.strided:
+        raise TypeError(f"{what}: expected a dense tensor, got one of layout {logits.layout}")
+    if logits.dtype not in LOGITS:
         raise TypeError(
             f"{what}: expected float32, float16, bfloat16 or float64, got {logits.dtype}"
         )
@@ -58,7 +61,14 @@ def by_token(what: str, values, logits: Tensor, dtype: torch.dtype) -> Tensor | 
         expected, got = list(logits.shape[:-1]), list(values.shape)
         raise ValueError(f"{what}: expected shape {expected}, that of the tokens, got {got}")
     same_device(what, values, logits)
+    without_grad(what, values)
     return values.detach().to(dtype).contiguous()
+
+
+def without_grad(what: str, values: Tensor) -> None:
+    """Nothing is silently taken for a constant."""
+    if values.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{what}: expected a tensor without gradient, call .detach()")
 
 
 def numbers(what: str, values, count: int | None, unit: str) -> Tensor | None:
@@ -66,6 +76,7 @@ def numbers(what: str, values, count: int | None, unit: str) -> Tensor | None:
     if values is None:
         return None
     if isinstance(values, Tensor):
+        without_grad(what, values)
         values = values.detach().to("cpu", torch.float64)
     else:
         values = torch.as_tensor(values, dtype=torch.float64)
@@ -79,16 +90,28 @@ def numbers(what: str, values, count: int | None, unit: str) -> Tensor | None:
     return values
 
 
-def offsets_of(cu_seqlens) -> Tensor:
-    """cu_seqlens as int64 on the host."""
+def offsets_of(cu_seqlens, tokens: int) -> Tensor:
+    """cu_seqlens as int64 on the host; within a compiled graph the core checks them."""
     if isinstance(cu_seqlens, Tensor):
         if cu_seqlens.dtype.is_floating_point or cu_seqlens.dtype not in (torch.int32, torch.int64):
             raise TypeError(f"cu_seqlens: expected int32 or int64, got {cu_seqlens.dtype}")
         offsets = cu_seqlens.detach().to("cpu", torch.int64).contiguous()
     else:
-        offsets = torch.as_tensor(cu_seqlens, dtype=torch.int64)
+        offsets = torch.tensor([index(of) for of in cu_seqlens], dtype=torch.int64)
     if offsets.dim() != 1 or offsets.shape[0] < 2:
         raise ValueError(f"cu_seqlens: expected shape [sequences + 1], got {list(offsets.shape)}")
+    if torch.compiler.is_compiling():
+        return offsets
+    first, last = int(offsets[0]), int(offsets[-1])
+    if first != 0:
+        raise ValueError(f"cu_seqlens: expected to start at 0, got {first}")
+    if last != tokens:
+        raise ValueError(f"cu_seqlens: expected to end at the {tokens} tokens, got {last}")
+    falls = (offsets[1:] < offsets[:-1]).nonzero()
+    if len(falls):
+        at = int(falls[0]) + 1
+        least, got = int(offsets[at - 1]), int(offsets[at])
+        raise ValueError(f"cu_seqlens[{at}]: expected at least {least}, got {got}")
     return offsets
 
 
@@ -101,7 +124,7 @@ def pair_list(what: str, pairs) -> list[tuple[int, int]]:
         )
     found = []
     for pair in pairs:
-        if len(pair) != 2 or any(index < 0 for index in pair):
+        if not isinstance(pair, Sequence) or len(pair) != 2 or any(of < 0 for of in pair):
             raise ValueError(f"{what}: expected two sequences from 0 on in each pair, got {pair!r}")
-        found.append((int(pair[0]), int(pair[1])))
+        found.append((index(pair[0]), index(pair[1])))
     return found

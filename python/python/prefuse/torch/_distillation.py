@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 
 import torch
 from torch import Tensor
@@ -11,8 +12,14 @@ from torch import Tensor
 from .._objective import finite, json
 from ..divergences import Divergence, ExpectedAdvantage
 from . import _autograd, _ops
-from ._checks import by_token, check_logits, checked_labels, same_device
-from ._layout import layout_of
+from ._checks import (
+    LOGITS,
+    by_token,
+    check_logits,
+    checked_labels,
+    same_device,
+    without_grad,
+)
 from ._log_probs import IGNORE, packing_of
 
 
@@ -55,7 +62,7 @@ class SparseTeacher:
 
     Args:
         ids: `[.., k]` int64, k from 1 to 1024, each once for a token.
-        log_probs: `[.., k]` natural log-probs at the teacher's temperature, of any floating-point type.
+        log_probs: `[.., k]` natural log-probs at the teacher's temperature, of a type that logits have.
         remainder: `"bin"`: what is not listed is one more entry; `"renormalised"`: it is nothing.
     """
 
@@ -67,7 +74,7 @@ class SparseTeacher:
 Teacher = Tensor | Combination | AlignDistil | SparseTeacher
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Distilled:
     """A distillation's loss and its values by token.
 
@@ -117,6 +124,9 @@ def _entries(teacher: SparseTeacher, student: Tensor) -> tuple[list[Tensor], dic
             expected, got = [*student.shape[:-1], "k"], list(of.shape)
             raise ValueError(f"{what}: expected shape {expected}, got {got}")
         same_device(what, of, student)
+    if log_probs.dtype not in LOGITS:
+        expected = "float32, float16, bfloat16 or float64"
+        raise TypeError(f"teacher's log_probs: expected {expected}, got {log_probs.dtype}")
     if ids.shape != log_probs.shape:
         expected, got = list(ids.shape), list(log_probs.shape)
         raise ValueError(
@@ -139,27 +149,20 @@ def _prepared(divergence, student, teacher, labels, temperatures, ignore_index):
         got = type(divergence).__name__
         raise TypeError(f"divergence: expected one of prefuse.divergences, got {got}")
     check_logits(student, "student_logits")
-    if labels is None:
-        labels = torch.zeros(student.shape[:-1], dtype=torch.int64, device=student.device)
-    labels = checked_labels(labels, student)
+    shape, device = student.shape[:-1], student.device
     # Labels say which tokens count, and nothing else.
-    labels = torch.where(labels == ignore_index, ignore_index, 0) if ignore_index != 0 else labels
+    if labels is None:
+        labels = torch.zeros(shape, dtype=torch.int64, device=device)
+    else:
+        labels = torch.where(checked_labels(labels, student) == index(ignore_index), IGNORE, 0)
     teachers, (ids, entries), text = _teacher(teacher, student)
-    layout = layout_of(student, "student_logits")
     for of in teachers:
         check_logits(of, "teacher_logits")
         same_device("teacher_logits", of, student)
-        if of.requires_grad and torch.is_grad_enabled():
-            raise ValueError("teacher_logits: expected logits without gradient, call .detach()")
+        without_grad("teacher_logits", of)
         if of.shape[:-1] != student.shape[:-1]:
             expected, got = list(student.shape[:-1]), list(of.shape[:-1])
             raise ValueError(f"teacher_logits: expected shape {expected} + [vocab], got {got}")
-        own = layout_of(of, "teacher_logits")
-        if (own.rows, own.steps) != (layout.rows, layout.steps):
-            raise ValueError(
-                "teacher_logits: expected rows in the order of the student's, "
-                f"got strides {of.stride()} beside {student.stride()}; call .contiguous() on both"
-            )
     text = {"divergence": divergence.text(), "temperatures": list(temperatures), "teacher": text}
     entropies = 1 if isinstance(divergence, ExpectedAdvantage) else 2
     return labels, ids, entries, json(text), entropies, teachers
@@ -185,7 +188,7 @@ def token_divergences(
         divergence, student_logits, teacher, labels, temperatures, ignore_index
     )
     values, *_ = _autograd.Divergence.apply(
-        student_logits, labels, ignore_index, ids, entries, text, 0, *teachers
+        student_logits, labels, IGNORE, ids, entries, text, 0, *teachers
     )
     return values
 
@@ -234,20 +237,23 @@ def distillation_loss(
         TypeError: Another type of a tensor's elements or of an argument.
     """
     temperatures = _temperatures(temperature, teacher_temperature)
+    check_logits(student_logits, "student_logits")
     weights = by_token("weights", weights, student_logits, torch.float32)
     labels, ids, entries, text, entropies, teachers = _prepared(
         divergence, student_logits, teacher, labels, temperatures, ignore_index
     )
     if weights is not None:
-        labels = labels.masked_fill(weights == 0, ignore_index)
-    counted = labels != ignore_index
+        if not torch.compiler.is_compiling() and not torch.isfinite(weights).all():
+            raise ValueError("weights: expected finite numbers, got NaN or infinity")
+        labels = labels.masked_fill(weights == 0, IGNORE)
+    counted = labels != IGNORE
     factors = _factors(student_logits, counted, cu_seqlens, reduction)
     if weights is not None:
         factors = factors * weights
     if squared_temperature:
         factors = factors * (temperatures[0] * temperatures[1])
     loss, values, *of_entropies = _autograd.Distillation.apply(
-        student_logits, labels, ignore_index, ids, entries, text, entropies, factors, *teachers
+        student_logits, labels, IGNORE, ids, entries, text, entropies, factors, *teachers
     )
     teacher_entropy = of_entropies[1] if entropies == 2 else None
     return Distilled(loss, values, of_entropies[0], teacher_entropy)
@@ -258,7 +264,10 @@ def _factors(student: Tensor, counted: Tensor, cu_seqlens, reduction) -> Tensor:
     dtype = _ops.per_token(student)
     ones = counted.to(dtype)
     if not isinstance(reduction, str):
-        return ones / float(reduction)
+        divisor = finite("reduction", reduction)
+        if not 1e-30 <= divisor <= 1e30:
+            raise ValueError(f"reduction: expected a divisor from 1e-30 to 1e30, got {divisor}")
+        return ones / divisor
     if reduction == "sum":
         return ones
     if reduction in ("token_mean", "mean"):
@@ -266,12 +275,10 @@ def _factors(student: Tensor, counted: Tensor, cu_seqlens, reduction) -> Tensor:
     if reduction != "sequence_mean":
         expected = "'token_mean', 'sequence_mean', 'sum' or a number"
         raise ValueError(f"reduction: expected {expected}, got {reduction!r}")
-    offsets = packing_of(student, cu_seqlens)
-    lengths = (offsets[1:] - offsets[:-1]).to(student.device)
-    of_tokens = torch.repeat_interleave(
-        torch.arange(len(lengths), device=student.device), lengths, output_size=counted.numel()
-    )
-    flat = ones.view(-1)
-    counts = torch.zeros(len(lengths), dtype=dtype, device=student.device)
+    ends = packing_of(student, cu_seqlens)[1:].to(student.device)
+    places = torch.arange(counted.numel(), device=student.device)
+    of_tokens = torch.bucketize(places, ends, right=True)
+    flat = ones.reshape(-1)
+    counts = torch.zeros(len(ends), dtype=dtype, device=student.device)
     counts.index_add_(0, of_tokens, flat)
-    return (flat / (counts.clamp(min=1) * len(lengths))[of_tokens]).view(counted.shape)
+    return (flat / (counts.clamp(min=1) * len(ends))[of_tokens]).view(counted.shape)

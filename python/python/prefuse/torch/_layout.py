@@ -61,6 +61,8 @@ def layout_of(logits: Tensor, what: str = "logits") -> Layout:
 
 def memory(tensor: Tensor) -> tuple[int, str, int]:
     """Of a contiguous tensor, for `_core`; the tensor has to outlive the call."""
+    if not tensor.is_contiguous():
+        raise ValueError(f"tensor: expected a contiguous one, got strides {tensor.stride()}")
     return tensor.data_ptr(), NAMES[tensor.dtype], tensor.numel()
 
 
@@ -83,6 +85,13 @@ def spread(values: Tensor, layout: Layout, dims: torch.Size, fill: float) -> Ten
 def gathered(rows: Tensor, layout: Layout, dims: torch.Size) -> Tensor:
     """The other way round, where `layout` has steps."""
     return rows.as_strided(dims, layout.steps).clone(memory_format=torch.contiguous_format)
+
+
+def new_values(shape, dtype: torch.dtype, like: Tensor) -> Tensor:
+    """Memory for numbers by token. On a device an error is known later: until then they are NaN."""
+    if like.is_cuda and dtype.is_floating_point:
+        return torch.full(shape, float("nan"), dtype=dtype, device=like.device)
+    return torch.empty(shape, dtype=dtype, device=like.device)
 
 
 def empty_grads(logits: Tensor, layout: Layout) -> Tensor:

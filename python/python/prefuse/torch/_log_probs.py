@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .. import _core
+from .._objective import finite
 from ._autograd import SequenceSums, TokenLogProbs
 from ._checks import by_token, check_logits, checked_labels, offsets_of, pair_list
 from . import _ops
@@ -50,12 +53,14 @@ def token_log_probs(
 
 def rows_of(logits, labels, ignore_index, temperature, entropy, argmax, inplace):
     """Log-probs, maxima, logarithms of sums, then entropies and argmax where they are asked for."""
+    ignore_index, temperature = index(ignore_index), finite("temperature", temperature)
     check_logits(logits)
     labels = checked_labels(labels, logits)
     if inplace:
         check_inplace(logits)
     options = (ignore_index, temperature, entropy, argmax)
-    if torch.is_grad_enabled() and logits.requires_grad:
+    # Forward mode goes there too, and is refused.
+    if torch.is_grad_enabled() and (logits.requires_grad or forward_ad._current_level >= 0):
         return TokenLogProbs.apply(logits, labels, *options, inplace)
     return _ops.token_log_probs(logits, labels, *options)
 
@@ -66,7 +71,8 @@ def check_inplace(logits: Tensor) -> None:
     if not logits.is_contiguous():
         expected, got = "contiguous logits", f"strides {logits.stride()}"
         raise ValueError(f"inplace: expected {expected}, got {got}")
-    if logits.is_leaf and logits.requires_grad:
+    whole = logits if logits._base is None else logits._base
+    if whole.is_leaf and whole.requires_grad:
         raise ValueError("inplace: expected logits that a model computed, got a leaf of the graph")
 
 
@@ -129,7 +135,7 @@ def packing_of(logits: Tensor, cu_seqlens) -> Tensor:
         if logits.dim() > 2 and logits.shape[:-2].numel() != 1:
             got = list(logits.shape)
             raise ValueError(f"logits: expected [tokens, vocab] beside cu_seqlens, got {got}")
-        return offsets_of(cu_seqlens)
+        return offsets_of(cu_seqlens, logits.shape[:-1].numel())
     if logits.dim() != 3:
         got = list(logits.shape)
         raise ValueError(
@@ -153,15 +159,17 @@ def shift_labels(
     Raises:
         ValueError: Offsets that do not end at the number of tokens.
     """
+    if not isinstance(ids, Tensor) or ids.dtype.is_floating_point:
+        got = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+        raise TypeError(f"ids: expected a tensor of integers, got {got}")
     if ids.dim() == 0:
         raise ValueError("ids: expected shape [.., length], got []")
+    # Smaller types may not have `ignore_index`.
+    ids = ids.to(torch.int64)
     labels = torch.full_like(ids, ignore_index)
     labels[..., :-1] = ids[..., 1:]
     if cu_seqlens is not None:
-        ends = offsets_of(cu_seqlens)[1:]
-        if int(ends[-1]) != ids.numel():
-            got = int(ends[-1])
-            raise ValueError(f"cu_seqlens: expected to end at the {ids.numel()} tokens, got {got}")
+        ends = offsets_of(cu_seqlens, ids.numel())[1:]
         flat = labels.view(-1)
         flat[(ends[ends > 0] - 1).to(ids.device)] = ignore_index
     return labels
@@ -196,7 +204,7 @@ def mask_dpo_weights(
             raise ValueError(f"labels: expected [sequences, length] or cu_seqlens, got {got}")
         offsets = [index * labels.shape[1] for index in range(labels.shape[0] + 1)]
     else:
-        offsets = offsets_of(cu_seqlens).tolist()
+        offsets = offsets_of(cu_seqlens, labels.numel()).tolist()
     indices = pair_indices(pairs, len(offsets) - 1)
     found = _core.mask_dpo_weights(
         offsets,
@@ -205,8 +213,6 @@ def mask_dpo_weights(
         of_ids=of_ids,
         keep_unlabelled=keep_unlabelled,
     )
-    if len(found) != labels.numel():
-        raise ValueError(f"cu_seqlens: expected to end at {labels.numel()}, got {len(found)}")
     return torch.tensor(found, dtype=torch.float32, device=labels.device).view(labels.shape)
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 
 import torch
 from torch import Tensor
 
-from .._objective import Objective, Term, checked_reduction, json, terms_of
+from .._objective import Objective, Term, checked_reduction, indices, json, terms_of
 from ._autograd import Loss, ScalarLoss
-from ._checks import by_token, check_logits, checked_labels, numbers, pair_list, same_device
+from ._checks import by_token, check_logits, checked_labels, numbers, pair_list
 from ._log_probs import IGNORE, packing_of, rows_of
 from ._ops import METRICS, per_token
 
 _PAIRS = ("Pair", "JudgedPair", "RewardPair")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LossOutput:
     """A loss and what was computed on the way to it.
 
@@ -44,9 +44,9 @@ class LossOutput:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What trainers log, by TRL's names, without those that the terms do not have."""
-        named = zip(METRICS, self._metrics.tolist())
-        return {name: value for name, value in named if not math.isnan(value)}
+        """What trainers log, by TRL's and verl's names where they have one; those that the terms have."""
+        values, present = self._metrics.tolist()
+        return {name: of for name, of, has in zip(METRICS, values, present) if has}
 
 
 class _Description:
@@ -100,7 +100,7 @@ class _Description:
                 expected = f"a size that divides the {self.sequences} sequences"
                 raise ValueError(f"groups: expected {expected}, got {groups}")
             groups = [groups] * (self.sequences // groups)
-        self.fields["groups"] = [int(size) for size in groups]
+        self.fields["groups"] = indices("groups", groups)
         count = len(self.fields["groups"])
         self.add("group_weights", numbers("group_weights", weights, count, "group"))
 
@@ -170,7 +170,7 @@ def preference_loss(
     Shapes: logits `[sequences, length, vocab]`, or `[tokens, vocab]` (or `[1, tokens, vocab]`) with
     `cu_seqlens`; labels of the tokens, already shifted (`shift_labels`). Numbers by sequence, pair or group may
     be lists or tensors. `docs/objectives.md` says which of them an objective looks at; what is given and not
-    looked at is an error.
+    looked at is an error, but for a reference, whose sums a log may want, and for pairs.
 
     Args:
         objective: One of `prefuse.objectives`, a `prefuse.Term`, or a list of these or of `(weight, objective)`.
@@ -219,7 +219,7 @@ def preference_loss(
     of_sequences = {"scores": scores, "soft_labels": soft_labels}
     description.set_sequences(of_sequences | {"sequence_weights": sequence_weights})
     description.set_groups(groups, group_weights)
-    text = description.text(reduction, ignore_index)
+    text = description.text(reduction, index(ignore_index))
 
     uses_entropy = any("entropy" in term.objective.inputs for term in terms)
     with_entropy = uses_entropy or return_entropy
@@ -242,10 +242,26 @@ def preference_loss(
     return _output(found, units, isinstance(objective, (Objective, Term)), log_probs, entropy)
 
 
+def _is_by_token(what: str, values, description: _Description, logits: Tensor) -> bool:
+    """Whether it has a number for each token; where the shapes cannot tell, every sequence is a token."""
+    if not isinstance(values, Tensor) or values.shape != logits.shape[:-1]:
+        return False
+    ambiguous = values.shape == (description.sequences,)
+    if ambiguous and not torch.compiler.is_compiling():
+        offsets = description.given["cu_seqlens"]
+        if not torch.equal(offsets, torch.arange(len(offsets))):
+            count = description.sequences
+            raise ValueError(
+                f"{what}: expected a list by sequence, or [1, {count}] by token beside logits "
+                f"[1, {count}, vocab], got [{count}], which could be either"
+            )
+    return True
+
+
 def _add_reference(description: _Description, reference, logits: Tensor) -> None:
     if reference is None:
         return
-    if isinstance(reference, Tensor) and reference.shape == logits.shape[:-1]:
+    if _is_by_token("reference", reference, description, logits):
         values = by_token("reference", reference, logits, per_token(logits))
         description.add("reference", values)
         return
@@ -257,7 +273,7 @@ def _add_reference(description: _Description, reference, logits: Tensor) -> None
 
 
 def _add_advantages(description: _Description, advantages, logits: Tensor) -> None:
-    if isinstance(advantages, Tensor) and advantages.shape == logits.shape[:-1]:
+    if _is_by_token("advantages", advantages, description, logits):
         values = by_token("advantages", advantages, logits, per_token(logits))
         description.add("token_advantages", values)
         return
@@ -329,9 +345,8 @@ def _scalar(objective, values: Tensor, tokens, reference, what: str, options: di
         raise ValueError(f"{what}: expected a tensor on the CPU or on CUDA, got {values.device}")
     if values.dtype not in (torch.float32, torch.float64):
         values = values.float()
-    if tokens is not None:
-        same_device("tokens", tokens, values)
-        tokens = tokens.detach().to(torch.float64).contiguous()
+    tokens = numbers("tokens", tokens, values.shape[0], "sequence")
+    tokens = None if tokens is None else tokens.to(values.device)
     known = {"pairs", "verdicts", "margin", "pair_beta", "pair_soft_labels", "pair_weights"}
     known |= {"scores", "soft_labels", "sequence_weights", "groups", "group_weights", "reduction"}
     unknown = sorted(set(options) - known)

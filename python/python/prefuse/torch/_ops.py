@@ -9,8 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._device import backend_of, guard
-from ._layout import empty_grads, gathered, layout_of, memory, rows_memory, spread
+from ._device import backend_of
+from ._layout import (
+    empty_grads,
+    gathered,
+    layout_of,
+    memory,
+    new_values,
+    rows_memory,
+    spread,
+)
 
 _library = torch.library.Library("prefuse", "DEF")
 
@@ -65,23 +73,22 @@ def _tokens(logits: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _token_log_probs(logits, labels, ignore_index, temperature, entropy, argmax):
     layout, dims, dtype = layout_of(logits), logits.shape[:-1], per_token(logits)
-    backend, device = backend_of(logits), logits.device
+    backend = backend_of(logits)
     shape = dims if layout.steps is None else (layout.rows,)
-    rows = [torch.empty(shape, dtype=dtype, device=device) for _ in range(3 + entropy)]
+    rows = [new_values(shape, dtype, logits) for _ in range(3 + entropy)]
     if argmax:
-        rows.append(torch.empty(shape, dtype=torch.int64, device=device))
+        rows.append(new_values(shape, torch.int64, logits))
     if layout.rows:
         labels = spread(labels, layout, dims, ignore_index)
         outputs = [memory(of) for of in rows]
         more = [outputs[3] if entropy else None, None, outputs[-1] if argmax else None]
-        with guard(logits):
-            backend.log_probs(
-                rows_memory(logits, layout),
-                (memory(labels), ignore_index),
-                temperature,
-                outputs[:3],
-                more,
-            )
+        backend.log_probs(
+            rows_memory(logits, layout),
+            (memory(labels), ignore_index),
+            temperature,
+            outputs[:3],
+            more,
+        )
     return rows if layout.steps is None else [gathered(of, layout, dims) for of in rows]
 
 
@@ -103,6 +110,9 @@ def _write_grads(logits, grads, labels, ignore_index, temperature, statistics, u
     if layout.rows == 0:
         return
     backend = backend_of(logits)
+    if grads is None:
+        # A call that found something wrong writes nothing, and the logits would pass for their gradient.
+        backend.check()
     labels = spread(labels, layout, dims, ignore_index)
     statistics = [spread(of, layout, dims, 0.0) for of in statistics]
     upstream = spread(upstream, layout, dims, 0.0)
@@ -113,16 +123,15 @@ def _write_grads(logits, grads, labels, ignore_index, temperature, statistics, u
     if grads is not None:
         vocab = layout.vocab
         to = (grads.data_ptr(), rows[0][1], layout.rows * vocab), layout.rows, vocab, vocab
-    with guard(logits):
-        backend.logit_grads(
-            rows,
-            to,
-            (memory(labels), ignore_index),
-            temperature,
-            [memory(of) for of in statistics],
-            memory(upstream),
-            None if entropy is None else [memory(of) for of in entropy],
-        )
+    backend.logit_grads(
+        rows,
+        to,
+        (memory(labels), ignore_index),
+        temperature,
+        [memory(of) for of in statistics],
+        memory(upstream),
+        None if entropy is None else [memory(of) for of in entropy],
+    )
 
 
 def _logit_grads(
@@ -197,15 +206,15 @@ def _evaluated(found, like: Tensor, units: int):
     ]
     if len(losses) != units:
         raise RuntimeError(f"losses: expected {units}, got {len(losses)}")
-    values = [float("nan")] * len(METRICS)
+    values, present = [0.0] * len(METRICS), [0.0] * len(METRICS)
     for name, number in metrics:
-        values[_PLACES[name]] = number
+        values[_PLACES[name]], present[_PLACES[name]] = number, 1.0
     return (
         torch.tensor(value, dtype=dtype, device=device),
         torch.tensor(losses, dtype=dtype, device=device),
         torch.tensor(rewards, dtype=dtype, device=device).view(units, 2),
         torch.tensor([term for term, *_ in terms], dtype=torch.float64),
-        torch.tensor(values, dtype=torch.float64),
+        torch.tensor([values, present], dtype=torch.float64),
     )
 
 
@@ -216,7 +225,7 @@ def _evaluated_fake(like: Tensor, units, terms):
         torch.empty((units,), dtype=dtype, device=device),
         torch.empty((units, 2), dtype=dtype, device=device),
         torch.empty((terms,), dtype=torch.float64),
-        torch.empty((len(METRICS),), dtype=torch.float64),
+        torch.empty((2, len(METRICS)), dtype=torch.float64),
     )
 
 
@@ -240,16 +249,15 @@ def _loss(
     backend = backend_of(log_probs)
     tensors = _described(names, given)
     tensors["labels"] = memory(labels)
-    with guard(log_probs):
-        found = backend.loss(
-            text,
-            tensors,
-            vocab,
-            temperature,
-            [memory(log_probs), memory(maximum), memory(log_sum)],
-            None if entropy is None else memory(entropy),
-            [memory(by_log_prob), memory(by_entropy) if uses_entropy else None],
-        )
+    found = backend.loss(
+        text,
+        tensors,
+        vocab,
+        temperature,
+        [memory(log_probs), memory(maximum), memory(log_sum)],
+        None if entropy is None else memory(entropy),
+        [memory(by_log_prob), memory(by_entropy) if uses_entropy else None],
+    )
     return (*_evaluated(found, log_probs, units), by_log_prob, by_entropy)
 
 
@@ -270,13 +278,12 @@ _operator(
 
 def _scalar_loss(values, tokens, given, names, text, units, terms):
     backend = backend_of(values)
-    with guard(values):
-        found, grads = backend.scalar_loss(
-            text,
-            _described(names, given),
-            memory(values),
-            None if tokens is None else memory(tokens),
-        )
+    found, grads = backend.scalar_loss(
+        text,
+        _described(names, given),
+        memory(values),
+        None if tokens is None else memory(tokens),
+    )
     grads = torch.tensor(grads, dtype=values.dtype, device=values.device)
     return (*_evaluated(found, values, units), grads)
 
@@ -297,14 +304,13 @@ def _sequence_sums(log_probs, labels, ignore_index, weights, offsets):
     backend, device = backend_of(log_probs), log_probs.device
     sequences = offsets.numel() - 1
     totals = [torch.empty((sequences,), dtype=torch.float64, device=device) for _ in range(3)]
-    with guard(log_probs):
-        backend.sequence_sums(
-            memory(log_probs),
-            (memory(labels), ignore_index),
-            None if weights is None else memory(weights),
-            offsets.tolist(),
-            [memory(of) for of in totals],
-        )
+    backend.sequence_sums(
+        memory(log_probs),
+        (memory(labels), ignore_index),
+        None if weights is None else memory(weights),
+        offsets.tolist(),
+        [memory(of) for of in totals],
+    )
     return tuple(of.to(log_probs.dtype) for of in totals)
 
 
@@ -324,14 +330,13 @@ def _token_grads(by_sums, labels, ignore_index, weights, offsets):
     backend = backend_of(by_sums)
     grads = torch.empty(labels.shape, dtype=by_sums.dtype, device=by_sums.device)
     exact = by_sums.to(torch.float64)
-    with guard(by_sums):
-        backend.token_grads(
-            memory(exact),
-            (memory(labels), ignore_index),
-            None if weights is None else memory(weights),
-            offsets.tolist(),
-            memory(grads),
-        )
+    backend.token_grads(
+        memory(exact),
+        (memory(labels), ignore_index),
+        None if weights is None else memory(weights),
+        offsets.tolist(),
+        memory(grads),
+    )
     return grads
 
 
@@ -348,9 +353,9 @@ def _nothing(logits: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _divergence(student, teachers, ids, entries, labels, ignore_index, text, upstream, entropies):
     layout, dims, dtype = layout_of(student), student.shape[:-1], per_token(student)
-    backend, device = backend_of(student), student.device
+    backend = backend_of(student)
     shape = dims if layout.steps is None else (layout.rows,)
-    rows = [torch.empty(shape, dtype=dtype, device=device) for _ in range(1 + entropies)]
+    rows = [new_values(shape, dtype, student) for _ in range(1 + entropies)]
     grads = _nothing(student, student.dtype) if upstream is None else empty_grads(student, layout)
     if layout.rows:
         labels = spread(labels, layout, dims, ignore_index)
@@ -366,23 +371,32 @@ def _divergence(student, teachers, ids, entries, labels, ignore_index, text, ups
         sparse = None
         if ids is not None:
             sparse = [_spread_entries(of, layout, dims) for of in (ids, entries)]
-        of_teachers = [layout_of(of, "teacher logits") for of in teachers]
+        of_teachers = [_beside(of, student, layout) for of in teachers]
         outputs = [memory(of) for of in rows]
-        with guard(student):
-            backend.divergence(
-                text,
-                rows_memory(student, layout),
-                [rows_memory(of, own) for of, own in zip(teachers, of_teachers)],
-                None if sparse is None else [memory(of) for of in sparse],
-                (memory(labels), ignore_index),
-                outputs[0],
-                [*outputs[1:], None, None][:2],
-                None if upstream is None else (memory(upstream), to),
-            )
+        backend.divergence(
+            text,
+            rows_memory(student, layout),
+            [rows_memory(of, own) for of, own in zip(teachers, of_teachers)],
+            None if sparse is None else [memory(of) for of in sparse],
+            (memory(labels), ignore_index),
+            outputs[0],
+            [*outputs[1:], None, None][:2],
+            None if upstream is None else (memory(upstream), to),
+        )
     if layout.steps is not None:
         rows = [gathered(of, layout, dims) for of in rows]
     rows += [_nothing(student, dtype) for _ in range(2 - entropies)]
     return (*rows, grads)
+
+
+def _beside(teacher: Tensor, student: Tensor, layout):
+    own = layout_of(teacher, "teacher_logits")
+    if (own.rows, own.steps) != (layout.rows, layout.steps):
+        raise ValueError(
+            "teacher_logits: expected rows in the order of the student's, "
+            f"got strides {teacher.stride()} beside {student.stride()}; call .contiguous() on both"
+        )
+    return own
 
 
 def _spread_entries(values: Tensor, layout, dims) -> Tensor:
