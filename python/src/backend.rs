@@ -92,8 +92,8 @@ impl Backend {
         }
     }
 
-    /// Stage 1. `rows` are log-probs, maxima and logarithms of sums; `more` are entropies, logarithms of sums
-    /// of squares and argmax, where they are asked for.
+    /// Stage 1. `statistics` are maxima and logarithms of sums, of which a gradient asks; `more` are entropies,
+    /// logarithms of sums of squares and argmax, where they are asked for.
     #[allow(clippy::too_many_arguments, reason = "Python names them")]
     fn log_probs(
         &self,
@@ -101,7 +101,8 @@ impl Backend {
         logits: Rows,
         counted: Counted,
         temperature: f64,
-        rows: [Memory; 3],
+        log_probs: Memory,
+        statistics: Option<[Memory; 2]>,
         more: [Option<Memory>; 3],
     ) -> PyResult<()> {
         let device = &self.device;
@@ -111,12 +112,19 @@ impl Backend {
             let (logits, labels) = unsafe { (logits.logits(device)?, labels(device, counted)?) };
             // SAFETY: as above.
             let output = |of: Memory| unsafe { of.slice_mut(device) };
-            let ([log_probs, maximum, log_sum], [entropy, squares, argmax]) = (rows, more);
+            let (log_probs, [entropy, squares, argmax]) = (output(log_probs)?, more);
+            let unasked = if statistics.is_none() { logits.tokens() } else { 0 };
+            let allocate = || backend.allocate(log_probs.dtype(), unasked);
+            let mut own = [allocate()?, allocate()?];
+            let [maximum, log_sum] = match statistics {
+                None => own.each_mut().map(prefuse::Buffer::slice_mut),
+                Some([maximum, log_sum]) => [output(maximum)?, output(log_sum)?],
+            };
             let outputs = TokenOutputs {
                 entropy: entropy.map(output).transpose()?,
                 log_sum_squares: squares.map(output).transpose()?,
                 argmax: argmax.map(output).transpose()?,
-                ..TokenOutputs::new(output(log_probs)?, output(maximum)?, output(log_sum)?)
+                ..TokenOutputs::new(log_probs, maximum, log_sum)
             };
             let scratch = backend.log_probs_scratch(logits.tokens(), logits.vocab());
             let mut scratch = backend.allocate(DType::F64, scratch)?;

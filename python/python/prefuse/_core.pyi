@@ -31,7 +31,8 @@ class Backend:
         logits: _Rows,
         counted: _Counted,
         temperature: float,
-        rows: Sequence[_Memory],
+        log_probs: _Memory,
+        statistics: Sequence[_Memory] | None,
         more: Sequence[_Memory | None],
     ) -> None: ...
     def logit_grads(

@@ -32,9 +32,10 @@ class Layout(NamedTuple):
 
 def layout_of(logits: Tensor, what: str = "logits") -> Layout:
     """Raises `ValueError` where the rows are not at multiples of one distance from each other."""
-    dims, vocab = logits.shape[:-1], logits.shape[-1]
+    vocab = logits.shape[-1]
     if logits.is_contiguous():
         return Layout(logits.numel() // max(vocab, 1), vocab, vocab, None)
+    dims = logits.shape[:-1]
     strides = logits.stride()
     leading = sorted((stride, dim) for dim, stride in zip(dims, strides) if dim != 1)
     stride = leading[0][0] if leading else vocab

@@ -46,13 +46,23 @@ def token_log_probs(
         TypeError: Another element type.
     """
     log_probs, _, _, *more = rows_of(
-        logits, labels, ignore_index, temperature, return_entropy, return_argmax, inplace
+        logits,
+        labels,
+        ignore_index,
+        temperature,
+        return_entropy,
+        return_argmax,
+        inplace,
+        alone=True,
     )
     return (log_probs, *more) if more else log_probs
 
 
-def rows_of(logits, labels, ignore_index, temperature, entropy, argmax, inplace):
-    """Log-probs, maxima, logarithms of sums, then entropies and argmax where they are asked for."""
+def rows_of(logits, labels, ignore_index, temperature, entropy, argmax, inplace, *, alone=False):
+    """Log-probs, maxima, logarithms of sums, then entropies and argmax where they are asked for.
+
+    With `alone` log-probs may stand alone, where nothing will ask for their gradient.
+    """
     ignore_index, temperature = index(ignore_index), finite("temperature", temperature)
     check_logits(logits)
     labels = checked_labels(labels, logits)
@@ -62,7 +72,16 @@ def rows_of(logits, labels, ignore_index, temperature, entropy, argmax, inplace)
     # Forward mode goes there too, and is refused.
     if torch.is_grad_enabled() and (logits.requires_grad or forward_ad._current_level >= 0):
         return TokenLogProbs.apply(logits, labels, *options, inplace)
+    if alone and not (entropy or argmax) and _is_plain(logits):
+        return (_ops.plain_log_probs(logits, labels, ignore_index, temperature), None, None)
     return _ops.token_log_probs(logits, labels, *options)
+
+
+def _is_plain(logits: Tensor) -> bool:
+    """Under a mode, such as that of fake tensors, the operator says what there is to do."""
+    if type(logits) is not Tensor or not logits.is_cpu or not logits.is_contiguous():
+        return False
+    return not (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack())
 
 
 def check_inplace(logits: Tensor) -> None:
