@@ -9,6 +9,7 @@ mod memory;
 mod objectives;
 mod statistics;
 mod threads;
+mod token_statistics;
 
 use pyo3::pymodule;
 
@@ -24,9 +25,17 @@ mod _core {
     use super::objectives::{check_objective, objectives};
     #[pymodule_export]
     use super::statistics::{
-        accuracy, aot_reference, consistency, expected_calibration_error, group_advantages,
-        kendall_tau, kto_log_ratios, log_odds, log_odds_ratios, mask_dpo_weights,
-        mm_dpo_beta_factors, preference_log_odds, shift_labels, strength_log_odds,
+        ConfidenceThreshold, Moments, Reliability, accuracy, align_xplore_rewards, aot_reference,
+        aot_unpaired, best_and_worst, consistency, easy_pairs, expected_calibration_error,
+        fuse_references, group_advantages, keep_largest, kendall_tau, kto_baseline, kto_log_ratios,
+        log_odds, log_odds_ratios, mask_dpo_weights, mm_dpo_batch_beta, mm_dpo_beta_factors,
+        p3o_advantages, p3o_pairs, posteriors, preference_log_odds, prompt_scaled, ranks,
+        shift_labels, strength_log_odds, win_rates, without_neutral,
+    };
+    #[pymodule_export]
+    use super::token_statistics::{
+        ld_dpo_weights, mask_low_entropy, mask_off_policy, nash_md_weights, next_quill_weights,
+        probability_sums, tgdpo_weights, wpo_pair_weights, wpo_weights,
     };
 
     /// What is known when the module is made: its version, and the GPU architectures that it has kernels for,

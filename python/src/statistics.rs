@@ -1,7 +1,9 @@
 //! Numbers that losses take as constants, and labels and weights of tokens, over lists.
 
 use prefuse::batch::{Packing, Pairs, Sentence, Unlabelled, Weights};
-use prefuse::statistics::{self, Baseline, EmptySequences, GroupAdvantages, Singleton, Spread};
+use prefuse::statistics::{
+    self, Baseline, EmptySequences, Fusion, GroupAdvantages, P3oAdvantages, Singleton, Spread, Ties,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -15,7 +17,7 @@ fn named<T: Copy>(what: &str, name: &str, known: &[(&str, T)]) -> PyResult<T> {
     })
 }
 
-fn pairs_of(pairs: Vec<(usize, usize)>) -> PyResult<Pairs<'static>> {
+pub fn pairs_of(pairs: Vec<(usize, usize)>) -> PyResult<Pairs<'static>> {
     Pairs::new(pairs).map_err(exception)
 }
 
@@ -54,6 +56,20 @@ impl Argument for f64 {
     }
 }
 
+impl Argument for Vec<usize> {
+    type Taken<'a> = &'a [usize];
+    fn taken(&self) -> &[usize] {
+        self
+    }
+}
+
+impl Argument for Vec<bool> {
+    type Taken<'a> = &'a [bool];
+    fn taken(&self) -> &[bool] {
+        self
+    }
+}
+
 impl Argument for usize {
     type Taken<'a> = usize;
     fn taken(&self) -> usize {
@@ -84,6 +100,22 @@ of_lists! {
     log_odds(averages: Vec<f64>) -> Vec<f64>;
     /// ORPO's log odds ratio of each pair of average log-probs.
     log_odds_ratios(chosen: Vec<f64>, rejected: Vec<f64>) -> Vec<f64>;
+    /// SPPO's mean win probability of each response among all.
+    win_rates(scores: Vec<f64>) -> Vec<f64>;
+    /// The responses of the highest and of the lowest score.
+    best_and_worst(scores: Vec<f64>) -> (usize, usize);
+    /// RE-PO's posteriors that a label is right, from log-odds and the annotators' reliabilities.
+    posteriors(log_odds: Vec<f64>, reliability: Vec<f64>) -> Vec<f64>;
+    /// CRM's pairs: the `share` of largest margins, as indices.
+    keep_largest(margins: Vec<f64>, share: f64) -> Vec<usize>;
+    /// MPO's easy pairs: those whose rewards are farther apart than the threshold, as indices.
+    easy_pairs(reward_gaps: Vec<f64>, threshold: f64) -> Vec<usize>;
+    /// Advantages times a factor of each one's prompt.
+    prompt_scaled(advantages: Vec<f64>, prompts: Vec<usize>, factors: Vec<f64>) -> Vec<f64>;
+    /// Advantages, 0 for neutral responses.
+    without_neutral(advantages: Vec<f64>, neutral: Vec<bool>) -> Vec<f64>;
+    /// The beta of MM-DPO's released code for a whole batch; `draws` are uniform numbers, one for each margin.
+    mm_dpo_batch_beta(margins: Vec<f64>, draws: Vec<f64>, beta: f64, weight: f64) -> f64;
 }
 
 /// AOT's reference sums for distributional preference (Melnyk et al., 2024): the reference's gaps, sorted
@@ -95,6 +127,230 @@ pub fn aot_reference(
     reference: Vec<f64>,
 ) -> PyResult<Vec<f64>> {
     statistics::aot_reference(&pairs_of(pairs)?, &policy, &reference).map_err(exception)
+}
+
+/// AOT's pairs for unpaired data: chosen and rejected sequences matched by the ranks of their log-ratios.
+#[pyfunction]
+pub fn aot_unpaired(
+    pairs: Vec<(usize, usize)>,
+    policy: Vec<f64>,
+    reference: Vec<f64>,
+) -> PyResult<Vec<(usize, usize)>> {
+    let matched = statistics::aot_unpaired(&pairs_of(pairs)?, &policy, &reference);
+    matched.map(|pairs| pairs.indices().to_vec()).map_err(exception)
+}
+
+/// AlignXplore's rewards of pairs, from sums of probabilities with and without the inferred preference.
+#[pyfunction]
+#[pyo3(signature = (pairs, with_preference, without, threshold = statistics::ALIGN_XPLORE_THRESHOLD))]
+pub fn align_xplore_rewards(
+    pairs: Vec<(usize, usize)>,
+    with_preference: Vec<f64>,
+    without: Vec<f64>,
+    threshold: f64,
+) -> PyResult<Vec<f64>> {
+    statistics::align_xplore_rewards(&pairs_of(pairs)?, &with_preference, &without, threshold)
+        .map_err(exception)
+}
+
+/// InfiFPO's fused references. `fusion` is `"max_margin"`, `"mean"` or `"confidence"`, which needs `epsilon`.
+#[pyfunction]
+#[pyo3(signature = (sources, pivot, pairs, fusion = "max_margin", epsilon = None))]
+pub fn fuse_references(
+    sources: Vec<Vec<f64>>,
+    pivot: Vec<f64>,
+    pairs: Vec<(usize, usize)>,
+    fusion: &str,
+    epsilon: Option<f64>,
+) -> PyResult<Vec<f64>> {
+    let confidence = Fusion::Confidence { epsilon: epsilon.unwrap_or(f64::NAN) };
+    let known =
+        [("max_margin", Fusion::MaxMargin), ("mean", Fusion::Mean), ("confidence", confidence)];
+    let fusion = named("fusion", fusion, &known)?;
+    let sources: Vec<&[f64]> = sources.iter().map(Vec::as_slice).collect();
+    statistics::fuse_references(&sources, &pivot, &pairs_of(pairs)?, fusion).map_err(exception)
+}
+
+/// Ranks of scores, 1 the largest. `ties` is `"ordinal"`, `"min"`, `"max"`, `"average"` or `"dense"`.
+#[pyfunction]
+#[pyo3(signature = (scores, ties = "ordinal"))]
+pub fn ranks(scores: Vec<f64>, ties: &str) -> PyResult<Vec<f64>> {
+    let known = [
+        ("ordinal", Ties::Ordinal),
+        ("min", Ties::Min),
+        ("max", Ties::Max),
+        ("average", Ties::Average),
+        ("dense", Ties::Dense),
+    ];
+    statistics::ranks(&scores, named("ties", ties, &known)?).map_err(exception)
+}
+
+/// KTO's baseline: the mean of the log-ratios that `kto_log_ratios` makes, at least 0.
+#[pyfunction]
+pub fn kto_baseline(log_ratios: Vec<f64>) -> f64 {
+    statistics::kto_baseline(&log_ratios.into_iter().collect())
+}
+
+/// P3O's advantages by sequence (Wu et al., 2023), with the ratios of each sample apart (`form = "separate"`,
+/// V1) or of both together (`"by_token"`, V3).
+#[pyfunction]
+#[pyo3(signature = (pairs, policy, old, reference, rewards, form = "separate", beta = 0.05, truncation = 10.0, scaled = false))]
+#[allow(clippy::too_many_arguments, reason = "Python names them")]
+pub fn p3o_advantages(
+    pairs: Vec<(usize, usize)>,
+    policy: Vec<f64>,
+    old: Vec<f64>,
+    reference: Vec<f64>,
+    rewards: Vec<f64>,
+    form: &str,
+    beta: f64,
+    truncation: f64,
+    scaled: bool,
+) -> PyResult<Vec<f64>> {
+    let (p3o, pairs) = (P3oAdvantages { beta, truncation, scaled }, pairs_of(pairs)?);
+    match named("form", form, &[("separate", true), ("by_token", false)])? {
+        true => p3o.separate(&pairs, &policy, &old, &reference, &rewards),
+        false => p3o.by_token(&pairs, &policy, &old, &reference, &rewards),
+    }
+    .map_err(exception)
+}
+
+/// Pairs, margins, weights.
+type JointPairs = (Vec<(usize, usize)>, Vec<f64>, Vec<f64>);
+
+/// P3O's pairs for the joint clip (V2), `prefuse.P3o`: pairs, `margin` and `pair_weights`.
+#[pyfunction]
+#[pyo3(signature = (pairs, policy, old, reference, rewards, beta = 0.05, truncation = 10.0, scaled = false))]
+#[allow(clippy::too_many_arguments, reason = "Python names them")]
+pub fn p3o_pairs(
+    pairs: Vec<(usize, usize)>,
+    policy: Vec<f64>,
+    old: Vec<f64>,
+    reference: Vec<f64>,
+    rewards: Vec<f64>,
+    beta: f64,
+    truncation: f64,
+    scaled: bool,
+) -> PyResult<JointPairs> {
+    let p3o = P3oAdvantages { beta, truncation, scaled };
+    let joint =
+        p3o.joint(&pairs_of(pairs)?, &policy, &old, &reference, &rewards).map_err(exception)?;
+    let [_, margin, _, weight] = joint.inputs().map(|of| of.unwrap_or_default().to_vec());
+    Ok((joint.indices().to_vec(), margin, weight))
+}
+
+/// Count, mean and variance of a stream of numbers, such as BCO's rewards; merged over ranks.
+#[pyclass]
+#[derive(Default)]
+pub struct Moments(statistics::Moments);
+
+#[pymethods]
+impl Moments {
+    /// Of as many numbers, with their mean and the sum of their squared deviations; of none by default.
+    #[new]
+    #[pyo3(signature = (count = 0, mean = 0.0, deviations = 0.0))]
+    fn new(count: u64, mean: f64, deviations: f64) -> PyResult<Self> {
+        statistics::Moments::from_parts(count, mean, deviations).map(Self).map_err(exception)
+    }
+
+    /// Takes in more numbers.
+    fn extend(&mut self, values: Vec<f64>) {
+        self.0.extend(values);
+    }
+
+    /// Takes in those of another rank.
+    fn merge(&mut self, other: &Self) {
+        self.0.merge(&other.0);
+    }
+
+    #[getter]
+    fn count(&self) -> u64 {
+        self.0.count()
+    }
+
+    #[getter]
+    fn mean(&self) -> f64 {
+        self.0.mean()
+    }
+
+    #[getter]
+    fn deviations(&self) -> f64 {
+        self.0.deviations()
+    }
+
+    /// The population variance.
+    #[getter]
+    fn variance(&self) -> f64 {
+        self.0.variance()
+    }
+
+    /// The unbiased standard deviation.
+    #[getter]
+    fn unbiased_std(&self) -> f64 {
+        self.0.unbiased_std()
+    }
+}
+
+/// RE-PO's reliability of each annotator (LCPO), moved towards the mean posterior of their labels.
+#[pyclass]
+pub struct Reliability(statistics::Reliability);
+
+#[pymethods]
+impl Reliability {
+    #[new]
+    #[pyo3(signature = (annotators, initial = 0.9, momentum = 0.1))]
+    fn new(annotators: usize, initial: f64, momentum: f64) -> PyResult<Self> {
+        statistics::Reliability::new(annotators)
+            .and_then(|of| of.with_initial(initial))
+            .and_then(|of| of.with_momentum(momentum))
+            .map(Self)
+            .map_err(exception)
+    }
+
+    /// `[annotators]` reliabilities.
+    #[getter]
+    fn values(&self) -> Vec<f64> {
+        self.0.values().to_vec()
+    }
+
+    /// `[pairs]` reliabilities of the annotators of the pairs.
+    fn of(&self, annotators: Vec<usize>) -> PyResult<Vec<f64>> {
+        self.0.of(&annotators).map_err(exception)
+    }
+
+    /// Moves the annotators of a batch towards the mean of their posteriors.
+    fn update(&mut self, annotators: Vec<usize>, posteriors: Vec<f64>) -> PyResult<()> {
+        self.0.update(&annotators, &posteriors).map_err(exception)
+    }
+}
+
+/// SPA's threshold of confidence: a quantile of the last margins, below which labels are smoothed.
+#[pyclass]
+pub struct ConfidenceThreshold(statistics::ConfidenceThreshold);
+
+#[pymethods]
+impl ConfidenceThreshold {
+    #[new]
+    #[pyo3(signature = (window = 50, quantile = 0.1))]
+    fn new(window: usize, quantile: f64) -> PyResult<Self> {
+        statistics::ConfidenceThreshold::new(window, quantile).map(Self).map_err(exception)
+    }
+
+    /// Takes in a margin.
+    fn push(&mut self, margin: f64) -> PyResult<()> {
+        self.0.push(margin).map_err(exception)
+    }
+
+    /// The threshold; 0 until the window is full.
+    #[getter]
+    fn value(&self) -> f64 {
+        self.0.value()
+    }
+
+    /// Soft labels of pairs: 1 above the threshold, `1 - strength` for the others.
+    fn soft_labels(&self, margins: Vec<f64>, strength: f64) -> PyResult<Vec<f64>> {
+        self.0.soft_labels(&margins, strength).map_err(exception)
+    }
 }
 
 /// Log-ratios of mismatched prompts and responses, for KTO's baseline; `empty` sequences are skipped

@@ -73,12 +73,12 @@ def arguments():
     # Tokens that do not count have NaN among their statistics, which opcheck takes for a difference.
     labels = LABELS.clamp(min=0)
     log_probs, maximum, log_sum, entropy = operators.token_log_probs(
-        logits, labels, -100, 1.0, True, False
+        logits, labels, -100, 1.0, True, False, False
     )
-    yield operators.token_log_probs, (logits, labels, -100, 1.0, True, True)
+    yield operators.token_log_probs, (logits, labels, -100, 1.0, True, True, True)
     yield (
         operators.token_log_probs,
-        (logits[:, :-1], labels[:, 1:].contiguous(), -100, 0.5, False, False),
+        (logits[:, :-1], labels[:, 1:].contiguous(), -100, 0.5, False, False, False),
     )
     rows = (maximum, log_sum, torch.randn(4, 3), None, None)
     yield operators.logit_grads, (logits, labels, -100, 1.0, *rows)

@@ -138,6 +138,9 @@ def test_argmax_and_masks():
         most[~counted] == -1
     )
     assert not most.requires_grad
+    _, squares = token_log_probs(logits, labels, return_log_sum_squares=True)
+    expected = torch.logsumexp(2 * torch.log_softmax(logits.double(), -1), -1)
+    torch.testing.assert_close(squares[counted].double(), expected[counted], rtol=1e-5, atol=1e-5)
     ours = token_log_probs(logits, labels.to(torch.int32), ignore_index=-100)
     assert torch.equal(ours, found)
 

@@ -106,3 +106,42 @@ def test_cuda_works_or_says_why_not():
         _core.Backend.cuda(0, 0).check()
     except prefuse.CudaUnavailable as error:
         assert not torch.cuda.is_available() and "CUDA" in str(error)
+
+
+def test_statistics_of_pairs_sequences_and_tokens():
+    statistics = prefuse.statistics
+    pairs = [(0, 2), (1, 3)]
+    matched = statistics.aot_unpaired(pairs, [3.0, 1.0, 0.0, 2.0], [0.0] * 4)
+    assert matched == [(1, 2), (0, 3)]
+    assert statistics.best_and_worst([1.0, 3.0, 2.0]) == (1, 0)
+    assert statistics.ranks([5.0, 2.0, 2.0, 1.0], ties="average") == [1.0, 2.5, 2.5, 4.0]
+    assert statistics.keep_largest([0.5, 3.0, 1.0], 0.67) == [1, 2]
+    assert statistics.easy_pairs([0.5, -3.0], 1.0) == [1]
+    assert statistics.win_rates([0.0, 0.0]) == [0.5, 0.5]
+    assert statistics.kto_baseline(statistics.kto_log_ratios([-9.0], [-10.0], [5.0])) == 1.0
+    tokens = {"labels": [1, 2, -100, 3], "cu_seqlens": [0, 2, 4]}
+    assert statistics.ld_dpo_weights(0.5, [(0, 1)], **tokens) == [1.0, 0.5, 0.0, 1.0]
+    assert statistics.probability_sums([0.0] * 4, **tokens) == [2.0, 1.0]
+    assert statistics.wpo_weights([-1.0] * 4, [-1.0] * 4, **tokens) == [1.0, 1.0]
+    assert statistics.wpo_pair_weights([(0, 1)], [2.0, 3.0], clamp_at_one=True) == [1.0]
+    masked = statistics.mask_low_entropy([1.0, 2.0], [0.1, 0.9, 0.0, 0.5], 0.4, **tokens)
+    # The token that does not count keeps what its sequence has.
+    assert masked == [0.0, 1.0, 2.0, 0.0]
+    sums = [-1.0, -2.0]
+    found, margin, weights = statistics.p3o_pairs([(0, 1)], sums, sums, sums, [0.0, 1.0])
+    assert found == [(1, 0)] and margin == [0.0] and weights[0] > 0.0
+
+
+def test_statistics_that_remember():
+    statistics = prefuse.statistics
+    moments = statistics.Moments()
+    moments.extend([1.0, 3.0])
+    moments.merge(statistics.Moments(2, 5.0, 2.0))
+    assert (moments.count, moments.mean) == (4, 3.5)
+    reliability = statistics.Reliability(2)
+    reliability.update([0], [0.5])
+    assert reliability.values == pytest.approx([0.86, 0.9])
+    threshold = statistics.ConfidenceThreshold(window=2, quantile=0.0)
+    threshold.push(1.0)
+    threshold.push(3.0)
+    assert threshold.value == 2.0 and threshold.soft_labels([3.0, 1.0], 0.1) == [1.0, 0.9]

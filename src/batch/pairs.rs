@@ -146,8 +146,9 @@ impl<'a> Pairs<'a> {
         self.verdicts.as_deref()
     }
 
-    /// Beta, margin, soft label and weight of each pair, as far as they are given.
-    pub(crate) fn inputs(&self) -> [Option<&[f64]>; 4] {
+    /// Beta, margin, soft label and weight of each pair, as far as they are given: what a statistic has set,
+    /// for a binding that hands them on.
+    pub fn inputs(&self) -> [Option<&[f64]>; 4] {
         [&self.beta, &self.margin, &self.soft_label, &self.weight].map(Option::as_deref)
     }
 

@@ -54,8 +54,8 @@ _NOT_MODEL_INPUTS = ("completion_mask", "ref_chosen_logps", "ref_rejected_logps"
 class PrefuseMixin:
     """Overrides where `trl.DPOTrainer` computes log-probs and losses.
 
-    Raises `ValueError` for what it does not compute: `use_weighting` (WPO), `ld_alpha` of 0 with a loss that
-    divides by lengths, and at the first batch for inputs beside token ids, such as images.
+    Raises `ValueError` for what it does not compute: `ld_alpha` of 0 with a loss that divides by lengths, and at
+    the first batch inputs beside token ids, such as images.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -64,8 +64,6 @@ class PrefuseMixin:
         )
         super().__init__(*args, **kwargs)
         self.padding_free = bool(given is not None and given.padding_free)
-        if self.use_weighting:
-            raise ValueError("use_weighting: expected False, got True; prefuse.trl has no WPO")
         if self.ld_alpha == 0 and {"ipo", "sigmoid_norm"} & set(self.loss_types):
             raise ValueError(
                 "ld_alpha: expected above 0 beside losses that divide by lengths, got 0"
@@ -167,10 +165,19 @@ class PrefuseMixin:
         if self.aux_loss_enabled:
             kwargs["output_router_logits"] = True
         outputs = model(**kwargs)
-        log_probs, entropy, most = token_log_probs(
-            outputs.logits, labels, return_entropy=True, return_argmax=True
+        log_probs, entropy, squares, most = token_log_probs(
+            outputs.logits,
+            labels,
+            return_entropy=True,
+            return_log_sum_squares=True,
+            return_argmax=True,
         )
         sums, tokens = self._sums(log_probs, batch)
+        pair_weights = None
+        if self.use_weighting:
+            means = self._by_sequence(log_probs.detach() - squares, batch) / tokens.clamp(min=1)
+            chosen, rejected = means.exp().chunk(2)
+            pair_weights = chosen * rejected
         if self.precompute_ref_logps:
             reference = torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]])
         else:
@@ -179,7 +186,8 @@ class PrefuseMixin:
         reference = reference.to(sums)
         loss = 0.0
         for loss_type, weight in zip(self.loss_types, self.loss_weights, strict=True):
-            loss = loss + weight * self._value(loss_type, sums, reference, tokens)
+            value = self._value(loss_type, (sums, reference, tokens), pair_weights)
+            loss = loss + weight * value
         mode = "train" if self.model.training else "eval"
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss
@@ -202,10 +210,12 @@ class PrefuseMixin:
         lengths = [end - start for start, end in zip(offsets, offsets[1:])]
         return torch.stack([of.sum() for of in values[0].split(lengths)])
 
-    def _value(self, loss_type: str, sums: Tensor, reference: Tensor, tokens: Tensor) -> Tensor:
+    def _value(self, loss_type: str, of_sequences: tuple, pair_weights: Tensor | None) -> Tensor:
+        sums, reference, tokens = of_sequences
         term, count = self._objective(loss_type), len(sums) // 2
         if loss_type == "sft":
-            return objective_loss(term, sums, tokens=tokens, pairs="halves").loss
+            value = objective_loss(term, sums, tokens=tokens, pairs="halves").loss
+            return value if pair_weights is None else value * pair_weights.mean()
         pairs = [(pair, count + pair) for pair in range(count)]
         if loss_type == "aot":
             policy = sums.detach().tolist()
@@ -214,7 +224,8 @@ class PrefuseMixin:
             ratios = (sums.detach() - reference).chunk(2)
             chosen, rejected = (of.argsort(stable=True).tolist() for of in ratios)
             pairs = [(of, count + to) for of, to in zip(chosen, rejected)]
-        return objective_loss(term, sums, reference, tokens=tokens, pairs=pairs).loss
+        options = {"pairs": pairs, "pair_weights": pair_weights}
+        return objective_loss(term, sums, reference, tokens=tokens, **options).loss
 
     def _log(self, mode: str, name: str, total: Tensor, count: Tensor) -> None:
         """A mean over all ranks."""

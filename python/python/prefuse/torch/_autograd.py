@@ -27,15 +27,15 @@ def _once(backward):
 
 
 class TokenLogProbs(torch.autograd.Function):
-    """Log-probs, maxima, logarithms of sums, entropies, argmax, the last two where they are asked for.
+    """Log-probs, maxima, logarithms of sums; entropies, logarithms of sums of squares and argmax, if asked for.
 
     Log-probs and entropies have a gradient.
     """
 
     @staticmethod
-    def forward(ctx, logits, labels, ignore_index, temperature, entropy, argmax, inplace):
+    def forward(ctx, logits, labels, ignore_index, temperature, entropy, squares, argmax, inplace):
         found = _ops.token_log_probs.default(
-            logits, labels, ignore_index, temperature, entropy, argmax
+            logits, labels, ignore_index, temperature, entropy, squares, argmax
         )
         _, maximum, log_sum, *more = found
         ctx.save_for_backward(logits, labels, maximum, log_sum, more[0] if entropy else None)
@@ -51,7 +51,7 @@ class TokenLogProbs(torch.autograd.Function):
         ignore_index, temperature, inplace = ctx.options
         by_entropy = None if entropy is None else more[0]
         if by_log_prob is None and by_entropy is None:
-            return (None,) * 7
+            return (None,) * 8
         if by_log_prob is None:
             by_log_prob = torch.zeros_like(maximum)
         entropy = None if by_entropy is None else entropy
@@ -64,7 +64,7 @@ class TokenLogProbs(torch.autograd.Function):
             torch.autograd.graph.increment_version(logits)
         else:
             grads = _ops.logit_grads.default(logits, *of_rows, *by)
-        return grads, None, None, None, None, None, None
+        return (grads, *[None] * 7)
 
 
 class Loss(torch.autograd.Function):

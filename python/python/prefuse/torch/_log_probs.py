@@ -25,6 +25,7 @@ def token_log_probs(
     ignore_index: int = IGNORE,
     temperature: float = 1.0,
     return_entropy: bool = False,
+    return_log_sum_squares: bool = False,
     return_argmax: bool = False,
     inplace: bool = False,
 ) -> Tensor | tuple[Tensor, ...]:
@@ -37,6 +38,8 @@ def token_log_probs(
         ignore_index: The label of tokens that do not count.
         temperature: 1e-30 to 1e30.
         return_entropy: Also the entropies in nats, from the same visit.
+        return_log_sum_squares: Also the logarithms of the sums of squared probabilities, without gradient: WPO's
+            weights come from them (`prefuse.statistics.wpo_weights`).
         return_argmax: Also the most probable entries, int64, -1 at tokens that do not count.
         inplace: The backward writes the gradient over the logits, whose values are lost, in place of allocating
             as much again; another backward that needs them raises.
@@ -51,6 +54,7 @@ def token_log_probs(
         ignore_index,
         temperature,
         return_entropy,
+        return_log_sum_squares,
         return_argmax,
         inplace,
         alone=True,
@@ -58,8 +62,10 @@ def token_log_probs(
     return (log_probs, *more) if more else log_probs
 
 
-def rows_of(logits, labels, ignore_index, temperature, entropy, argmax, inplace, *, alone=False):
-    """Log-probs, maxima, logarithms of sums, then entropies and argmax where they are asked for.
+def rows_of(
+    logits, labels, ignore_index, temperature, entropy, squares, argmax, inplace, *, alone=False
+):
+    """Log-probs, maxima, logarithms of sums, then what is asked for, in this order.
 
     With `alone` log-probs may stand alone, where nothing will ask for their gradient.
     """
@@ -68,11 +74,11 @@ def rows_of(logits, labels, ignore_index, temperature, entropy, argmax, inplace,
     labels = checked_labels(labels, logits)
     if inplace:
         check_inplace(logits)
-    options = (ignore_index, temperature, entropy, argmax)
+    options = (ignore_index, temperature, entropy, squares, argmax)
     # Forward mode goes there too, and is refused.
     if torch.is_grad_enabled() and (logits.requires_grad or forward_ad._current_level >= 0):
         return TokenLogProbs.apply(logits, labels, *options, inplace)
-    if alone and not (entropy or argmax) and _is_plain(logits):
+    if alone and not (entropy or squares or argmax) and _is_plain(logits):
         return (_ops.plain_log_probs(logits, labels, ignore_index, temperature), None, None)
     return _ops.token_log_probs(logits, labels, *options)
 

@@ -225,7 +225,7 @@ def preference_loss(
     with_entropy = uses_entropy or return_entropy
     counted = labels if weights is None else labels.masked_fill(weights == 0, ignore_index)
     log_probs, maximum, log_sum, *more = rows_of(
-        logits, counted, ignore_index, temperature, with_entropy, False, inplace
+        logits, counted, ignore_index, temperature, with_entropy, False, False, inplace
     )
     units = description.units()
     of_units = (sum(units), len(terms), uses_entropy)

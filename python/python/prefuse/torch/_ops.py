@@ -71,17 +71,21 @@ def _tokens(logits: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty(logits.shape[:-1], dtype=dtype, device=logits.device)
 
 
-def _token_log_probs(logits, labels, ignore_index, temperature, entropy, argmax):
+def _token_log_probs(logits, labels, ignore_index, temperature, entropy, squares, argmax):
     layout, dims, dtype = layout_of(logits), logits.shape[:-1], per_token(logits)
     backend = backend_of(logits)
     shape = dims if layout.steps is None else (layout.rows,)
-    rows = [new_values(shape, dtype, logits) for _ in range(3 + entropy)]
+    rows = [new_values(shape, dtype, logits) for _ in range(3 + entropy + squares)]
     if argmax:
         rows.append(new_values(shape, torch.int64, logits))
     if layout.rows:
         labels = spread(labels, layout, dims, ignore_index)
         outputs = [memory(of) for of in rows]
-        more = [outputs[3] if entropy else None, None, outputs[-1] if argmax else None]
+        more = [
+            outputs[3] if entropy else None,
+            outputs[3 + entropy] if squares else None,
+            outputs[-1] if argmax else None,
+        ]
         backend.log_probs(
             rows_memory(logits, layout),
             (memory(labels), ignore_index),
@@ -113,14 +117,14 @@ def plain_log_probs(logits, labels, ignore_index, temperature):
 _NO_MORE = (None, None, None)
 
 
-def _token_log_probs_fake(logits, labels, ignore_index, temperature, entropy, argmax):
-    rows = [_tokens(logits, per_token(logits)) for _ in range(3 + entropy)]
+def _token_log_probs_fake(logits, labels, ignore_index, temperature, entropy, squares, argmax):
+    rows = [_tokens(logits, per_token(logits)) for _ in range(3 + entropy + squares)]
     return rows + [_tokens(logits, torch.int64)] * argmax
 
 
 _operator(
     "token_log_probs(Tensor logits, Tensor labels, int ignore_index, float temperature, "
-    "bool entropy, bool argmax) -> Tensor[]",
+    "bool entropy, bool log_sum_squares, bool argmax) -> Tensor[]",
     _token_log_probs,
     _token_log_probs_fake,
 )
