@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::disassembly;
@@ -126,10 +127,12 @@ fn steps() -> Vec<Step> {
         // Every test of every package in one profile, so that nothing is built twice; the kernels watched for
         // races.
         step("tests", Tests("race", &[])),
+        // Built with the others, whose features it would not have by itself.
         step(
-            "the example",
-            Cargo(&["run", "--profile", "test", "-p", "align", "--", "--quick"], &[]),
+            "build of the example",
+            Cargo(&["build", "--workspace", "--profile", "test", "--bin", "align"], &[]),
         ),
+        step("the example", Own(run_example)),
         step("the wheel", Wheel),
     ]);
     if root().join("tests/emulator/Cargo.toml").exists() {
@@ -150,6 +153,8 @@ fn steps() -> Vec<Step> {
 pub fn test() -> Result<()> {
     install_components();
     let toolchain = if toolchain::skipped() { None } else { Some(Toolchain::install()?) };
+    // Torch takes minutes to arrive, in which other steps go on.
+    let mut python = Some(std::thread::spawn(wheel::prepare));
     let (mut passed, mut skipped) = (0, 0);
     for Step { name, work } in steps() {
         let start = Instant::now();
@@ -179,7 +184,12 @@ pub fn test() -> Result<()> {
             }
             (Wheel, toolchain) => {
                 println!("\n== {name}");
-                wheel::check(&build_environment(toolchain.as_ref()))
+                let prepared = python.take().map(JoinHandle::join);
+                let folder = match prepared {
+                    Some(Ok(folder)) => folder,
+                    _ => wheel::prepare(),
+                };
+                folder.and_then(|of| wheel::check(&of, &build_environment(toolchain.as_ref())))
             }
             (Cargo(arguments, environment), toolchain) => {
                 println!("\n== {name}: cargo {}", arguments.join(" "));
@@ -196,6 +206,10 @@ pub fn test() -> Result<()> {
     let skipped = if skipped == 0 { String::new() } else { format!(", {skipped} skipped") };
     println!("\nsteps: {passed} passed, 0 failed{skipped}");
     Ok(())
+}
+
+fn run_example() -> Result<()> {
+    run(command(process::target().join("debug/align")).arg("--quick"))
 }
 
 fn run_cargo(
@@ -222,7 +236,7 @@ fn build_environment(toolchain: Option<&Toolchain>) -> Vec<(&'static str, OsStri
 /// The wheel by itself.
 pub fn test_wheel() -> Result<()> {
     let toolchain = if toolchain::skipped() { None } else { Some(Toolchain::install()?) };
-    wheel::check(&build_environment(toolchain.as_ref()))
+    wheel::check(&wheel::prepare()?, &build_environment(toolchain.as_ref()))
 }
 
 /// Formats everything in place.

@@ -16,9 +16,9 @@ const PINS: [&str; 6] = [
     "trl==1.16.0",
 ];
 
-/// Builds it as users do, with the environment that the other steps have, and runs `python/tests`.
-pub fn check(environment: &[(&str, OsString)]) -> Result<()> {
-    let folder = environment_of_python()?;
+/// Builds it as users do, with the environment that the other steps have, and runs `python/tests` in the
+/// [`prepare`]d folder.
+pub fn check(folder: &Path, environment: &[(&str, OsString)]) -> Result<()> {
     let programs = folder.join("bin");
     let wheels = process::target().join("wheels");
     if wheels.exists() {
@@ -39,8 +39,8 @@ pub fn check(environment: &[(&str, OsString)]) -> Result<()> {
         .env("HF_HUB_OFFLINE", "1"))
 }
 
-/// The environment with the pins, made where it is missing or has others.
-fn environment_of_python() -> Result<PathBuf> {
+/// The folder of Python's environment with the pins, made where it is missing or has others.
+pub fn prepare() -> Result<PathBuf> {
     let folder = process::target().join("python");
     let stamp = folder.join("pins.txt");
     if fs::read_to_string(&stamp).ok().as_deref() != Some(&PINS.join("\n")) {
