@@ -16,8 +16,8 @@ const PINS: [&str; 6] = [
     "trl==1.16.0",
 ];
 
-/// Builds it as users do, with the environment that the other steps have, and runs `python/tests` in the
-/// [`prepare`]d folder.
+/// Builds it as users do, but for the profile, with the environment that the other steps have, and runs
+/// `python/tests` in the [`prepare`]d folder.
 pub fn check(folder: &Path, environment: &[(&str, OsString)]) -> Result<()> {
     let programs = folder.join("bin");
     let wheels = process::target().join("wheels");
@@ -25,7 +25,7 @@ pub fn check(folder: &Path, environment: &[(&str, OsString)]) -> Result<()> {
         fs::remove_dir_all(&wheels)?;
     }
     run(command(programs.join("maturin"))
-        .args(["build", "--quiet", "--release", "--manifest-path", "python/Cargo.toml"])
+        .args(["build", "--quiet", "--profile", "wheel", "--manifest-path", "python/Cargo.toml"])
         .arg("--out")
         .arg(&wheels)
         .envs(environment.iter().cloned()))?;
