@@ -8,6 +8,9 @@ import pytest
 import torch
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "tests" / "golden"
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+# Half an ulp of 1.
+EPSILON = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 NAMED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from conftest import no_worse
+from conftest import DTYPES, EPSILON, no_worse
 from prefuse import divergences
 from prefuse.torch import (
     AlignDistil,
@@ -15,8 +15,6 @@ from prefuse.torch import (
 )
 from torch.nn.functional import kl_div
 
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-EPSILON = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 KINDS = [
     divergences.ForwardKl(),
     divergences.ReverseKl(),

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from conftest import golden, log_probs_of, no_worse, tensor
+from conftest import DTYPES, EPSILON, golden, log_probs_of, no_worse, tensor
 from prefuse.torch import (
     entropies,
     mask_dpo_weights,
@@ -12,9 +12,6 @@ from prefuse.torch import (
     shift_labels,
     token_log_probs,
 )
-
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-EPSILON = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 
 
 def case(shape=(3, 7), vocab=1031, dtype=torch.float32, scale=4.0):

@@ -5,7 +5,7 @@ import re
 import prefuse
 import pytest
 import torch
-from conftest import log_probs_of, no_worse
+from conftest import DTYPES, EPSILON, log_probs_of, no_worse
 from prefuse.torch import (
     objective_loss,
     policy_loss,
@@ -14,9 +14,6 @@ from prefuse.torch import (
     reward_loss,
 )
 from torch.nn.functional import logsigmoid
-
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-EPSILON = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 
 
 def batch(sequences=4, length=6, vocab=131, dtype=torch.float32):
