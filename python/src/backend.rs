@@ -326,7 +326,7 @@ impl Backend {
         counted: Counted,
         values: Memory,
         entropies: [Option<Memory>; 2],
-        gradient: Option<(Memory, Option<Rows>)>,
+        gradient: Option<(Memory, Rows)>,
     ) -> PyResult<()> {
         let text = DivergenceText::parse(text)?;
         let device = &self.device;
@@ -353,11 +353,7 @@ pub unsafe fn labels(device: &Device, (ids, ignore): Counted) -> Result<Labels<'
 ///
 /// # Safety
 /// As for [`Memory::slice_mut`] of what is written, and [`Memory::slice`] of the rest.
-pub unsafe fn target<'a>(
-    device: &'a Device,
-    logits: Rows,
-    grads: Option<Rows>,
-) -> Result<Target<'a>> {
+unsafe fn target<'a>(device: &'a Device, logits: Rows, grads: Option<Rows>) -> Result<Target<'a>> {
     // SAFETY: the caller's promise.
     unsafe {
         match grads {
@@ -392,7 +388,7 @@ fn pair_metrics(metrics: Option<prefuse::PairMetrics>) -> Metrics {
     })
 }
 
-/// By the names of TRL's KTO trainer; what a term over pairs has said already stays.
+/// By the names of TRL's KTO trainer, apart from those of a term over pairs.
 fn sequence_metrics(metrics: Option<prefuse::SequenceMetrics>) -> Metrics {
     metrics.map_or(vec![], |of| {
         vec![

@@ -5,12 +5,12 @@ use prefuse::stages::{
     Divergence, DivergenceOutputs, Remainder, SparseDivergence, SparseTeacher, StudentTarget,
     Teacher, TokenDivergence, Tokens,
 };
-use prefuse::{DType, MaskedRows, Result};
+use prefuse::{DType, MaskedRows, Result, Target};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use serde::Deserialize;
 
-use crate::backend::{Counted, Device, labels, target};
+use crate::backend::{Counted, Device, labels};
 use crate::memory::{Memory, Rows};
 
 /// A divergence, and what the teacher's tensors are.
@@ -73,7 +73,7 @@ impl From<DivergenceName> for TokenDivergence {
 }
 
 /// Values and entropies of student and teacher go to `outputs`, the gradient by the student's logits to the
-/// rows of `gradient`, or over the logits where it has none.
+/// rows of `gradient`.
 ///
 /// # Errors
 /// What the core finds wrong.
@@ -87,7 +87,7 @@ pub unsafe fn run_divergence(
     (teachers, entries): (Vec<Rows>, Option<[Memory; 2]>),
     counted: Counted,
     (values, entropies): (Memory, [Option<Memory>; 2]),
-    gradient: Option<(Memory, Option<Rows>)>,
+    gradient: Option<(Memory, Rows)>,
 ) -> Result<()> {
     let backend = device.backend();
     // SAFETY: the caller's promise.
@@ -110,7 +110,8 @@ pub unsafe fn run_divergence(
         None => (StudentTarget::Values(logits), None),
         Some((upstream, grads)) => {
             // SAFETY: as above.
-            let target = unsafe { target(device, student, grads) }?;
+            let grads = unsafe { grads.logits_mut(device) }?;
+            let target = Target::OutOfPlace { logits, grads };
             (StudentTarget::Written(target, MaskedRows::Zero), Some(slice(upstream)?))
         }
     };

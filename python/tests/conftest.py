@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import re
 
 import pytest
 import torch
@@ -20,12 +21,9 @@ def number(value) -> float:
 
 def tensor(value) -> torch.Tensor:
     """A tensor of a golden file."""
-    dtype = getattr(torch, value["dtype"])
-    return (
-        torch.tensor([number(of) for of in value["data"]]).to(dtype).view(value["shape"])
-        if (dtype == torch.int64)
-        else torch.tensor([number(of) for of in value["data"]], dtype=dtype).view(value["shape"])
-    )
+    integral = value["dtype"] == "int64"
+    data = [int(of) if integral else number(of) for of in value["data"]]
+    return torch.tensor(data, dtype=getattr(torch, value["dtype"])).view(value["shape"])
 
 
 def golden(name: str) -> dict:
@@ -45,6 +43,17 @@ def no_worse(ours, theirs, truth, slack):
     error = (ours.double() - truth).abs().max()
     others = (theirs.double() - truth).abs().max()
     assert error <= others + slack, f"error {error}, torch's {others}"
+
+
+def check_refused(cases):
+    """Each call raises its kind of error with its message."""
+    for message, kind, call in cases:
+        try:
+            call()
+        except kind as error:
+            assert re.search(message, str(error)), f"{message} is not in: {error}"
+        else:
+            pytest.fail(f"nothing was raised: {message}")
 
 
 @pytest.fixture(autouse=True)

@@ -87,7 +87,7 @@ class Backend:
         counted: _Counted,
         values: _Memory,
         entropies: Sequence[_Memory | None],
-        gradient: tuple[_Memory, _Rows | None] | None,
+        gradient: tuple[_Memory, _Rows] | None,
     ) -> None: ...
 
 def objectives() -> list[

@@ -8,7 +8,6 @@ from operator import index
 import torch
 from torch import Tensor
 
-
 LOGITS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -128,3 +127,14 @@ def pair_list(what: str, pairs) -> list[tuple[int, int]]:
             raise ValueError(f"{what}: expected two sequences from 0 on in each pair, got {pair!r}")
         found.append((index(pair[0]), index(pair[1])))
     return found
+
+
+def checked_pairs(pairs, sequences: int) -> str | list[tuple[int, int]]:
+    """A way to pair the sequences, by name, or the pairs."""
+    if not isinstance(pairs, str):
+        return pair_list("pairs", pairs)
+    if pairs not in ("halves", "interleaved"):
+        raise ValueError(f"pairs: expected 'halves', 'interleaved' or a list, got {pairs!r}")
+    if sequences % 2:
+        raise ValueError(f"pairs: expected an even number of sequences, got {sequences}")
+    return pairs

@@ -74,12 +74,20 @@ def rows_memory(logits: Tensor, layout: Layout) -> tuple[tuple[int, str, int], i
     return (logits.data_ptr(), NAMES[logits.dtype], span), rows, vocab, stride
 
 
+def grads_memory(grads: Tensor, layout: Layout) -> tuple[tuple[int, str, int], int, int, int]:
+    """Of `empty_grads`: rows one after the other, those in between included."""
+    return rows_memory(grads, layout._replace(stride=layout.vocab))
+
+
 def spread(values: Tensor, layout: Layout, dims: torch.Size, fill: float) -> Tensor:
-    """Numbers by token as numbers by row, `fill` for rows in between."""
+    """What tokens have, a number or `k` entries, by row, `fill` for rows in between."""
     if layout.steps is None:
         return values.contiguous()
-    rows = values.new_full((layout.rows,), fill)
-    rows.as_strided(dims, layout.steps).copy_(values)
+    entries = values.shape[len(dims) :]
+    width = entries.numel()
+    rows = values.new_full((layout.rows, *entries), fill)
+    steps = [*(step * width for step in layout.steps), *[1] * len(entries)]
+    rows.as_strided(values.shape, steps).copy_(values)
     return rows
 
 

@@ -11,9 +11,9 @@ from torch.autograd import forward_ad
 
 from .. import _core
 from .._objective import finite
-from ._autograd import SequenceSums, TokenLogProbs
-from ._checks import by_token, check_logits, checked_labels, offsets_of, pair_list
 from . import _ops
+from ._autograd import SequenceSums, TokenLogProbs
+from ._checks import by_token, check_logits, checked_labels, checked_pairs, offsets_of
 
 IGNORE = -100
 
@@ -242,12 +242,9 @@ def mask_dpo_weights(
 
 
 def pair_indices(pairs, sequences: int) -> list[tuple[int, int]]:
+    pairs = checked_pairs(pairs, sequences)
     if not isinstance(pairs, str):
-        return pair_list("pairs", pairs)
-    if pairs not in ("halves", "interleaved"):
-        raise ValueError(f"pairs: expected 'halves', 'interleaved' or a list, got {pairs!r}")
-    if sequences % 2:
-        raise ValueError(f"pairs: expected an even number of sequences, got {sequences}")
+        return pairs
     half = sequences // 2
     if pairs == "halves":
         return [(pair, half + pair) for pair in range(half)]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._objective import Objective, Term, checked_reduction, indices, json, terms_of
 from ._autograd import Loss, ScalarLoss
-from ._checks import by_token, check_logits, checked_labels, numbers, pair_list
+from ._checks import by_token, check_logits, checked_labels, checked_pairs, numbers, pair_list
 from ._log_probs import IGNORE, packing_of, rows_of
 from ._ops import METRICS, per_token
 
@@ -66,13 +66,7 @@ class _Description:
         wants = any(term.objective.unit in _PAIRS for term in self.terms)
         if pairs is None and wants:
             pairs = "halves"
-        if pairs is not None and not isinstance(pairs, str):
-            pairs = pair_list("pairs", pairs)
-        elif pairs not in (None, "halves", "interleaved"):
-            raise ValueError(f"pairs: expected 'halves', 'interleaved' or a list, got {pairs!r}")
-        elif pairs is not None and self.sequences % 2:
-            raise ValueError(f"pairs: expected an even number of sequences, got {self.sequences}")
-        self.pairs = pairs
+        self.pairs = None if pairs is None else checked_pairs(pairs, self.sequences)
         count = self.pair_count()
         for name, values in inputs.items():
             if values is not None and pairs is None:

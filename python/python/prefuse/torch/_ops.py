@@ -13,6 +13,7 @@ from ._device import backend_of
 from ._layout import (
     empty_grads,
     gathered,
+    grads_memory,
     layout_of,
     memory,
     new_values,
@@ -130,7 +131,8 @@ _operator(
 )
 
 
-def _write_grads(logits, grads, labels, ignore_index, temperature, statistics, upstream, entropy):
+def _write_grads(logits, grads, labels, ignore_index, temperature, *of_rows):
+    """Stage 4 into `grads`, or over the logits where there are none."""
     layout, dims = layout_of(logits), logits.shape[:-1]
     if layout.rows == 0:
         return
@@ -139,78 +141,40 @@ def _write_grads(logits, grads, labels, ignore_index, temperature, statistics, u
         # A call that found something wrong writes nothing, and the logits would pass for their gradient.
         backend.check()
     labels = spread(labels, layout, dims, ignore_index)
-    statistics = [spread(of, layout, dims, 0.0) for of in statistics]
-    upstream = spread(upstream, layout, dims, 0.0)
-    if entropy is not None:
-        entropy = [spread(of, layout, dims, 0.0) for of in entropy]
-    rows = rows_memory(logits, layout)
-    to = None
-    if grads is not None:
-        vocab = layout.vocab
-        to = (grads.data_ptr(), rows[0][1], layout.rows * vocab), layout.rows, vocab, vocab
+    # Bound, so that they outlive the call.
+    of_rows = [None if of is None else spread(of, layout, dims, 0.0) for of in of_rows]
+    maximum, log_sum, by_log_prob, by_entropy, entropy = of_rows
     backend.logit_grads(
-        rows,
-        to,
+        rows_memory(logits, layout),
+        None if grads is None else grads_memory(grads, layout),
         (memory(labels), ignore_index),
         temperature,
-        [memory(of) for of in statistics],
-        memory(upstream),
-        None if entropy is None else [memory(of) for of in entropy],
+        [memory(maximum), memory(log_sum)],
+        memory(by_log_prob),
+        None if by_entropy is None else [memory(by_entropy), memory(entropy)],
     )
 
 
-def _logit_grads(
-    logits,
-    labels,
-    ignore_index,
-    temperature,
-    maximum,
-    log_sum,
-    by_log_prob,
-    by_entropy,
-    entropy,
-):
-    grads = empty_grads(logits, layout_of(logits))
-    of_entropy = None if by_entropy is None else [by_entropy, entropy]
-    statistics = [maximum, log_sum]
-    counted = (labels, ignore_index, temperature)
-    _write_grads(logits, grads, *counted, statistics, by_log_prob, of_entropy)
-    return grads
-
-
-def _logit_grads_fake(logits, *_):
-    return empty_grads(logits, layout_of(logits))
-
-
-_operator(
-    "logit_grads(Tensor logits, Tensor labels, int ignore_index, float temperature, Tensor maximum, "
-    "Tensor log_sum, Tensor by_log_prob, Tensor? by_entropy, Tensor? entropy) -> Tensor",
-    _logit_grads,
-    _logit_grads_fake,
+_OF_ROWS = (
+    "Tensor labels, int ignore_index, float temperature, Tensor maximum, Tensor log_sum, "
+    "Tensor by_log_prob, Tensor? by_entropy, Tensor? entropy"
 )
 
 
-def _logit_grads_in_place(
-    logits,
-    labels,
-    ignore_index,
-    temperature,
-    maximum,
-    log_sum,
-    by_log_prob,
-    by_entropy,
-    entropy,
-):
-    of_entropy = None if by_entropy is None else [by_entropy, entropy]
-    statistics = [maximum, log_sum]
-    counted = (labels, ignore_index, temperature)
-    _write_grads(logits, None, *counted, statistics, by_log_prob, of_entropy)
+def _logit_grads(logits, *of_rows):
+    grads = empty_grads(logits, layout_of(logits))
+    _write_grads(logits, grads, *of_rows)
+    return grads
 
 
 _operator(
-    "logit_grads_(Tensor(a!) logits, Tensor labels, int ignore_index, float temperature, "
-    "Tensor maximum, Tensor log_sum, Tensor by_log_prob, Tensor? by_entropy, Tensor? entropy) -> ()",
-    _logit_grads_in_place,
+    f"logit_grads(Tensor logits, {_OF_ROWS}) -> Tensor",
+    _logit_grads,
+    lambda logits, *_: empty_grads(logits, layout_of(logits)),
+)
+_operator(
+    f"logit_grads_(Tensor(a!) logits, {_OF_ROWS}) -> ()",
+    lambda logits, *of_rows: _write_grads(logits, None, *of_rows),
     lambda *_: None,
 )
 
@@ -384,18 +348,13 @@ def _divergence(student, teachers, ids, entries, labels, ignore_index, text, ups
     grads = _nothing(student, student.dtype) if upstream is None else empty_grads(student, layout)
     if layout.rows:
         labels = spread(labels, layout, dims, ignore_index)
+        gradient = None
         if upstream is not None:
             upstream = spread(upstream, layout, dims, 0.0)
-            span = layout.rows * layout.vocab
-            to = (
-                rows_memory(grads, layout)[0][:2] + (span,),
-                layout.rows,
-                layout.vocab,
-                layout.vocab,
-            )
+            gradient = memory(upstream), grads_memory(grads, layout)
         sparse = None
         if ids is not None:
-            sparse = [_spread_entries(of, layout, dims) for of in (ids, entries)]
+            sparse = [spread(of, layout, dims, 0) for of in (ids, entries)]
         of_teachers = [_beside(of, student, layout) for of in teachers]
         outputs = [memory(of) for of in rows]
         backend.divergence(
@@ -406,7 +365,7 @@ def _divergence(student, teachers, ids, entries, labels, ignore_index, text, ups
             (memory(labels), ignore_index),
             outputs[0],
             [*outputs[1:], None, None][:2],
-            None if upstream is None else (memory(upstream), to),
+            gradient,
         )
     if layout.steps is not None:
         rows = [gathered(of, layout, dims) for of in rows]
@@ -422,17 +381,6 @@ def _beside(teacher: Tensor, student: Tensor, layout):
             f"got strides {teacher.stride()} beside {student.stride()}; call .contiguous() on both"
         )
     return own
-
-
-def _spread_entries(values: Tensor, layout, dims) -> Tensor:
-    """Entries by token as entries by row; those of rows in between are not looked at."""
-    if layout.steps is None:
-        return values.contiguous()
-    k = values.shape[-1]
-    rows = values.new_zeros((layout.rows, k))
-    steps = [*(step * k for step in layout.steps), 1]
-    rows.as_strided((*dims, k), steps).copy_(values)
-    return rows
 
 
 def _divergence_fake(
