@@ -5,7 +5,8 @@ use half::{bf16, f16};
 use crate::batch::{Logits, LogitsMut};
 use crate::cpu::DTYPES;
 use crate::cpu::convert::Lanes;
-use crate::cpu::rows::{LANES, Peak, padded};
+use crate::cpu::peak::Peak;
+use crate::cpu::rows::{LANES, padded};
 use crate::cpu::simd::{CACHE_LINE, Isa, Kernel, Simd};
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
@@ -152,7 +153,7 @@ macro_rules! each_type {
 }
 
 impl Row<'_> {
-    /// Widens some of the columns and finds their maximum, which NaN never is.
+    /// Widens some of the columns and finds their maximum; a NaN may be that.
     pub fn widen(self, simd: Simd, columns: Range<usize>, to: &mut Block) -> f32 {
         let to = to.resize(columns.len());
         each_type!(Row, self, row => simd.run(Widen { from: &row[columns], to }))
@@ -281,7 +282,7 @@ impl Kernel for Largest<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> f32 {
-        let mut peak = Peak::new();
+        let mut peak = <f32 as Lanes>::Peak::NONE;
         for chunk in self.chunks {
             peak.raise(isa, chunk);
         }
@@ -299,16 +300,16 @@ impl<E: Lanes> Kernel for Widen<'_, E> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> f32 {
-        let mut peak = Peak::new();
+        let mut peak = E::Peak::NONE;
         let (chunks, tail) = self.from.as_chunks::<LANES>();
         for (chunk, to) in chunks.iter().zip(self.to.iter_mut()) {
             *to = E::load_lanes(isa, chunk);
-            peak.raise(isa, to);
+            peak.raise(isa, chunk);
         }
         if !tail.is_empty() {
-            let last = &mut self.to[chunks.len()];
-            *last = E::load_lanes(isa, &padded(tail));
-            peak.raise(isa, last);
+            let last = padded(tail);
+            self.to[chunks.len()] = E::load_lanes(isa, &last);
+            peak.raise(isa, &last);
         }
         peak.value()
     }

@@ -5,6 +5,7 @@
 
 use half::{bf16, f16};
 
+use crate::cpu::peak::{HalfPeak, Peak};
 use crate::cpu::rows::LANES;
 use crate::cpu::simd::Isa;
 
@@ -12,6 +13,7 @@ use crate::cpu::simd::Isa;
 pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// Pads the tail of a row: adds nothing to a sum of exponentials.
     const NEG_INFINITY: Self;
+    type Peak: Peak<Self>;
     /// The exact value.
     fn load(self) -> f32;
     /// The nearest value, ties to even; NaN stays NaN.
@@ -42,6 +44,7 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
 
 impl Lanes for f32 {
     const NEG_INFINITY: Self = f32::NEG_INFINITY;
+    type Peak = [f32; LANES];
 
     #[inline(always)]
     fn load(self) -> f32 {
@@ -56,6 +59,7 @@ impl Lanes for f32 {
 
 impl Lanes for bf16 {
     const NEG_INFINITY: Self = bf16::NEG_INFINITY;
+    type Peak = HalfPeak;
 
     #[inline(always)]
     fn load(self) -> f32 {
@@ -82,6 +86,7 @@ const REBIAS: u32 = (127 - 15) << 23;
 
 impl Lanes for f16 {
     const NEG_INFINITY: Self = f16::NEG_INFINITY;
+    type Peak = HalfPeak;
 
     /// Rebias the exponent as an integer. Infinity and NaN need the rebias twice. A subnormal gets
     /// an exponent one too high, i.e. an implicit leading one of 2^-14, which is subtracted again.

@@ -1,8 +1,8 @@
 //! Stage 4: the logits gradient of one row, in place or out of place.
 
 use crate::cpu::convert::Lanes;
-use crate::cpu::exp::EXP_CUTOFF;
-use crate::cpu::rows::{LANES, exp, fused, padded};
+use crate::cpu::exp::Exponential;
+use crate::cpu::rows::{LANES, Scale, fused, padded};
 use crate::cpu::simd::Isa;
 
 /// dx_v = (a (p_v - [v = label]) + c p_v (ln p_v + H)) / T, with ln p_v = (x_v - m)/T - `log_sum`.
@@ -34,45 +34,42 @@ impl RowGradient {
         (a * log_p.exp_m1() + entropy_term) * self.inverse_temperature
     }
 
-    /// Where the logarithm of p is below this, the column's gradient is 0: p times the row's factors
-    /// would be subnormal, which costs some 150 cycles an element where a small upstream gradient
-    /// meets a confident row.
-    fn cutoff(&self) -> f32 {
-        let factor = f64::from(self.a.abs().max(self.c.abs())) * self.inverse_temperature.min(1.0);
-        let smallest = f64::from(f32::MIN_POSITIVE) / factor.min(1.0);
-        // Just above, because the logarithm and the product are rounded; a factor of 0 has no p.
-        EXP_CUTOFF.max((smallest.ln() + 1e-3).min(0.0) as f32)
-    }
-
-    pub(crate) fn has_entropy_term(&self) -> bool {
-        self.c != 0.0
+    /// Whether the columns need more than one factor for all.
+    pub(crate) fn has_terms(&self) -> bool {
+        self.c != 0.0 || Factors::new(self).factor.is_infinite()
     }
 }
 
-/// The row's factors as the lanes use them. 1/T is multiplied in last: folded into a and c it could
-/// overflow where their product with p does not.
+/// The row's factors as the lanes use them, with p = exp(z) `inverse_sum`.
 #[derive(Clone, Copy)]
 struct Factors {
-    maximum: f32,
+    scale: Scale,
     log_sum: f32,
+    inverse_sum: f32,
     entropy: f32,
-    inverse_temperature: f32,
     a: f32,
     c: f32,
-    cutoff: f32,
+    /// a `inverse_sum` / T.
+    factor: f32,
 }
 
 impl Factors {
     #[inline(always)]
     fn new(row: &RowGradient) -> Self {
+        let inverse_sum = (-f64::from(row.log_sum)).exp();
+        let factor = f64::from(row.a) * inverse_sum * row.inverse_temperature;
+        // A subnormal product costs some 150 cycles an element, where a small upstream gradient meets a confident
+        // row.
+        let size = f64::from(row.a.abs().max(row.c.abs())) * row.inverse_temperature.min(1.0);
+        let exponential = Exponential::times(row.inverse_temperature, size * inverse_sum);
         Self {
-            maximum: canonical(row.maximum),
+            scale: Scale { maximum: canonical(row.maximum), exponential },
             log_sum: canonical(row.log_sum),
-            entropy: canonical(row.entropy),
-            inverse_temperature: row.inverse_temperature as f32,
+            inverse_sum: canonical(inverse_sum as f32),
+            entropy: if row.c == 0.0 { 0.0 } else { canonical(row.entropy) },
             a: canonical(row.a),
             c: canonical(row.c),
-            cutoff: row.cutoff(),
+            factor: canonical(factor as f32),
         }
     }
 }
@@ -110,41 +107,40 @@ pub(crate) fn canonical(value: f32) -> f32 {
     if value.is_nan() { f32::NAN } else { value }
 }
 
-/// ln p may come out just above 0 by rounding; the exponential allows that.
+/// With `TERMS`, 1/T is multiplied in last: folded into a and c it could overflow where their product with p
+/// does not.
 #[inline(always)]
-fn lanes<E: Lanes, I: Isa, const ENTROPY: bool>(
+fn lanes<E: Lanes, I: Isa, const TERMS: bool>(
     isa: I,
     chunk: &[E; LANES],
     row: Factors,
 ) -> [f32; LANES] {
-    let mut values = E::load_lanes(isa, chunk);
-    for value in &mut values {
-        let log_p = fused::<I>(*value - row.maximum, row.inverse_temperature, -row.log_sum);
-        let p = exp::<I>(log_p, row.cutoff);
-        let scaled = if ENTROPY {
+    let differences = row.scale.differences(&E::load_lanes(isa, chunk));
+    let mut values = row.scale.exponential.of(isa, &differences);
+    for lane in 0..LANES {
+        let e = values[lane];
+        values[lane] = if TERMS {
+            let inverse_temperature = row.scale.exponential.inverse_temperature;
+            let log_p = fused::<I>(differences[lane], inverse_temperature, -row.log_sum);
             // 0 * -inf would be NaN.
-            let finite = if log_p < row.cutoff { 0.0 } else { log_p };
-            p * fused::<I>(row.c, finite + row.entropy, row.a)
+            let finite = if e == 0.0 { 0.0 } else { log_p };
+            let factor = fused::<I>(row.c, finite + row.entropy, row.a);
+            e * row.inverse_sum * factor * inverse_temperature
         } else {
-            p * row.a
+            e * row.factor
         };
-        *value = scaled * row.inverse_temperature;
     }
     values
 }
 
 #[inline(always)]
-fn tail_lanes<E: Lanes, I: Isa, const ENTROPY: bool>(
-    isa: I,
-    tail: &[E],
-    row: Factors,
-) -> [E; LANES] {
-    E::store_lanes(isa, &lanes::<E, I, ENTROPY>(isa, &padded(tail), row))
+fn tail_lanes<E: Lanes, I: Isa, const TERMS: bool>(isa: I, tail: &[E], row: Factors) -> [E; LANES] {
+    E::store_lanes(isa, &lanes::<E, I, TERMS>(isa, &padded(tail), row))
 }
 
 /// All columns but the label's, which the caller overwrites.
 #[inline(always)]
-pub(crate) fn gradient_in_place<E: Lanes, I: Isa, const ENTROPY: bool>(
+pub(crate) fn gradient_in_place<E: Lanes, I: Isa, const TERMS: bool>(
     isa: I,
     x: &mut [E],
     row: &RowGradient,
@@ -153,17 +149,17 @@ pub(crate) fn gradient_in_place<E: Lanes, I: Isa, const ENTROPY: bool>(
     let (chunks, tail) = x.as_chunks_mut::<LANES>();
     for chunk in chunks {
         isa.prefetch_ahead(chunk);
-        *chunk = E::store_lanes(isa, &lanes::<E, I, ENTROPY>(isa, chunk, row));
+        *chunk = E::store_lanes(isa, &lanes::<E, I, TERMS>(isa, chunk, row));
     }
     if !tail.is_empty() {
-        let result = tail_lanes::<E, I, ENTROPY>(isa, tail, row);
+        let result = tail_lanes::<E, I, TERMS>(isa, tail, row);
         tail.copy_from_slice(&result[..tail.len()]);
     }
 }
 
 /// The same into another tensor.
 #[inline(always)]
-pub(crate) fn gradient<E: Lanes, I: Isa, const ENTROPY: bool>(
+pub(crate) fn gradient<E: Lanes, I: Isa, const TERMS: bool>(
     isa: I,
     x: &[E],
     dx: &mut [E],
@@ -175,10 +171,10 @@ pub(crate) fn gradient<E: Lanes, I: Isa, const ENTROPY: bool>(
     for (chunk, dx_chunk) in chunks.iter().zip(dx_chunks) {
         isa.prefetch_ahead(chunk);
         isa.prefetch_ahead(dx_chunk);
-        *dx_chunk = E::store_lanes(isa, &lanes::<E, I, ENTROPY>(isa, chunk, row));
+        *dx_chunk = E::store_lanes(isa, &lanes::<E, I, TERMS>(isa, chunk, row));
     }
     if !tail.is_empty() {
-        let result = tail_lanes::<E, I, ENTROPY>(isa, tail, row);
+        let result = tail_lanes::<E, I, TERMS>(isa, tail, row);
         dx_tail.copy_from_slice(&result[..tail.len()]);
     }
 }

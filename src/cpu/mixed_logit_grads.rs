@@ -127,12 +127,8 @@ impl Rows<'_> {
             let of_label = columns
                 .contains(&label)
                 .then(|| log_prob(block.chunks().as_flattened()[label - columns.start]).exp_m1());
-            simd.run(Probabilities {
-                to: block.chunks_mut(),
-                maximum,
-                inverse_temperature: inverse_temperature as f32,
-                log_prob: log_prob(maximum) as f32,
-            });
+            let from = (log_prob(maximum), inverse_temperature);
+            simd.run(Probabilities::new(block.chunks_mut(), maximum, from));
             for (grads, factor) in grads.iter_mut().zip(factors) {
                 let (Some(grads), Some((by_part, factor))) = (grads, factor) else { continue };
                 let ahead = Ahead([grads.view().bytes(next.clone()), &[], &[]]);

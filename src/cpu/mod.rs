@@ -16,6 +16,7 @@ mod logit_grads;
 mod mixed_log_probs;
 mod mixed_logit_grads;
 pub(crate) mod objective;
+mod peak;
 mod probabilities;
 mod ranking;
 mod rows;

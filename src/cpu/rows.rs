@@ -15,7 +15,8 @@
 )]
 
 use crate::cpu::convert::Lanes;
-use crate::cpu::exp::{EXP_CUTOFF, exp_nonpositive, multiply_add};
+use crate::cpu::exp::{EXP_CUTOFF, Exponential, multiply_add};
+use crate::cpu::peak::Peak;
 use crate::cpu::simd::Isa;
 use crate::cpu::state::BlockState;
 
@@ -29,11 +30,6 @@ pub(crate) const LANES: usize = 64;
 /// A block whose sum is below this is summed a second time without its largest element, see
 /// [`settle`].
 pub(crate) const PEAKED: f32 = 1.5;
-
-#[inline(always)]
-pub(crate) fn exp<I: Isa>(x: f32, cutoff: f32) -> f32 {
-    if I::FMA { exp_nonpositive::<true>(x, cutoff) } else { exp_nonpositive::<false>(x, cutoff) }
-}
 
 #[inline(always)]
 pub(crate) fn fused<I: Isa>(a: f32, b: f32, c: f32) -> f32 {
@@ -57,42 +53,6 @@ pub(crate) fn tree_sum(mut lanes: [f32; LANES]) -> f64 {
         half /= 2;
     }
     f64::from(lanes[0])
-}
-
-/// NaN never wins this comparison, so it leaves the maximum alone; the sum will show it.
-#[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
-    if b > a { b } else { a }
-}
-
-/// The maximum of a block as it is being read.
-pub(crate) struct Peak([f32; LANES]);
-
-impl Peak {
-    #[inline(always)]
-    pub fn new() -> Self {
-        Self([f32::NEG_INFINITY; LANES])
-    }
-
-    #[inline(always)]
-    pub fn raise<E: Lanes, I: Isa>(&mut self, isa: I, chunk: &[E; LANES]) {
-        let values = E::load_lanes(isa, chunk);
-        for lane in 0..LANES {
-            self.0[lane] = larger(self.0[lane], values[lane]);
-        }
-    }
-
-    #[inline(always)]
-    pub fn value(mut self) -> f32 {
-        let mut half = LANES / 2;
-        while half > 0 {
-            for lane in 0..half {
-                self.0[lane] = larger(self.0[lane], self.0[lane + half]);
-            }
-            half /= 2;
-        }
-        self.0[0]
-    }
 }
 
 /// Just above ln 2^-63. The square of an exponential below it would be subnormal (for what that costs
@@ -121,14 +81,14 @@ impl<const MOMENTS: bool> Sums<MOMENTS> {
         chunk: &[E; LANES],
         scale: Scale,
     ) {
-        let values = E::load_lanes(isa, chunk);
+        let differences = scale.differences(&E::load_lanes(isa, chunk));
+        let exponentials = scale.exponential.of(isa, &differences);
         for lane in 0..LANES {
-            let difference = values[lane] - scale.maximum;
-            let z = difference * scale.inverse_temperature;
-            let e = exp::<I>(z, EXP_CUTOFF);
+            let (difference, e) = (differences[lane], exponentials[lane]);
             let term = if REST && difference == 0.0 { 0.0 } else { e };
             self.plain[lane] += term;
             if MOMENTS {
+                let z = difference * scale.exponential.inverse_temperature;
                 // 0 * -inf would be NaN.
                 let finite = if z < EXP_CUTOFF { 0.0 } else { z };
                 self.weighted[lane] = fused::<I>(e, finite, self.weighted[lane]);
@@ -144,10 +104,26 @@ impl<const MOMENTS: bool> Sums<MOMENTS> {
 #[derive(Clone, Copy)]
 pub(crate) struct Scale {
     pub maximum: f32,
-    pub inverse_temperature: f32,
+    pub exponential: Exponential,
 }
 
-/// Sums over `block`, and the maximum of `next` on the way.
+impl Scale {
+    #[inline(always)]
+    pub fn differences(self, x: &[f32; LANES]) -> [f32; LANES] {
+        let mut differences = [0.0; LANES];
+        for lane in 0..LANES {
+            differences[lane] = x[lane] - self.maximum;
+        }
+        differences
+    }
+
+    #[inline(always)]
+    pub fn z(self, x: f32) -> f32 {
+        (x - self.maximum) * self.exponential.inverse_temperature
+    }
+}
+
+/// Sums over `block`, and the maximum of `next` on the way (a NaN may be that; the sums show it).
 ///
 /// Waiting for memory (the maximum of the next block) and exponentials (of this one, from cache)
 /// overlap: 20 % faster than one after the other. The prefetch buys as much again: hardware stops
@@ -160,7 +136,7 @@ fn sum_block<E: Lanes, I: Isa, const MOMENTS: bool>(
     scale: Scale,
 ) -> (Sums<MOMENTS>, f32) {
     let mut sums = Sums::<MOMENTS>::new();
-    let mut peak = Peak::new();
+    let mut peak = E::Peak::NONE;
     let (chunks, tail) = block.as_chunks::<LANES>();
     let (next_chunks, next_tail) = next.as_chunks::<LANES>();
     // Only the last block of a row is short, so `next` is never the longer one.
@@ -184,7 +160,7 @@ fn sum_block<E: Lanes, I: Isa, const MOMENTS: bool>(
 
 #[inline(always)]
 fn block_maximum<E: Lanes, I: Isa>(isa: I, block: &[E]) -> f32 {
-    let mut peak = Peak::new();
+    let mut peak = E::Peak::NONE;
     let (chunks, tail) = block.as_chunks::<LANES>();
     for chunk in chunks {
         isa.prefetch_ahead(chunk);
@@ -267,13 +243,13 @@ fn settle<E: Lanes, I: Isa, const MOMENTS: bool>(
 pub(crate) fn block_states<E: Lanes, I: Isa, const MOMENTS: bool>(
     isa: I,
     mut x: &[E],
-    inverse_temperature: f32,
+    exponential: Exponential,
     states: &mut [BlockState],
 ) {
     let mut maximum = block_maximum(isa, &x[..x.len().min(BLOCK)]);
     for state in states {
         let (block, rest) = x.split_at(x.len().min(BLOCK));
-        let scale = Scale { maximum, inverse_temperature };
+        let scale = Scale { maximum, exponential };
         let (sums, next_maximum) =
             sum_block::<E, I, MOMENTS>(isa, block, &rest[..rest.len().min(BLOCK)], scale);
         *state = settle(isa, block, sums, scale);

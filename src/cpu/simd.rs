@@ -1,116 +1,26 @@
 //! Instruction sets: which one this processor has, and the row kernels compiled for each.
 //!
 //! The only file with `unsafe`. Two things need it: calling a function compiled for an instruction
-//! set (sound because a [`Simd`] exists only for a set that was detected), and a few conversions
-//! that the compiler does not find by itself. AVX2 and AVX-512 give the same bits: same lanes, same
+//! set (sound because a [`Simd`] exists only for a set that was detected), and a few conversions that
+//! the compiler does not find by itself. AVX2 and AVX-512 give the same bits: same lanes, same
 //! order, both fused. The baseline differs on x86-64 (no FMA).
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod isa;
+mod level;
+
+pub(crate) use isa::{Isa, Kernel};
+pub use level::SimdLevel;
+
 use half::{bf16, f16};
 
 use crate::cpu::convert::Lanes;
+use crate::cpu::exp::{Exponential, SIXTEENTHS};
 use crate::cpu::gradient::{self, RowGradient};
+use crate::cpu::peak::HalfPeak;
 use crate::cpu::rows::{self, BLOCK, LANES};
 use crate::cpu::state::{BlockState, RowState};
-
-/// Instruction sets with their own instantiation of the row kernels, slowest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SimdLevel {
-    /// What the crate was compiled for: SSE2 on x86-64, NEON on aarch64.
-    Baseline,
-    /// AVX2, FMA and F16C.
-    Avx2,
-    /// AVX-512 F, BW, VL and DQ.
-    Avx512,
-}
-
-impl SimdLevel {
-    /// All of them, slowest first.
-    pub const ALL: [Self; 3] = [Self::Baseline, Self::Avx2, Self::Avx512];
-
-    /// Whether this processor and operating system run it.
-    pub fn available(self) -> bool {
-        match self {
-            Self::Baseline => true,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => {
-                is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("fma")
-                    && is_x86_feature_detected!("f16c")
-            }
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => {
-                Self::Avx2.available()
-                    && is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512dq")
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => false,
-        }
-    }
-
-    /// The fastest that is available.
-    pub fn best() -> Self {
-        if Self::Avx512.available() {
-            Self::Avx512
-        } else if Self::Avx2.available() {
-            Self::Avx2
-        } else {
-            Self::Baseline
-        }
-    }
-}
-
-/// What the row kernels ask of an instruction set. A value of an implementing type is the proof
-/// that the set is there: only the functions below, compiled for it, make one.
-pub(crate) trait Isa: Copy {
-    const FMA: bool;
-
-    /// Asks for the memory [`PREFETCH_DISTANCE`] after `lanes`, which may lie beyond the tensor.
-    #[inline(always)]
-    fn prefetch_ahead<T>(self, lanes: &[T; LANES]) {
-        prefetch_ahead(lanes);
-    }
-
-    /// Asks for the cache line of an address, which may lie beyond the tensor.
-    #[inline(always)]
-    fn prefetch(self, address: *const u8) {
-        prefetch(address);
-    }
-
-    #[inline(always)]
-    fn widen_f16(self, lanes: &[f16; LANES]) -> [f32; LANES] {
-        let mut values = [0.0; LANES];
-        for lane in 0..LANES {
-            values[lane] = lanes[lane].load();
-        }
-        values
-    }
-
-    #[inline(always)]
-    fn narrow_f16(self, values: &[f32; LANES]) -> [f16; LANES] {
-        let mut lanes = [f16::ZERO; LANES];
-        for lane in 0..LANES {
-            lanes[lane] = f16::store(values[lane]);
-        }
-        lanes
-    }
-
-    /// Rounds to nearest even. The low half of any NaN must be zero: the vector forms leave out the
-    /// test for NaN (6 % of the gradient kernel with AVX-512, 20 % with AVX2), and a low half that
-    /// rounds up could carry into the sign.
-    #[inline(always)]
-    fn narrow_bf16(self, values: &[f32; LANES]) -> [bf16; LANES] {
-        let mut lanes = [bf16::ZERO; LANES];
-        for lane in 0..LANES {
-            lanes[lane] = bf16::store(values[lane]);
-        }
-        lanes
-    }
-}
 
 /// Bytes. Of 1, 2, 4, 8 and 16 KiB this is the fastest for all three element types; 1 KiB costs f32
 /// a third.
@@ -142,14 +52,6 @@ fn prefetch(address: *const u8) {
     let _ = address;
 }
 
-/// Code that is compiled for each instruction set as a whole.
-pub(crate) trait Kernel {
-    type Output;
-
-    /// `#[inline(always)]`, like everything that it calls: what stays outlined is compiled for the baseline.
-    fn run<I: Isa>(self, isa: I) -> Self::Output;
-}
-
 #[derive(Clone, Copy)]
 struct Baseline(());
 
@@ -163,9 +65,10 @@ mod x86 {
     //! and no padding, and any bits are valid in both, which is all that the transmutes between
     //! them need.
 
-    use super::{Isa, LANES, bf16, f16};
     use std::arch::x86_64::*;
     use std::mem::transmute;
+
+    use super::{HalfPeak, Isa, LANES, SIXTEENTHS, bf16, f16};
 
     #[derive(Clone, Copy)]
     pub(super) struct Avx2(pub(super) Detected);
@@ -197,17 +100,68 @@ mod x86 {
         _mm256_srai_epi32::<16>(_mm256_add_epi32(bits, increment))
     }
 
+    /// The same with a test of the last bit in place of its arithmetic, and without the shift.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn round_16(values: __m512) -> __m512i {
         let bits = _mm512_castps_si512(values);
-        let last = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-        let increment = _mm512_add_epi32(last, _mm512_set1_epi32(0x7fff));
-        _mm512_srai_epi32::<16>(_mm512_add_epi32(bits, increment))
+        let is_odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(1 << 16));
+        let rounded = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+        _mm512_mask_add_epi32(rounded, is_odd, rounded, _mm512_set1_epi32(1))
     }
+
+    /// 2 i + 1: the high halves of two registers' numbers, in order.
+    const HIGH_HALVES: [u16; 32] = {
+        let mut halves = [0; 32];
+        let mut half = 0;
+        while half < 32 {
+            halves[half] = 2 * half as u16 + 1;
+            half += 1;
+        }
+        halves
+    };
 
     impl Isa for Avx2 {
         const FMA: bool = true;
+        const PERMUTES: bool = true;
+
+        /// A register holds half of the table; the fourth bit says which half.
+        #[inline(always)]
+        fn sixteenths(self, k: &[f32; LANES]) -> [f32; LANES] {
+            // SAFETY: `self` proves AVX2; for the transmutes see the module.
+            unsafe {
+                let [low, high]: [__m256; 2] = transmute(SIXTEENTHS);
+                let k: [__m256i; 8] = transmute(*k);
+                let mut powers = [_mm256_setzero_si256(); 8];
+                for part in 0..8 {
+                    let k = k[part];
+                    let low = _mm256_permutevar8x32_ps(low, k);
+                    let high = _mm256_permutevar8x32_ps(high, k);
+                    let half = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(k));
+                    let power = _mm256_castps_si256(_mm256_blendv_ps(low, high, half));
+                    powers[part] = _mm256_add_epi32(power, _mm256_slli_epi32::<19>(k));
+                }
+                transmute(powers)
+            }
+        }
+
+        #[inline(always)]
+        fn raised(self, peak: HalfPeak, bits: &[u16; LANES]) -> HalfPeak {
+            // SAFETY: `self` proves AVX2; for the transmutes see the module.
+            unsafe {
+                let bits: [__m256i; 4] = transmute(*bits);
+                let mut signed: [__m256i; 4] = transmute(peak.signed);
+                let mut unsigned: [__m256i; 4] = transmute(peak.unsigned);
+                for part in 0..4 {
+                    signed[part] = _mm256_max_epi16(signed[part], bits[part]);
+                    unsigned[part] = _mm256_min_epu16(unsigned[part], bits[part]);
+                }
+                HalfPeak {
+                    signed: transmute::<[__m256i; 4], [i16; LANES]>(signed),
+                    unsigned: transmute::<[__m256i; 4], [u16; LANES]>(unsigned),
+                }
+            }
+        }
 
         #[inline(always)]
         fn widen_f16(self, lanes: &[f16; LANES]) -> [f32; LANES] {
@@ -258,6 +212,40 @@ mod x86 {
 
     impl Isa for Avx512 {
         const FMA: bool = true;
+        const PERMUTES: bool = true;
+
+        #[inline(always)]
+        fn sixteenths(self, k: &[f32; LANES]) -> [f32; LANES] {
+            // SAFETY: `self` proves AVX-512F; for the transmutes see the module.
+            unsafe {
+                let table: __m512i = transmute(SIXTEENTHS);
+                let k: [__m512i; 4] = transmute(*k);
+                let mut powers = [_mm512_setzero_si512(); 4];
+                for part in 0..4 {
+                    let power = _mm512_permutexvar_epi32(k[part], table);
+                    powers[part] = _mm512_add_epi32(power, _mm512_slli_epi32::<19>(k[part]));
+                }
+                transmute(powers)
+            }
+        }
+
+        #[inline(always)]
+        fn raised(self, peak: HalfPeak, bits: &[u16; LANES]) -> HalfPeak {
+            // SAFETY: `self` proves AVX-512BW; for the transmutes see the module.
+            unsafe {
+                let bits: [__m512i; 2] = transmute(*bits);
+                let mut signed: [__m512i; 2] = transmute(peak.signed);
+                let mut unsigned: [__m512i; 2] = transmute(peak.unsigned);
+                for part in 0..2 {
+                    signed[part] = _mm512_max_epi16(signed[part], bits[part]);
+                    unsigned[part] = _mm512_min_epu16(unsigned[part], bits[part]);
+                }
+                HalfPeak {
+                    signed: transmute::<[__m512i; 2], [i16; LANES]>(signed),
+                    unsigned: transmute::<[__m512i; 2], [u16; LANES]>(unsigned),
+                }
+            }
+        }
 
         #[inline(always)]
         fn widen_f16(self, lanes: &[f16; LANES]) -> [f32; LANES] {
@@ -290,14 +278,11 @@ mod x86 {
             // SAFETY: `self` proves AVX-512F and BW; for the transmutes see the module.
             unsafe {
                 let values: [__m512; 4] = transmute(*values);
-                let order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+                let order: __m512i = transmute(HIGH_HALVES);
                 let mut packed = [_mm512_setzero_si512(); 2];
                 for part in 0..2 {
-                    let pair = _mm512_packs_epi32(
-                        round_16(values[2 * part]),
-                        round_16(values[2 * part + 1]),
-                    );
-                    packed[part] = _mm512_permutexvar_epi64(order, pair);
+                    let [low, high] = [0, 1].map(|half| round_16(values[2 * part + half]));
+                    packed[part] = _mm512_permutex2var_epi16(low, order, high);
                 }
                 transmute(packed)
             }
@@ -327,10 +312,10 @@ macro_rules! instantiate {
             #[target_feature(enable = $features)]
             pub(super) fn block_states<E: Lanes, const ENTROPY: bool>(
                 x: &[E],
-                inverse_temperature: f32,
+                exponential: Exponential,
                 states: &mut [BlockState],
             ) {
-                rows::block_states::<E, _, ENTROPY>(isa(), x, inverse_temperature, states);
+                rows::block_states::<E, _, ENTROPY>(isa(), x, exponential, states);
             }
 
             #[target_feature(enable = $features)]
@@ -410,7 +395,7 @@ impl Simd {
     /// Stage 1 for the columns `x` of a row, which start at a multiple of [`BLOCK`]: one state per
     /// block.
     ///
-    /// `inverse_temperature` must be finite as f32. Without `moments` the states' later sums are 0.
+    /// Without `moments` the states' later sums are 0.
     pub fn block_states<E: Lanes>(
         self,
         x: &[E],
@@ -419,11 +404,11 @@ impl Simd {
         states: &mut [BlockState],
     ) {
         assert_eq!(states.len(), x.len().div_ceil(BLOCK), "one state per block");
-        let scale = inverse_temperature as f32;
+        let exponential = Exponential::new(inverse_temperature);
         if moments {
-            dispatch!(self.0, rows::block_states[true](x, scale, states))
+            dispatch!(self.0, rows::block_states[true](x, exponential, states))
         } else {
-            dispatch!(self.0, rows::block_states[false](x, scale, states))
+            dispatch!(self.0, rows::block_states[false](x, exponential, states))
         }
     }
 
@@ -465,7 +450,7 @@ impl Simd {
         label: Option<usize>,
     ) {
         assert_eq!(x.len(), dx.len(), "logits and gradient");
-        if row.has_entropy_term() {
+        if row.has_terms() {
             dispatch!(self.0, gradient::gradient[true](x, dx, row))
         } else {
             dispatch!(self.0, gradient::gradient[false](x, dx, row))
@@ -478,7 +463,7 @@ impl Simd {
     /// Stage 4 over the logits themselves.
     pub fn gradient_in_place<E: Lanes>(self, x: &mut [E], row: &RowGradient, label: Option<usize>) {
         let at_label = label.map(|label| (label, row.at_label(x[label].load())));
-        if row.has_entropy_term() {
+        if row.has_terms() {
             dispatch!(self.0, gradient::gradient_in_place[true](x, row))
         } else {
             dispatch!(self.0, gradient::gradient_in_place[false](x, row))

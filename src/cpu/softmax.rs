@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 use super::blocks::{Ahead, Block, Chunk, Row, blocks, next};
-use super::exp::EXP_CUTOFF;
-use super::rows::{LANES, PEAKED, Scale, exp, fused, tree_sum};
+use super::exp::{EXP_CUTOFF, Exponential};
+use super::rows::{LANES, PEAKED, Scale, fused, tree_sum};
 use super::simd::{Isa, Kernel, Simd};
 
 /// Of a row so far, with z = (x - maximum) / T.
@@ -16,6 +16,7 @@ use super::simd::{Isa, Kernel, Simd};
 pub(super) struct Softmax {
     maximum: f32,
     inverse_temperature: f64,
+    exponential: Exponential,
     /// `sum exp(z)` without the 1 of the maximum: a confident row keeps its digits.
     excess: f64,
     /// `sum exp(z) z`, where it is asked for.
@@ -29,7 +30,9 @@ pub(super) struct Softmax {
 impl Softmax {
     pub fn new(inverse_temperature: f64) -> Self {
         let [maximum, excluded] = [f32::NEG_INFINITY; 2];
-        Self { maximum, inverse_temperature, excess: 0.0, weighted: 0.0, gap: 0.0, excluded }
+        let exponential = Exponential::new(inverse_temperature);
+        let [excess, weighted, gap] = [0.0; 3];
+        Self { maximum, inverse_temperature, exponential, excess, weighted, gap, excluded }
     }
 
     /// Of a whole row by itself.
@@ -141,7 +144,7 @@ impl Softmax {
     /// How z is computed. 0 stands for the maximum as long as all logits are -inf, so that their z is -inf.
     pub fn scale(&self) -> Scale {
         let maximum = if self.maximum == f32::NEG_INFINITY { 0.0 } else { self.maximum };
-        Scale { maximum, inverse_temperature: self.inverse_temperature as f32 }
+        Scale { maximum, exponential: self.exponential }
     }
 
     pub fn inverse_temperature(&self) -> f64 {
@@ -196,13 +199,12 @@ impl<const MOMENTS: bool> Kernel for Sums<'_, MOMENTS> {
         let mut excluded = [f32::NEG_INFINITY; LANES];
         for (chunk, (x, other)) in self.x.iter().zip(others).enumerate() {
             self.ahead.prefetch(isa, chunk);
+            let exponentials = scale.exponential.of(isa, &scale.differences(x));
             for lane in 0..LANES {
-                let z = (x[lane] - scale.maximum) * scale.inverse_temperature;
-                let e = exp::<I>(z, EXP_CUTOFF);
+                let e = exponentials[lane];
                 plain[lane] += e;
                 if MOMENTS {
-                    let other =
-                        (other[lane] - other_scale.maximum) * other_scale.inverse_temperature;
+                    let (z, other) = (scale.z(x[lane]), other_scale.z(other[lane]));
                     let is_excluded = other == f32::NEG_INFINITY;
                     // 0 * -inf would be NaN.
                     let finite = if z < EXP_CUTOFF { 0.0 } else { z };
@@ -230,13 +232,13 @@ impl Kernel for Rest<'_> {
     type Output = f64;
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) -> f64 {
+    fn run<I: Isa>(self, isa: I) -> f64 {
         let mut rest = [0.0f32; LANES];
         for x in self.x {
+            let differences = self.scale.differences(x);
+            let exponentials = self.scale.exponential.of(isa, &differences);
             for lane in 0..LANES {
-                let difference = x[lane] - self.scale.maximum;
-                let e = exp::<I>(difference * self.scale.inverse_temperature, EXP_CUTOFF);
-                rest[lane] += if difference == 0.0 { 0.0 } else { e };
+                rest[lane] += if differences[lane] == 0.0 { 0.0 } else { exponentials[lane] };
             }
         }
         tree_sum(rest)

@@ -110,17 +110,13 @@ impl Rows<'_> {
     ) {
         let Self { simd, columns: all, inverse_temperature, .. } = *self;
         let log_sum = if others.is_empty() { 0.0 } else { others.log_sum() };
-        let scale = others.scale();
+        let maximum = others.scale().maximum;
         let (mut block, mut grads_block) = (Block::new(), Block::new());
         for columns in blocks(all) {
             let row = student.logits();
             self.read_others(row, columns.clone(), listed, &mut block);
-            simd.run(Probabilities {
-                to: block.chunks_mut(),
-                maximum: scale.maximum,
-                inverse_temperature: scale.inverse_temperature,
-                log_prob: -log_sum as f32,
-            });
+            let from = (-log_sum, inverse_temperature);
+            simd.run(Probabilities::new(block.chunks_mut(), maximum, from));
             let next = next(&columns, all);
             let grads = student.grads_apart().map_or(&[][..], |grads| grads.bytes(next.clone()));
             simd.run(Times {

@@ -30,6 +30,16 @@ fn tree_sums<const N: usize>(lanes: [Chunk; N]) -> [f64; N] {
     sums
 }
 
+#[inline(always)]
+fn add<T: Terms<N>, const N: usize, I: Isa>(terms: T, columns: &T::Columns, sums: &mut [Chunk; N]) {
+    for lane in 0..LANES {
+        let terms = terms.terms::<I>(columns, lane);
+        for term in 0..N {
+            sums[term][lane] += terms[term];
+        }
+    }
+}
+
 impl<T: Terms<N>, const N: usize> Kernel for Sums<'_, T, N> {
     type Output = [f64; N];
 
@@ -39,13 +49,8 @@ impl<T: Terms<N>, const N: usize> Kernel for Sums<'_, T, N> {
         let chunks = self.student.chunks().iter().zip(self.teacher.chunks());
         for (chunk, (student, teacher)) in chunks.enumerate() {
             self.ahead.prefetch(isa, chunk);
-            let columns = self.terms.columns::<I>(self.pair, student, teacher);
-            for lane in 0..LANES {
-                let terms = self.terms.terms::<I>(&columns, lane);
-                for term in 0..N {
-                    sums[term][lane] += terms[term];
-                }
-            }
+            let columns = self.terms.columns(isa, self.pair, student, teacher);
+            add::<T, N, I>(self.terms, &columns, &mut sums);
         }
         tree_sums(sums)
     }
@@ -53,12 +58,22 @@ impl<T: Terms<N>, const N: usize> Kernel for Sums<'_, T, N> {
 
 /// The gradient of a block in place of the student's logits, and with `SUMS` the sums of the terms.
 pub(super) struct Gradient<'a, T, const N: usize, const SUMS: bool> {
-    pub terms: T,
-    pub pair: Pair,
-    pub student: &'a mut Block,
-    pub teacher: &'a Block,
-    pub factor: Factor,
-    pub ahead: Ahead<'a>,
+    terms: T,
+    pair: Pair,
+    student: &'a mut Block,
+    teacher: &'a Block,
+    factor: Factor,
+    ahead: Ahead<'a>,
+}
+
+impl<'a, T: Terms<N>, const N: usize, const SUMS: bool> Gradient<'a, T, N, SUMS> {
+    pub fn new(
+        terms: T,
+        (pair, student, teacher): (Pair, &'a mut Block, &'a Block),
+        (factor, ahead): (Factor, Ahead<'a>),
+    ) -> Self {
+        Self { terms, pair, student, teacher, factor, ahead }
+    }
 }
 
 impl<T: Terms<N>, const N: usize, const SUMS: bool> Kernel for Gradient<'_, T, N, SUMS> {
@@ -70,15 +85,14 @@ impl<T: Terms<N>, const N: usize, const SUMS: bool> Kernel for Gradient<'_, T, N
         let chunks = self.student.chunks_mut().iter_mut().zip(self.teacher.chunks());
         for (chunk, (student, teacher)) in chunks.enumerate() {
             self.ahead.prefetch(isa, chunk);
-            let columns = self.terms.columns::<I>(self.pair, student, teacher);
+            let columns = self.terms.columns(isa, self.pair, student, teacher);
+            let mut gradient = [0.0; LANES];
             for lane in 0..LANES {
-                if SUMS {
-                    let terms = self.terms.terms::<I>(&columns, lane);
-                    for term in 0..N {
-                        sums[term][lane] += terms[term];
-                    }
-                }
-                student[lane] = self.factor.times(self.terms.gradient::<I>(&columns, lane));
+                gradient[lane] = self.factor.times(self.terms.gradient::<I>(&columns, lane));
+            }
+            *student = gradient;
+            if SUMS {
+                add::<T, N, I>(self.terms, &columns, &mut sums);
             }
         }
         tree_sums(sums)

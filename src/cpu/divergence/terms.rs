@@ -16,14 +16,13 @@ use crate::stages::Measure;
 /// A divergence as sums of N terms of each column; the first sum is its value.
 pub(super) trait Terms<const N: usize>: Copy {
     type Columns;
+    /// The same for a block that [`Pair::is_flat`].
+    type Flat: Terms<N>;
 
-    /// For a block that [`Pair::is_flat`] or is not.
-    #[inline(always)]
-    fn in_block(self, _is_flat: bool) -> Self {
-        self
-    }
+    fn flat(self) -> Self::Flat;
 
-    fn columns<I: Isa>(self, pair: Pair, student: &Chunk, teacher: &Chunk) -> Self::Columns;
+    fn columns<I: Isa>(self, isa: I, pair: Pair, student: &Chunk, teacher: &Chunk)
+    -> Self::Columns;
     fn terms<I: Isa>(self, columns: &Self::Columns, lane: usize) -> [f32; N];
     /// By the student's logit, of temperature 1.
     fn gradient<I: Isa>(self, columns: &Self::Columns, lane: usize) -> f32;
@@ -37,13 +36,6 @@ pub(super) struct Kl<const BOTH: bool> {
     pub reverse: f32,
     /// `KL(q || p)`, for the gradient of that part.
     pub divergence: f32,
-    is_flat: bool,
-}
-
-impl<const BOTH: bool> Kl<BOTH> {
-    pub fn new([forward, reverse, divergence]: [f32; 3]) -> Self {
-        Self { forward, reverse, divergence, is_flat: false }
-    }
 }
 
 /// Where the factor is 0, the logarithm may be infinite.
@@ -52,43 +44,79 @@ fn product(factor: f32, logarithm: f32) -> f32 {
     if factor == 0.0 { 0.0 } else { factor * logarithm }
 }
 
-impl<const BOTH: bool> Terms<1> for Kl<BOTH> {
-    type Columns = Probabilities;
-
+impl<const BOTH: bool> Kl<BOTH> {
     #[inline(always)]
-    fn in_block(self, is_flat: bool) -> Self {
-        Self { is_flat, ..self }
-    }
-
-    #[inline(always)]
-    fn columns<I: Isa>(self, pair: Pair, student: &Chunk, teacher: &Chunk) -> Probabilities {
-        match self.is_flat {
-            true => Probabilities::apart::<I>(pair, student, teacher),
-            false => Probabilities::near::<I>(pair, student, teacher),
-        }
-    }
-
-    #[inline(always)]
-    fn terms<I: Isa>(self, columns: &Probabilities, lane: usize) -> [f32; 1] {
-        let Probabilities { q, p, difference, log_ratio } = columns;
-        let (difference, log_ratio) = (difference[lane], log_ratio[lane]);
+    fn term<I: Isa>(self, column: Probabilities) -> f32 {
+        let Probabilities { q, p, difference, log_ratio } = column;
         if !BOTH {
-            return [product(p[lane], log_ratio) + difference];
+            return product(p, log_ratio) + difference;
         }
         let logarithms =
-            product(self.forward * p[lane], log_ratio) - product(self.reverse * q[lane], log_ratio);
-        [fused::<I>(self.forward - self.reverse, difference, logarithms)]
+            product(self.forward * p, log_ratio) - product(self.reverse * q, log_ratio);
+        fused::<I>(self.forward - self.reverse, difference, logarithms)
     }
 
     #[inline(always)]
-    fn gradient<I: Isa>(self, columns: &Probabilities, lane: usize) -> f32 {
-        let (q, difference) = (columns.q[lane], columns.difference[lane]);
+    fn slope<I: Isa>(self, column: Probabilities) -> f32 {
+        let Probabilities { q, difference, log_ratio, .. } = column;
         if !BOTH {
             return difference;
         }
-        let reverse = product(self.reverse * q, columns.log_ratio[lane]);
+        let reverse = product(self.reverse * q, log_ratio);
         let by_student = fused::<I>(self.reverse * q, self.divergence, reverse);
         fused::<I>(self.forward, difference, -by_student)
+    }
+}
+
+impl<const BOTH: bool> Terms<1> for Kl<BOTH> {
+    type Columns = Columns;
+    type Flat = FlatKl<BOTH>;
+
+    fn flat(self) -> FlatKl<BOTH> {
+        FlatKl(self)
+    }
+
+    #[inline(always)]
+    fn columns<I: Isa>(self, isa: I, pair: Pair, student: &Chunk, teacher: &Chunk) -> Columns {
+        Columns::new(isa, pair, student, teacher)
+    }
+
+    #[inline(always)]
+    fn terms<I: Isa>(self, columns: &Columns, lane: usize) -> [f32; 1] {
+        [self.term::<I>(columns.probabilities(lane))]
+    }
+
+    #[inline(always)]
+    fn gradient<I: Isa>(self, columns: &Columns, lane: usize) -> f32 {
+        self.slope::<I>(columns.probabilities(lane))
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct FlatKl<const BOTH: bool>(Kl<BOTH>);
+
+impl<const BOTH: bool> Terms<1> for FlatKl<BOTH> {
+    /// q, p and `log p - log q`.
+    type Columns = [Chunk; 3];
+    type Flat = Self;
+
+    fn flat(self) -> Self {
+        self
+    }
+
+    #[inline(always)]
+    fn columns<I: Isa>(self, isa: I, pair: Pair, student: &Chunk, teacher: &Chunk) -> [Chunk; 3] {
+        pair.apart(isa, student, teacher)
+    }
+
+    #[inline(always)]
+    fn terms<I: Isa>(self, [q, p, log_ratio]: &[Chunk; 3], lane: usize) -> [f32; 1] {
+        [self.0.term::<I>(Probabilities::new(q[lane], p[lane], log_ratio[lane]))]
+    }
+
+    #[inline(always)]
+    fn gradient<I: Isa>(self, [q, p, log_ratio]: &[Chunk; 3], lane: usize) -> f32 {
+        self.0.slope::<I>(Probabilities::new(q[lane], p[lane], log_ratio[lane]))
     }
 }
 
@@ -102,16 +130,21 @@ pub(super) struct TotalVariation {
 }
 
 impl Terms<4> for TotalVariation {
-    type Columns = Probabilities;
+    type Columns = Columns;
+    type Flat = Self;
 
-    #[inline(always)]
-    fn columns<I: Isa>(self, pair: Pair, student: &Chunk, teacher: &Chunk) -> Probabilities {
-        Probabilities::near::<I>(pair, student, teacher)
+    fn flat(self) -> Self {
+        self
     }
 
     #[inline(always)]
-    fn terms<I: Isa>(self, columns: &Probabilities, lane: usize) -> [f32; 4] {
-        let (q, difference) = (columns.q[lane], columns.difference[lane]);
+    fn columns<I: Isa>(self, isa: I, pair: Pair, student: &Chunk, teacher: &Chunk) -> Columns {
+        Columns::new(isa, pair, student, teacher)
+    }
+
+    #[inline(always)]
+    fn terms<I: Isa>(self, columns: &Columns, lane: usize) -> [f32; 4] {
+        let Probabilities { q, difference, .. } = columns.probabilities(lane);
         [
             0.5 * difference.abs(),
             if difference > 0.0 { q } else { 0.0 },
@@ -121,8 +154,8 @@ impl Terms<4> for TotalVariation {
     }
 
     #[inline(always)]
-    fn gradient<I: Isa>(self, columns: &Probabilities, lane: usize) -> f32 {
-        let (q, difference) = (columns.q[lane], columns.difference[lane]);
+    fn gradient<I: Isa>(self, columns: &Columns, lane: usize) -> f32 {
+        let Probabilities { q, difference, .. } = columns.probabilities(lane);
         let below = if difference < 0.0 { self.below } else { self.equal };
         0.5 * q * if difference > 0.0 { self.above } else { below }
     }
@@ -196,10 +229,15 @@ fn natural<I: Isa>(x: f32) -> f32 {
 
 impl Terms<2> for Mixture {
     type Columns = Mixed;
+    type Flat = Self;
+
+    fn flat(self) -> Self {
+        self
+    }
 
     #[inline(always)]
-    fn columns<I: Isa>(self, pair: Pair, student: &Chunk, teacher: &Chunk) -> Mixed {
-        let columns = Columns::new::<I>(pair, student, teacher);
+    fn columns<I: Isa>(self, isa: I, pair: Pair, student: &Chunk, teacher: &Chunk) -> Mixed {
+        let columns = Columns::new(isa, pair, student, teacher);
         let [mut t, mut log] = [[0.0f32; LANES]; 2];
         for lane in 0..LANES {
             let (part, other) = match columns.by_student(lane) {
@@ -247,10 +285,15 @@ pub(super) struct Advantage {
 impl Terms<1> for Advantage {
     /// q and A, 0 where q is 0.
     type Columns = [Chunk; 2];
+    type Flat = Self;
+
+    fn flat(self) -> Self {
+        self
+    }
 
     #[inline(always)]
-    fn columns<I: Isa>(self, pair: Pair, ours: &Chunk, teacher: &Chunk) -> [Chunk; 2] {
-        let (q, mut advantages) = (student::<I>(pair, ours), [0.0; LANES]);
+    fn columns<I: Isa>(self, isa: I, pair: Pair, ours: &Chunk, teacher: &Chunk) -> [Chunk; 2] {
+        let (q, mut advantages) = (student(isa, pair, ours), [0.0; LANES]);
         for lane in 0..LANES {
             let advantage = fused::<I>(teacher[lane], self.slope, self.offset);
             let above = if advantage < self.low { self.low } else { advantage };

@@ -65,10 +65,10 @@ impl<'v, 'a> Visit<'v, 'a> {
         if !from.is_finite() {
             return self.fail(from);
         }
-        let numbers = [forward, reverse, from].map(|number| number as f32);
+        let [f, r, divergence] = [forward, reverse, from].map(|number| number as f32);
         let value = match (forward, reverse) {
-            (1.0, 0.0) => self.in_one_sweep(Kl::<false>::new(numbers)),
-            _ => self.in_one_sweep(Kl::<true>::new(numbers)),
+            (1.0, 0.0) => self.in_one_sweep(Kl::<false> { forward: f, reverse: r, divergence }),
+            _ => self.in_one_sweep(Kl::<true> { forward: f, reverse: r, divergence }),
         };
         value.max(0.0)
     }
@@ -139,9 +139,12 @@ impl<'v, 'a> Visit<'v, 'a> {
         let (mut student, mut teacher, mut sums) = (Block::new(), Block::new(), [0.0; N]);
         for range in blocks(self.columns) {
             let ahead = self.ahead(next(&range, self.columns));
-            let terms = terms.in_block(self.read(range, &mut student, &mut teacher));
+            let is_flat = self.read(range, &mut student, &mut teacher);
             let (pair, student, teacher) = (self.pair, &student, &teacher);
-            let block = self.simd.run(Sums { terms, pair, student, teacher, ahead });
+            let block = match is_flat {
+                true => self.simd.run(Sums { terms: terms.flat(), pair, student, teacher, ahead }),
+                false => self.simd.run(Sums { terms, pair, student, teacher, ahead }),
+            };
             sums.iter_mut().zip(block).for_each(|(sum, block)| *sum += block);
         }
         sums
@@ -155,18 +158,19 @@ impl<'v, 'a> Visit<'v, 'a> {
     ) -> [f64; N] {
         let (mut student, mut teacher, mut sums) = (Block::new(), Block::new(), [0.0; N]);
         for range in blocks(self.columns) {
-            let terms = terms.in_block(self.read(range.clone(), &mut student, &mut teacher));
-            let (pair, ahead) = (self.pair, self.ahead(next(&range, self.columns)));
-            let (student_block, teacher) = (&mut student, &teacher);
-            let kernel = Gradient::<_, N, SUMS> {
-                terms,
-                pair,
-                student: student_block,
-                teacher,
-                factor,
-                ahead,
+            let is_flat = self.read(range.clone(), &mut student, &mut teacher);
+            let ahead = self.ahead(next(&range, self.columns));
+            let columns = (self.pair, &mut student, &teacher);
+            let block = match is_flat {
+                true => self.simd.run(Gradient::<_, N, SUMS>::new(
+                    terms.flat(),
+                    columns,
+                    (factor, ahead),
+                )),
+                false => {
+                    self.simd.run(Gradient::<_, N, SUMS>::new(terms, columns, (factor, ahead)))
+                }
             };
-            let block = self.simd.run(kernel);
             sums.iter_mut().zip(block).for_each(|(sum, block)| *sum += block);
             if let Some((grads, add)) = self.student.grads() {
                 grads.write(self.simd, range, &student, add);

@@ -1,0 +1,85 @@
+//! What an instruction set is to the kernels.
+
+use half::{bf16, f16};
+
+use super::{prefetch, prefetch_ahead};
+use crate::cpu::convert::Lanes;
+use crate::cpu::exp::SIXTEENTHS;
+use crate::cpu::peak::HalfPeak;
+use crate::cpu::rows::LANES;
+
+/// What the row kernels ask of an instruction set. A value of an implementing type is the proof
+/// that the set is there: only the functions below, compiled for it, make one.
+pub(crate) trait Isa: Copy {
+    const FMA: bool;
+
+    /// Whether [`sixteenths`](Self::sixteenths) is a few instructions.
+    const PERMUTES: bool = false;
+
+    /// Asks for the memory [`PREFETCH_DISTANCE`] after `lanes`, which may lie beyond the tensor.
+    #[inline(always)]
+    fn prefetch_ahead<T>(self, lanes: &[T; LANES]) {
+        prefetch_ahead(lanes);
+    }
+
+    /// Asks for the cache line of an address, which may lie beyond the tensor.
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        prefetch(address);
+    }
+
+    /// 2^(k/16) of each k, which is what the low bits of a number hold; see [`SIXTEENTHS`].
+    #[inline(always)]
+    fn sixteenths(self, k: &[f32; LANES]) -> [f32; LANES] {
+        let mut powers = [0.0; LANES];
+        for lane in 0..LANES {
+            let k = k[lane].to_bits();
+            powers[lane] = f32::from_bits(SIXTEENTHS[(k & 15) as usize].wrapping_add(k << 19));
+        }
+        powers
+    }
+
+    /// [`HalfPeak::raised`]; as loops over lanes its maxima stay in memory.
+    #[inline(always)]
+    fn raised(self, peak: HalfPeak, bits: &[u16; LANES]) -> HalfPeak {
+        peak.raised(bits)
+    }
+
+    #[inline(always)]
+    fn widen_f16(self, lanes: &[f16; LANES]) -> [f32; LANES] {
+        let mut values = [0.0; LANES];
+        for lane in 0..LANES {
+            values[lane] = lanes[lane].load();
+        }
+        values
+    }
+
+    #[inline(always)]
+    fn narrow_f16(self, values: &[f32; LANES]) -> [f16; LANES] {
+        let mut lanes = [f16::ZERO; LANES];
+        for lane in 0..LANES {
+            lanes[lane] = f16::store(values[lane]);
+        }
+        lanes
+    }
+
+    /// Rounds to nearest even. The low half of any NaN must be zero: the vector forms leave out the
+    /// test for NaN (6 % of the gradient kernel with AVX-512, 20 % with AVX2), and a low half that
+    /// rounds up could carry into the sign.
+    #[inline(always)]
+    fn narrow_bf16(self, values: &[f32; LANES]) -> [bf16; LANES] {
+        let mut lanes = [bf16::ZERO; LANES];
+        for lane in 0..LANES {
+            lanes[lane] = bf16::store(values[lane]);
+        }
+        lanes
+    }
+}
+
+/// Code that is compiled for each instruction set as a whole.
+pub(crate) trait Kernel {
+    type Output;
+
+    /// `#[inline(always)]`, like everything that it calls: what stays outlined is compiled for the baseline.
+    fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
