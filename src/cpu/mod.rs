@@ -9,6 +9,7 @@ mod combination;
 mod convert;
 mod divergence;
 mod exp;
+mod floor;
 mod gradient;
 mod ln;
 mod log_probs;

@@ -24,7 +24,7 @@ use crate::cpu::state::{BlockState, RowState};
 
 /// Bytes. Of 1, 2, 4, 8 and 16 KiB this is the fastest for all three element types; 1 KiB costs f32
 /// a third.
-const PREFETCH_DISTANCE: usize = 4096;
+pub(crate) const PREFETCH_DISTANCE: usize = 4096;
 
 /// Bytes.
 pub(crate) const CACHE_LINE: usize = 64;
