@@ -30,6 +30,12 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
         values
     }
 
+    /// The same in an order of the type's own, for sums and what else does not ask which column is which.
+    #[inline(always)]
+    fn load_unordered<I: Isa>(isa: I, lanes: &[Self; LANES]) -> [f32; LANES] {
+        Self::load_lanes(isa, lanes)
+    }
+
     /// [`store`](Self::store) of every lane. Any NaN must have a zero low half, see
     /// [`Isa::narrow_bf16`].
     #[inline(always)]
@@ -73,6 +79,11 @@ impl Lanes for bf16 {
         let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
         let quiet = (bits >> 16) | 0x40;
         bf16::from_bits(if value.is_nan() { quiet } else { rounded } as u16)
+    }
+
+    #[inline(always)]
+    fn load_unordered<I: Isa>(isa: I, lanes: &[Self; LANES]) -> [f32; LANES] {
+        isa.unordered_bf16(lanes)
     }
 
     #[inline(always)]

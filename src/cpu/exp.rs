@@ -52,10 +52,10 @@ pub(crate) const SIXTEENTHS: [u32; 16] = {
 };
 
 /// 1.5 * 2^19. Adding it rounds to a sixteenth, and leaves the number of sixteenths in the low bits of the sum.
-const ROUND_TO_SIXTEENTH: f32 = 786_432.0;
+pub(crate) const ROUND_TO_SIXTEENTH: f32 = 786_432.0;
 
 /// Factors of f^3 .. f^1 in 2^f - 1: the least relative error for |f| <= 1/32, 1.6e-9.
-const CUBIC: [f32; 3] = [0.055_502_135, 0.240_234_29, LN_2];
+pub(crate) const CUBIC: [f32; 3] = [0.055_502_135, 0.240_234_29, LN_2];
 
 /// exp(x/T) as the lanes compute it.
 #[derive(Clone, Copy, Debug)]
@@ -63,10 +63,10 @@ pub(crate) struct Exponential {
     pub inverse_temperature: f32,
     cutoff: f32,
     /// log2(e)/T = `high` + `low`.
-    high: f32,
-    low: f32,
+    pub high: f32,
+    pub low: f32,
     /// The least sum with [`ROUND_TO_SIXTEENTH`] of which the result is not 0.
-    least: f32,
+    pub least: f32,
 }
 
 impl Exponential {
@@ -103,32 +103,11 @@ impl Exponential {
     /// [`EXP_CUTOFF`, 0]: 0.998 ulp by the table, 0.866 by the polynomial with FMA and 0.960 without.
     #[inline(always)]
     pub fn of<I: Isa>(self, isa: I, x: &[f32; LANES]) -> [f32; LANES] {
-        if I::PERMUTES { self.by_table(isa, x) } else { self.by_polynomial::<I>(x) }
+        isa.exponentials(self, x)
     }
 
     #[inline(always)]
-    fn by_table<I: Isa>(self, isa: I, x: &[f32; LANES]) -> [f32; LANES] {
-        let (mut shifted, mut exponentials) = ([0.0; LANES], [0.0; LANES]);
-        for lane in 0..LANES {
-            shifted[lane] = multiply_add::<true>(x[lane], self.high, ROUND_TO_SIXTEENTH);
-        }
-        let powers = isa.sixteenths(&shifted);
-        for lane in 0..LANES {
-            let k = shifted[lane] - ROUND_TO_SIXTEENTH;
-            // Exact but for the last rounding of each, which is that of a number below 1/32.
-            let f = multiply_add::<true>(x[lane], self.high, -k);
-            let f = multiply_add::<true>(x[lane], self.low, f);
-            let [cubic, square, linear] = CUBIC;
-            let q = multiply_add::<true>(multiply_add::<true>(cubic, f, square), f, linear) * f;
-            let exponential = multiply_add::<true>(powers[lane], q, powers[lane]);
-            // Written so that NaN takes the product.
-            exponentials[lane] = if shifted[lane] < self.least { 0.0 } else { exponential };
-        }
-        exponentials
-    }
-
-    #[inline(always)]
-    fn by_polynomial<I: Isa>(self, x: &[f32; LANES]) -> [f32; LANES] {
+    pub fn by_polynomial<I: Isa>(self, x: &[f32; LANES]) -> [f32; LANES] {
         let mut exponentials = [0.0; LANES];
         for lane in 0..LANES {
             let z = x[lane] * self.inverse_temperature;

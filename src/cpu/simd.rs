@@ -9,6 +9,8 @@
 
 mod isa;
 mod level;
+#[cfg(target_arch = "x86_64")]
+mod registers;
 
 pub(crate) use isa::{Isa, Kernel};
 pub use level::SimdLevel;
@@ -68,7 +70,8 @@ mod x86 {
     use std::arch::x86_64::*;
     use std::mem::transmute;
 
-    use super::{HalfPeak, Isa, LANES, SIXTEENTHS, bf16, f16};
+    use super::registers::{exp_8, exp_16, round_8, round_16};
+    use super::{Exponential, HalfPeak, Isa, LANES, SIXTEENTHS, bf16, f16};
 
     #[derive(Clone, Copy)]
     pub(super) struct Avx2(pub(super) Detected);
@@ -89,27 +92,6 @@ mod x86 {
         }
     }
 
-    /// bf16 in the high halves, made by the same arithmetic as the scalar `store`; the shift keeps
-    /// the sign, so that a saturating pack of signed numbers leaves the value alone.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn round_8(values: __m256) -> __m256i {
-        let bits = _mm256_castps_si256(values);
-        let last = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-        let increment = _mm256_add_epi32(last, _mm256_set1_epi32(0x7fff));
-        _mm256_srai_epi32::<16>(_mm256_add_epi32(bits, increment))
-    }
-
-    /// The same with a test of the last bit in place of its arithmetic, and without the shift.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn round_16(values: __m512) -> __m512i {
-        let bits = _mm512_castps_si512(values);
-        let is_odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(1 << 16));
-        let rounded = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
-        _mm512_mask_add_epi32(rounded, is_odd, rounded, _mm512_set1_epi32(1))
-    }
-
     /// 2 i + 1: the high halves of two registers' numbers, in order.
     const HIGH_HALVES: [u16; 32] = {
         let mut halves = [0; 32];
@@ -123,25 +105,32 @@ mod x86 {
 
     impl Isa for Avx2 {
         const FMA: bool = true;
-        const PERMUTES: bool = true;
 
-        /// A register holds half of the table; the fourth bit says which half.
         #[inline(always)]
-        fn sixteenths(self, k: &[f32; LANES]) -> [f32; LANES] {
-            // SAFETY: `self` proves AVX2; for the transmutes see the module.
+        fn exponentials(self, exponential: Exponential, x: &[f32; LANES]) -> [f32; LANES] {
+            // SAFETY: `self` proves AVX2 and FMA; for the transmutes see the module.
             unsafe {
-                let [low, high]: [__m256; 2] = transmute(SIXTEENTHS);
-                let k: [__m256i; 8] = transmute(*k);
-                let mut powers = [_mm256_setzero_si256(); 8];
+                let table: [__m256; 2] = transmute(SIXTEENTHS);
+                let mut x: [__m256; 8] = transmute(*x);
                 for part in 0..8 {
-                    let k = k[part];
-                    let low = _mm256_permutevar8x32_ps(low, k);
-                    let high = _mm256_permutevar8x32_ps(high, k);
-                    let half = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(k));
-                    let power = _mm256_castps_si256(_mm256_blendv_ps(low, high, half));
-                    powers[part] = _mm256_add_epi32(power, _mm256_slli_epi32::<19>(k));
+                    x[part] = exp_8(x[part], table, exponential);
                 }
-                transmute(powers)
+                transmute(x)
+            }
+        }
+
+        #[inline(always)]
+        fn unordered_bf16(self, lanes: &[bf16; LANES]) -> [f32; LANES] {
+            // SAFETY: as above.
+            unsafe {
+                let pairs: [__m256i; 4] = transmute(*lanes);
+                let mut halves = [[_mm256_setzero_si256(); 4]; 2];
+                for part in 0..4 {
+                    let odd = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+                    halves[0][part] = _mm256_slli_epi32::<16>(pairs[part]);
+                    halves[1][part] = _mm256_and_si256(pairs[part], odd);
+                }
+                transmute(halves)
             }
         }
 
@@ -212,20 +201,32 @@ mod x86 {
 
     impl Isa for Avx512 {
         const FMA: bool = true;
-        const PERMUTES: bool = true;
 
         #[inline(always)]
-        fn sixteenths(self, k: &[f32; LANES]) -> [f32; LANES] {
+        fn exponentials(self, exponential: Exponential, x: &[f32; LANES]) -> [f32; LANES] {
             // SAFETY: `self` proves AVX-512F; for the transmutes see the module.
             unsafe {
                 let table: __m512i = transmute(SIXTEENTHS);
-                let k: [__m512i; 4] = transmute(*k);
-                let mut powers = [_mm512_setzero_si512(); 4];
+                let mut x: [__m512; 4] = transmute(*x);
                 for part in 0..4 {
-                    let power = _mm512_permutexvar_epi32(k[part], table);
-                    powers[part] = _mm512_add_epi32(power, _mm512_slli_epi32::<19>(k[part]));
+                    x[part] = exp_16(x[part], table, exponential);
                 }
-                transmute(powers)
+                transmute(x)
+            }
+        }
+
+        #[inline(always)]
+        fn unordered_bf16(self, lanes: &[bf16; LANES]) -> [f32; LANES] {
+            // SAFETY: as above.
+            unsafe {
+                let pairs: [__m512i; 2] = transmute(*lanes);
+                let mut halves = [[_mm512_setzero_si512(); 2]; 2];
+                for part in 0..2 {
+                    let odd = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+                    halves[0][part] = _mm512_slli_epi32::<16>(pairs[part]);
+                    halves[1][part] = _mm512_and_si512(pairs[part], odd);
+                }
+                transmute(halves)
             }
         }
 

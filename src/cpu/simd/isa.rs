@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use super::{prefetch, prefetch_ahead};
 use crate::cpu::convert::Lanes;
-use crate::cpu::exp::SIXTEENTHS;
+use crate::cpu::exp::Exponential;
 use crate::cpu::peak::HalfPeak;
 use crate::cpu::rows::LANES;
 
@@ -12,9 +12,6 @@ use crate::cpu::rows::LANES;
 /// that the set is there: only the functions below, compiled for it, make one.
 pub(crate) trait Isa: Copy {
     const FMA: bool;
-
-    /// Whether [`sixteenths`](Self::sixteenths) is a few instructions.
-    const PERMUTES: bool = false;
 
     /// Asks for the memory [`PREFETCH_DISTANCE`] after `lanes`, which may lie beyond the tensor.
     #[inline(always)]
@@ -28,15 +25,23 @@ pub(crate) trait Isa: Copy {
         prefetch(address);
     }
 
-    /// 2^(k/16) of each k, which is what the low bits of a number hold; see [`SIXTEENTHS`].
+    /// [`Exponential::of`]. The vector forms go by its table, one register after another: as loops over all lanes
+    /// they are more numbers than AVX2 has registers for (a quarter slower), and loops over a few lanes the
+    /// compiler takes apart before it vectorises.
     #[inline(always)]
-    fn sixteenths(self, k: &[f32; LANES]) -> [f32; LANES] {
-        let mut powers = [0.0; LANES];
-        for lane in 0..LANES {
-            let k = k[lane].to_bits();
-            powers[lane] = f32::from_bits(SIXTEENTHS[(k & 15) as usize].wrapping_add(k << 19));
+    fn exponentials(self, exponential: Exponential, x: &[f32; LANES]) -> [f32; LANES] {
+        exponential.by_polynomial::<Self>(x)
+    }
+
+    /// Even columns, then odd ones: one operation each, where two put them into order.
+    #[inline(always)]
+    fn unordered_bf16(self, lanes: &[bf16; LANES]) -> [f32; LANES] {
+        let mut values = [0.0; LANES];
+        for lane in 0..LANES / 2 {
+            values[lane] = lanes[2 * lane].load();
+            values[LANES / 2 + lane] = lanes[2 * lane + 1].load();
         }
-        powers
+        values
     }
 
     /// [`HalfPeak::raised`]; as loops over lanes its maxima stay in memory.
