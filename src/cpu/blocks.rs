@@ -8,6 +8,7 @@ use crate::cpu::convert::Lanes;
 use crate::cpu::peak::Peak;
 use crate::cpu::rows::{LANES, padded};
 use crate::cpu::simd::{CACHE_LINE, Isa, Kernel, Simd};
+use crate::cpu::state::RowState;
 use crate::element::{DType, Element};
 use crate::error::{Error, Result};
 use std::ops::Range;
@@ -161,6 +162,16 @@ impl Row<'_> {
 }
 
 impl<'a> Row<'a> {
+    /// Stage 1 of the first columns.
+    pub fn state(
+        self,
+        simd: Simd,
+        columns: usize,
+        (inverse_temperature, moments): (f64, bool),
+    ) -> RowState {
+        each_type!(Row, self, row => simd.row_state(&row[..columns], inverse_temperature, moments))
+    }
+
     pub fn get(self, column: usize) -> f64 {
         each_type!(Row, self, row => row[column].to_f64())
     }

@@ -14,7 +14,7 @@ use super::softmax::Softmax;
 use super::student::{Results, Student, Tokens};
 use crate::error::Result;
 use crate::stages::{Divergence, Measure};
-use teacher::Tensors;
+use teacher::{Tensors, TokenTeacher};
 use terms::Advantage;
 use visit::Visit;
 
@@ -65,10 +65,35 @@ impl Rows<'_> {
     ) -> Results {
         let Self { simd, columns, inverse_temperatures, entropies, .. } = *self;
         let (teacher, weight) = self.teacher.of_token(simd, token, columns);
-        let mut moments = entropies;
-        if let Measure::Kl { reverse, cross, .. } = measure {
-            moments = [moments[0] || reverse != 0.0, moments[1] || cross];
+        let rows = match measure {
+            Measure::Kl { reverse, .. } if reverse != 0.0 => {
+                self.together(student, &teacher, [true, entropies[1]])
+            }
+            _ => {
+                let cross = matches!(measure, Measure::Kl { cross: true, .. });
+                let [ours, theirs] = inverse_temperatures.map(|inverse| (columns, inverse));
+                [
+                    Softmax::of(simd, student.logits(), ours, entropies[0]),
+                    teacher.softmax(simd, theirs, entropies[1] || cross),
+                ]
+            }
+        };
+        if upstream != 0.0 && upstream * weight == 0.0 {
+            student.set(0, 0.0);
         }
+        let upstream = upstream * weight;
+        let mut visit = Visit::new((simd, columns), student, (&teacher, &rows), upstream);
+        [weight * visit.divergence(measure, &rows), rows[0].entropy(), rows[1].entropy()]
+    }
+
+    /// The softmax of both from one sweep, with what a divergence of one from the other asks for.
+    fn together(
+        &self,
+        student: &Student<'_>,
+        teacher: &TokenTeacher<'_>,
+        moments: [bool; 2],
+    ) -> [Softmax; 2] {
+        let Self { simd, columns, inverse_temperatures, .. } = *self;
         let mut rows = inverse_temperatures.map(Softmax::new);
         let (mut ours, mut theirs) = (Block::new(), Block::new());
         for range in blocks(columns) {
@@ -80,12 +105,7 @@ impl Rows<'_> {
             ];
             Softmax::add_pair((simd, ahead), &mut rows, [&ours, &theirs], maxima, moments);
         }
-        if upstream != 0.0 && upstream * weight == 0.0 {
-            student.set(0, 0.0);
-        }
-        let upstream = upstream * weight;
-        let mut visit = Visit::new((simd, columns), student, (&teacher, &rows), upstream);
-        [weight * visit.divergence(measure, &rows), rows[0].entropy(), rows[1].entropy()]
+        rows
     }
 
     fn advantage(

@@ -35,15 +35,21 @@ impl Softmax {
         Self { maximum, inverse_temperature, exponential, excess, weighted, gap, excluded }
     }
 
-    /// Of a whole row by itself.
+    /// Of the first columns of a row by itself, as stage 1 has it: its elements are read as they are, where the
+    /// blocks of two rows are widened first.
     pub fn of(
         simd: Simd,
         row: Row<'_>,
         (columns, inverse_temperature): (usize, f64),
         moments: bool,
     ) -> Self {
-        let widen = |columns, block: &mut Block| row.widen(simd, columns, block);
-        Self::read(simd, row, (columns, inverse_temperature), moments, widen)
+        let state = row.state(simd, columns, (inverse_temperature, moments));
+        let (maximum, excess) = (state.maximum(), state.excess());
+        let weighted = if moments { state.weighted() } else { 0.0 };
+        // A block of NaN may have any maximum.
+        let maximum = if excess.is_nan() { 0.0 } else { maximum };
+        let excess = if maximum == f32::NEG_INFINITY { 0.0 } else { excess };
+        Self { maximum, excess, weighted, ..Self::new(inverse_temperature) }
     }
 
     /// Of a row whose blocks, and their maxima, `read` makes.

@@ -94,6 +94,16 @@ impl RowState {
         self.peak_block
     }
 
+    /// sum_v exp(z_v) - 1; -1 for a row of -inf.
+    pub fn excess(&self) -> f64 {
+        self.merged.excess
+    }
+
+    /// sum_v exp(z_v) z_v, if the blocks were computed for it.
+    pub fn weighted(&self) -> f64 {
+        self.merged.weighted
+    }
+
     /// ln sum_v exp(z_v) >= 0. NaN for a row with NaN or +inf, or of -inf alone.
     pub fn log_sum(&self) -> f64 {
         if self.merged.maximum == f32::NEG_INFINITY {

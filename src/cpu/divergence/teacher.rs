@@ -88,6 +88,21 @@ impl TokenTeacher<'_> {
         to.maximum(simd)
     }
 
+    /// Its softmax, and with `moments` what the entropy asks for.
+    pub fn softmax(
+        &self,
+        simd: Simd,
+        (columns, inverse_temperature): (usize, f64),
+        moments: bool,
+    ) -> Softmax {
+        if let ([Some(first), ..], true) = (&self.parts, self.plain) {
+            return Softmax::of(simd, first.row, (columns, inverse_temperature), moments);
+        }
+        let read = |columns, block: &mut Block| self.block(simd, columns, block);
+        let first = self.parts.iter().flatten().next().map_or(Row::F32(&[]), |part| part.row);
+        Softmax::read(simd, first, (columns, inverse_temperature), moments, read)
+    }
+
     /// What some of the columns will be made from; of several parts the first, whose turn comes first.
     pub fn bytes(&self, columns: Range<usize>) -> &[u8] {
         self.parts[0].map_or(&[], |part| part.row.bytes(columns))
