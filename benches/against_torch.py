@@ -1,14 +1,15 @@
-"""The row stages of prefuse, torch and a memory copy: same logits and threads, in turn, in one run.
+"""Stages and losses of prefuse, torch, a memory copy and the floor: same logits and threads, in turn, in one run.
 
 Needs torch 2.11 and the built bench; where TRL is installed, its divergence takes part:
 
     cargo bench --no-run --bench against_copy
     python benches/against_torch.py target/release/deps/against_copy-HASH benches/results/NAME.json 256
 
-Prints the minimum of N rounds of each as a ratio to the copy, and writes all of it as JSON with
-machine, commit and date. torch's best form of log-probs writes `log_softmax` into a ready buffer;
-its usual form also gathers the labels. A divergence moves the bytes of a copy of one and a half
-tensors; torch's is composed, in f32: `log_softmax` of both, `kl_div` and the way back. For ours the
+Prints the minimum of N rounds of each as ratios to the copy and to the floor, and writes all of it as JSON with
+machine, commit and date, for `benches/table.py`. torch's best form of log-probs writes `log_softmax` into a
+ready buffer; its usual form also gathers the labels. Its DPO is `log_softmax`, `gather`, sums, `logsigmoid` and the
+way back, from the logits to their gradient, in the logits' type. A divergence moves the bytes of a copy of one
+and a half tensors; torch's is composed, in f32: `log_softmax` of both, `kl_div` and the way back. For ours the
 bytes that were allocated meanwhile are printed too: all memory beyond inputs and gradient.
 """
 
@@ -58,9 +59,18 @@ def torch_forms(logits: torch.Tensor) -> dict:
         student = logits.detach().requires_grad_()
         GKDTrainer.generalized_jsd_loss(student.float(), teacher.float(), beta=0.5).backward()
 
+    def dpo() -> None:
+        policy = logits.detach().requires_grad_()
+        tokens = torch.log_softmax(policy, -1).gather(-1, labels).float()
+        chosen, rejected = tokens.view(4, -1).sum(-1).view(2, 2)
+        reference = torch.tensor([[-700.0, -710.0], [-705.0, -695.0]])
+        margin = (chosen - reference[0]) - (rejected - reference[1])
+        torch.nn.functional.logsigmoid(0.1 * margin).mean().neg().backward()
+
     forms = {
         "torch log_softmax into a ready buffer": lambda: torch.log_softmax(logits, -1, out=ready),
         "torch log_softmax and gather": lambda: torch.log_softmax(logits, -1).gather(-1, labels),
+        "torch DPO loss and gradient": dpo,
         "torch forward KL and gradient": forward_kl,
     }
     if GKDTrainer is not None:
@@ -68,41 +78,47 @@ def torch_forms(logits: torch.Tensor) -> dict:
     return forms
 
 
-def measure(binary: str, name: str, dtype: torch.dtype, tokens: int) -> tuple[dict, dict]:
-    """Milliseconds, the least of all rounds, and bytes allocated meanwhile, the most."""
+def measure(binary: str, name: str, dtype: torch.dtype, tokens: int) -> dict:
+    """By name: milliseconds, the least of all rounds, and for ours the floor and the most bytes allocated."""
     logits = (torch.randn(tokens, VOCAB) * 3).to(dtype)
     with tempfile.NamedTemporaryFile() as file:
         logits.view(torch.uint8).numpy().tofile(file.name)
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         command = [binary, "--serve", name, str(tokens), file.name]
         process = subprocess.Popen(command, **pipes)
-        ours = process.stdout.readline().rstrip().split("\t")
+        ours = json.loads(process.stdout.readline())
     forms = torch_forms(logits)
-    best = dict.fromkeys([*ours, *forms], float("inf"))
-    allocated = dict.fromkeys(ours, 0)
+    best = dict.fromkeys([*(key for key, _, _ in ours), *forms], float("inf"))
+    allocated = dict.fromkeys(best, 0)
     for _ in range(ROUNDS):
-        for key in ours:
+        for key, _, _ in ours:
             milliseconds, size = ask(process, key)
             best[key], allocated[key] = min(best[key], milliseconds), max(allocated[key], size)
         for key, form in forms.items():
             best[key] = min(best[key], timed(form))
     process.stdin.close()
     process.wait()
-    return best, allocated
+    found = {key: {"milliseconds": round(value, 3)} for key, value in best.items()}
+    for key, moves, exponentials in ours:
+        found[key]["bytes"] = allocated[key]
+        if moves:
+            floor = max(sum(best[move] for move in moves), exponentials * best["exponentials"])
+            found[key]["floor"] = round(floor, 3)
+    return found
 
 
 def main() -> None:
     binary, output, tokens = sys.argv[1], sys.argv[2], int(sys.argv[3])
     torch.manual_seed(0)
-    results, memory = {}, {}
+    results = {}
     for name, dtype in (("bf16", torch.bfloat16), ("f32", torch.float32)):
-        best, memory[name] = measure(binary, name, dtype, tokens)
-        results[name] = {key: round(value, 3) for key, value in best.items()}
+        results[name] = found = measure(binary, name, dtype, tokens)
         print(f"{name} [{tokens}, {VOCAB}], minimum of {ROUNDS} rounds")
-        for key, value in best.items():
-            line = f"  {key:48} {value:8.2f} ms {value / best['copy']:6.2f} of the copy"
-            beyond = f", {memory[name][key]} bytes" if key in memory[name] else ""
-            print(line + beyond)
+        for key, value in found.items():
+            time, copy = value["milliseconds"], found["copy"]["milliseconds"]
+            floor = f"{time / value['floor']:6.2f} of the floor" if "floor" in value else ""
+            beyond = f"{value['bytes']:8} bytes" if "bytes" in value else ""
+            print(f"  {key:48} {time:8.2f} ms {time / copy:6.2f} of the copy {floor:20} {beyond}")
     report = {
         **about(),
         "threads": torch.get_num_threads(),
@@ -110,9 +126,8 @@ def main() -> None:
         "command": "python benches/against_torch.py BINARY OUTPUT ROWS",
         "shape": [tokens, VOCAB],
         "rounds": ROUNDS,
-        "unit": "milliseconds, minimum over the rounds",
+        "unit": "milliseconds, minimum over the rounds; bytes beyond inputs and gradient",
         "results": results,
-        "bytes beyond inputs and gradient": memory,
     }
     pathlib.Path(output).write_text(json.dumps(report, indent=2) + "\n")
 
