@@ -13,6 +13,7 @@ use crate::cpu::simd::Isa;
 pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// Pads the tail of a row: adds nothing to a sum of exponentials.
     const NEG_INFINITY: Self;
+    const IS_BF16: bool = false;
     type Peak: Peak<Self>;
     /// The exact value.
     fn load(self) -> f32;
@@ -65,6 +66,7 @@ impl Lanes for f32 {
 
 impl Lanes for bf16 {
     const NEG_INFINITY: Self = bf16::NEG_INFINITY;
+    const IS_BF16: bool = true;
     type Peak = HalfPeak;
 
     #[inline(always)]
@@ -72,7 +74,9 @@ impl Lanes for bf16 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
-    /// AVX-512's own conversion is not used: it flushes subnormal values to zero.
+    /// AVX-512's own conversion flushes subnormal values to zero, see [`Simd::run_without_subnormals`].
+    ///
+    /// [`Simd::run_without_subnormals`]: crate::cpu::simd::Simd::run_without_subnormals
     #[inline(always)]
     fn store(value: f32) -> Self {
         let bits = value.to_bits();

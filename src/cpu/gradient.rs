@@ -3,7 +3,7 @@
 use crate::cpu::convert::Lanes;
 use crate::cpu::exp::Exponential;
 use crate::cpu::rows::{LANES, Scale, fused, padded};
-use crate::cpu::simd::Isa;
+use crate::cpu::simd::{Isa, Kernel};
 
 /// dx_v = (a (p_v - [v = label]) + c p_v (ln p_v + H)) / T, with ln p_v = (x_v - m)/T - `log_sum`.
 ///
@@ -49,7 +49,7 @@ struct Factors {
     entropy: f32,
     a: f32,
     c: f32,
-    /// a `inverse_sum` / T.
+    /// a `inverse_sum` / T; never subnormal, nor is its product with an exponential.
     factor: f32,
 }
 
@@ -69,7 +69,11 @@ impl Factors {
             entropy: if row.c == 0.0 { 0.0 } else { canonical(row.entropy) },
             a: canonical(row.a),
             c: canonical(row.c),
-            factor: canonical(factor as f32),
+            factor: if factor.abs() < f64::from(f32::MIN_POSITIVE) {
+                0.0
+            } else {
+                canonical(factor as f32)
+            },
         }
     }
 }
@@ -139,42 +143,52 @@ fn tail_lanes<E: Lanes, I: Isa, const TERMS: bool>(isa: I, tail: &[E], row: Fact
 }
 
 /// All columns but the label's, which the caller overwrites.
-#[inline(always)]
-pub(crate) fn gradient_in_place<E: Lanes, I: Isa, const TERMS: bool>(
-    isa: I,
-    x: &mut [E],
-    row: &RowGradient,
-) {
-    let row = Factors::new(row);
-    let (chunks, tail) = x.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        isa.prefetch_ahead(chunk);
-        *chunk = E::store_lanes(isa, &lanes::<E, I, TERMS>(isa, chunk, row));
-    }
-    if !tail.is_empty() {
-        let result = tail_lanes::<E, I, TERMS>(isa, tail, row);
-        tail.copy_from_slice(&result[..tail.len()]);
+pub(crate) struct InPlace<'a, E, const TERMS: bool> {
+    pub x: &'a mut [E],
+    pub row: &'a RowGradient,
+}
+
+impl<E: Lanes, const TERMS: bool> Kernel for InPlace<'_, E, TERMS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let row = Factors::new(self.row);
+        let (chunks, tail) = self.x.as_chunks_mut::<LANES>();
+        for chunk in chunks {
+            isa.prefetch_ahead(chunk);
+            *chunk = E::store_lanes(isa, &lanes::<E, I, TERMS>(isa, chunk, row));
+        }
+        if !tail.is_empty() {
+            let result = tail_lanes::<E, I, TERMS>(isa, tail, row);
+            tail.copy_from_slice(&result[..tail.len()]);
+        }
     }
 }
 
 /// The same into another tensor.
-#[inline(always)]
-pub(crate) fn gradient<E: Lanes, I: Isa, const TERMS: bool>(
-    isa: I,
-    x: &[E],
-    dx: &mut [E],
-    row: &RowGradient,
-) {
-    let row = Factors::new(row);
-    let (chunks, tail) = x.as_chunks::<LANES>();
-    let (dx_chunks, dx_tail) = dx.as_chunks_mut::<LANES>();
-    for (chunk, dx_chunk) in chunks.iter().zip(dx_chunks) {
-        isa.prefetch_ahead(chunk);
-        isa.prefetch_ahead(dx_chunk);
-        *dx_chunk = E::store_lanes(isa, &lanes::<E, I, TERMS>(isa, chunk, row));
-    }
-    if !tail.is_empty() {
-        let result = tail_lanes::<E, I, TERMS>(isa, tail, row);
-        dx_tail.copy_from_slice(&result[..tail.len()]);
+pub(crate) struct Gradient<'a, E, const TERMS: bool> {
+    pub x: &'a [E],
+    pub dx: &'a mut [E],
+    pub row: &'a RowGradient,
+}
+
+impl<E: Lanes, const TERMS: bool> Kernel for Gradient<'_, E, TERMS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let row = Factors::new(self.row);
+        let (chunks, tail) = self.x.as_chunks::<LANES>();
+        let (dx_chunks, dx_tail) = self.dx.as_chunks_mut::<LANES>();
+        for (chunk, dx_chunk) in chunks.iter().zip(dx_chunks) {
+            isa.prefetch_ahead(chunk);
+            isa.prefetch_ahead(dx_chunk);
+            *dx_chunk = E::store_lanes(isa, &lanes::<E, I, TERMS>(isa, chunk, row));
+        }
+        if !tail.is_empty() {
+            let result = tail_lanes::<E, I, TERMS>(isa, tail, row);
+            dx_tail.copy_from_slice(&result[..tail.len()]);
+        }
     }
 }

@@ -17,7 +17,7 @@
 use crate::cpu::convert::Lanes;
 use crate::cpu::exp::{EXP_CUTOFF, Exponential, multiply_add};
 use crate::cpu::peak::Peak;
-use crate::cpu::simd::Isa;
+use crate::cpu::simd::{Isa, Kernel};
 use crate::cpu::state::BlockState;
 
 /// Columns per [`BlockState`]. Two neighbouring f32 blocks fit a first-level cache. 2048 measured 3
@@ -228,39 +228,54 @@ fn block_state<E: Lanes, I: Isa, const MOMENTS: bool>(
 }
 
 /// Stage 1: one state per block of `x`, which starts at a block boundary of its row.
-#[inline(always)]
-pub(crate) fn block_states<E: Lanes, I: Isa, const MOMENTS: bool>(
-    isa: I,
-    x: &[E],
-    exponential: Exponential,
-    states: &mut [BlockState],
-) {
-    for (state, block) in states.iter_mut().zip(x.chunks(BLOCK)) {
-        *state = block_state::<E, I, MOMENTS>(isa, block, exponential);
+pub(crate) struct BlockStates<'a, E, const MOMENTS: bool> {
+    pub x: &'a [E],
+    pub exponential: Exponential,
+    pub states: &'a mut [BlockState],
+}
+
+impl<E: Lanes, const MOMENTS: bool> Kernel for BlockStates<'_, E, MOMENTS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for (state, block) in self.states.iter_mut().zip(self.x.chunks(BLOCK)) {
+            *state = block_state::<E, I, MOMENTS>(isa, block, self.exponential);
+        }
     }
 }
 
 /// First column equal to `maximum`, or first NaN if that is NaN; `block.len()` if there is none.
-#[inline(always)]
-pub(crate) fn find<E: Lanes, I: Isa>(isa: I, block: &[E], maximum: f32) -> usize {
-    let (chunks, _) = block.as_chunks::<LANES>();
-    let mut start = 0;
-    for chunk in chunks {
-        let values = E::load_lanes(isa, chunk);
-        let mut found = false;
-        for lane in 0..LANES {
-            found |= values[lane] == maximum || (values[lane].is_nan() && maximum.is_nan());
+pub(crate) struct Find<'a, E> {
+    pub block: &'a [E],
+    pub maximum: f32,
+}
+
+impl<E: Lanes> Kernel for Find<'_, E> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> usize {
+        let Self { block, maximum } = self;
+        let (chunks, _) = block.as_chunks::<LANES>();
+        let mut start = 0;
+        for chunk in chunks {
+            let values = E::load_lanes(isa, chunk);
+            let mut found = false;
+            for lane in 0..LANES {
+                found |= values[lane] == maximum || (values[lane].is_nan() && maximum.is_nan());
+            }
+            if found {
+                break;
+            }
+            start += LANES;
         }
-        if found {
-            break;
+        for (offset, value) in block[start..].iter().enumerate() {
+            let value = value.load();
+            if value == maximum || (value.is_nan() && maximum.is_nan()) {
+                return start + offset;
+            }
         }
-        start += LANES;
+        block.len()
     }
-    for (offset, value) in block[start..].iter().enumerate() {
-        let value = value.load();
-        if value == maximum || (value.is_nan() && maximum.is_nan()) {
-            return start + offset;
-        }
-    }
-    block.len()
 }

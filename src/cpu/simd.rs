@@ -18,10 +18,13 @@ pub use level::SimdLevel;
 use half::{bf16, f16};
 
 use crate::cpu::convert::Lanes;
-use crate::cpu::exp::{Exponential, SIXTEENTHS};
-use crate::cpu::gradient::{self, RowGradient};
+use crate::cpu::exp::Exponential;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::exp::SIXTEENTHS;
+use crate::cpu::gradient::{Gradient, InPlace, RowGradient};
+#[cfg(target_arch = "x86_64")]
 use crate::cpu::peak::HalfPeak;
-use crate::cpu::rows::{self, BLOCK, LANES};
+use crate::cpu::rows::{BLOCK, BlockStates, Find, LANES};
 use crate::cpu::state::{BlockState, RowState};
 
 /// Bytes. Of 1, 2, 4, 8 and 16 KiB this is the fastest for all three element types; 1 KiB costs f32
@@ -78,6 +81,10 @@ mod x86 {
 
     #[derive(Clone, Copy)]
     pub(super) struct Avx512(pub(super) Detected);
+
+    /// With the conversion to bf16, for kernels that store no subnormal number, which it would make 0.
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx512Bf16(pub(super) Detected);
 
     /// Made inside functions compiled for the set, and nowhere else.
     #[derive(Clone, Copy)]
@@ -289,56 +296,39 @@ mod x86 {
             }
         }
     }
+
+    impl Isa for Avx512Bf16 {
+        const FMA: bool = true;
+
+        #[inline(always)]
+        fn exponentials(self, exponential: Exponential, x: &[f32; LANES]) -> [f32; LANES] {
+            Avx512(self.0).exponentials(exponential, x)
+        }
+
+        #[inline(always)]
+        fn narrow_bf16(self, values: &[f32; LANES]) -> [bf16; LANES] {
+            // SAFETY: `self` proves AVX-512 BF16; for the transmutes see the module.
+            unsafe {
+                let values: [__m512; 4] = transmute(*values);
+                let low = _mm512_cvtne2ps_pbh(values[1], values[0]);
+                transmute([low, _mm512_cvtne2ps_pbh(values[3], values[2])])
+            }
+        }
+    }
 }
 
-/// The row kernels for one instruction set.
+/// Kernels compiled for one instruction set.
 macro_rules! instantiate {
     ($module:ident, $features:literal, $isa:ident) => {
         #[cfg(target_arch = "x86_64")]
         mod $module {
+            use super::Kernel;
             use super::x86::{Detected, $isa};
-            use super::*;
-
-            #[target_feature(enable = $features)]
-            fn isa() -> $isa {
-                // SAFETY: running this function at all needs the instruction set.
-                $isa(unsafe { Detected::new() })
-            }
 
             #[target_feature(enable = $features)]
             pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
-                kernel.run(isa())
-            }
-
-            #[target_feature(enable = $features)]
-            pub(super) fn block_states<E: Lanes, const ENTROPY: bool>(
-                x: &[E],
-                exponential: Exponential,
-                states: &mut [BlockState],
-            ) {
-                rows::block_states::<E, _, ENTROPY>(isa(), x, exponential, states);
-            }
-
-            #[target_feature(enable = $features)]
-            pub(super) fn find<E: Lanes>(block: &[E], maximum: f32) -> usize {
-                rows::find(isa(), block, maximum)
-            }
-
-            #[target_feature(enable = $features)]
-            pub(super) fn gradient<E: Lanes, const ENTROPY: bool>(
-                x: &[E],
-                dx: &mut [E],
-                row: &RowGradient,
-            ) {
-                gradient::gradient::<E, _, ENTROPY>(isa(), x, dx, row);
-            }
-
-            #[target_feature(enable = $features)]
-            pub(super) fn gradient_in_place<E: Lanes, const ENTROPY: bool>(
-                x: &mut [E],
-                row: &RowGradient,
-            ) {
-                gradient::gradient_in_place::<E, _, ENTROPY>(isa(), x, row);
+                // SAFETY: running this function at all needs the instruction set.
+                kernel.run($isa(unsafe { Detected::new() }))
             }
         }
     };
@@ -346,22 +336,11 @@ macro_rules! instantiate {
 
 instantiate!(avx2, "avx2,fma,f16c", Avx2);
 instantiate!(avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", Avx512);
-
-/// The kernel of a module chosen by level; the baseline is the generic function itself.
-macro_rules! dispatch {
-    ($level:expr, $source:ident :: $kernel:ident [$($entropy:literal)?] ($($argument:expr),*)) => {
-        match $level {
-            // SAFETY: a `Simd` of this level exists only if `available` said that the processor has
-            // these features.
-            #[cfg(target_arch = "x86_64")]
-            SimdLevel::Avx512 => unsafe { avx512::$kernel::<E $(, $entropy)?>($($argument),*) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            SimdLevel::Avx2 => unsafe { avx2::$kernel::<E $(, $entropy)?>($($argument),*) },
-            _ => $source::$kernel::<E, _ $(, $entropy)?>(Baseline(()), $($argument),*),
-        }
-    };
-}
+instantiate!(
+    avx512_bf16,
+    "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c",
+    Avx512Bf16
+);
 
 /// An instruction set that this processor has, and the row kernels on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -383,7 +362,8 @@ impl Simd {
 
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
-            // SAFETY: as in `dispatch`.
+            // SAFETY: a `Simd` of this level exists only if `available` said that the processor has
+            // these features.
             #[cfg(target_arch = "x86_64")]
             SimdLevel::Avx512 => unsafe { avx512::run(kernel) },
             // SAFETY: as above.
@@ -391,6 +371,17 @@ impl Simd {
             SimdLevel::Avx2 => unsafe { avx2::run(kernel) },
             _ => kernel.run(Baseline(())),
         }
+    }
+
+    /// The same bits for a kernel that stores no subnormal bf16, with AVX-512's conversion where there is one: an
+    /// eighth less time for stage 4.
+    pub fn run_without_subnormals<K: Kernel>(self, kernel: K) -> K::Output {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == SimdLevel::Avx512 && is_x86_feature_detected!("avx512bf16") {
+            // SAFETY: as above, and the conversion has just been detected.
+            return unsafe { avx512_bf16::run(kernel) };
+        }
+        self.run(kernel)
     }
 
     /// Stage 1 for the columns `x` of a row, which start at a multiple of [`BLOCK`]: one state per
@@ -406,10 +397,9 @@ impl Simd {
     ) {
         assert_eq!(states.len(), x.len().div_ceil(BLOCK), "one state per block");
         let exponential = Exponential::new(inverse_temperature);
-        if moments {
-            dispatch!(self.0, rows::block_states[true](x, exponential, states))
-        } else {
-            dispatch!(self.0, rows::block_states[false](x, exponential, states))
+        match moments {
+            true => self.run(BlockStates::<E, true> { x, exponential, states }),
+            false => self.run(BlockStates::<E, false> { x, exponential, states }),
         }
     }
 
@@ -438,7 +428,7 @@ impl Simd {
     pub fn argmax<E: Lanes>(self, row: &[E], state: &RowState) -> usize {
         let start = state.peak_block() * BLOCK;
         let block = &row[start..row.len().min(start + BLOCK)];
-        start + dispatch!(self.0, rows::find [] (block, state.maximum()))
+        start + self.run(Find { block, maximum: state.maximum() })
     }
 
     /// Stage 4 from `x` into `dx`, for any part of a row; `label` counts from the start of the
@@ -451,10 +441,10 @@ impl Simd {
         label: Option<usize>,
     ) {
         assert_eq!(x.len(), dx.len(), "logits and gradient");
-        if row.has_terms() {
-            dispatch!(self.0, gradient::gradient[true](x, dx, row))
-        } else {
-            dispatch!(self.0, gradient::gradient[false](x, dx, row))
+        match (row.has_terms(), E::IS_BF16) {
+            (true, _) => self.run(Gradient::<E, true> { x, dx, row }),
+            (false, true) => self.run_without_subnormals(Gradient::<E, false> { x, dx, row }),
+            (false, false) => self.run(Gradient::<E, false> { x, dx, row }),
         }
         if let Some(label) = label {
             dx[label] = E::store(row.at_label(x[label].load()) as f32);
@@ -464,10 +454,10 @@ impl Simd {
     /// Stage 4 over the logits themselves.
     pub fn gradient_in_place<E: Lanes>(self, x: &mut [E], row: &RowGradient, label: Option<usize>) {
         let at_label = label.map(|label| (label, row.at_label(x[label].load())));
-        if row.has_terms() {
-            dispatch!(self.0, gradient::gradient_in_place[true](x, row))
-        } else {
-            dispatch!(self.0, gradient::gradient_in_place[false](x, row))
+        match (row.has_terms(), E::IS_BF16) {
+            (true, _) => self.run(InPlace::<E, true> { x, row }),
+            (false, true) => self.run_without_subnormals(InPlace::<E, false> { x, row }),
+            (false, false) => self.run(InPlace::<E, false> { x, row }),
         }
         if let Some((label, value)) = at_label {
             x[label] = E::store(value as f32);
