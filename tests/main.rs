@@ -44,6 +44,7 @@ mod ranking;
 mod ranking_on_rewards;
 mod sequence_sums;
 mod sparse_divergence;
+mod speed;
 mod statistics;
 mod statistics_bad_input;
 mod terms;
