@@ -20,16 +20,15 @@ use crate::cpu::peak::Peak;
 use crate::cpu::simd::{Isa, Kernel};
 use crate::cpu::state::BlockState;
 
-/// Columns per [`BlockState`]. Two neighbouring f32 blocks fit a first-level cache. 2048 measured 3
-/// to 9 % slower: the tree and the f64 merge come twice as often.
+/// Columns per [`BlockState`]. An f32 block fits a first-level cache, for those that are summed twice. 2048
+/// measured 3 to 9 % slower: the tree and the f64 merge come twice as often.
 pub(crate) const BLOCK: usize = 4096;
 
 /// Four AVX-512 registers of f32: enough independent sums to hide the latency of an addition.
 pub(crate) const LANES: usize = 64;
 
-/// A block whose sum is below this is summed a second time without its largest element, see
-/// [`settle`].
-pub(crate) const PEAKED: f32 = 1.5;
+/// A block whose sum is below this is summed a second time without its largest elements, see [`block_state`].
+const PEAKED: f64 = 2.5;
 
 #[inline(always)]
 pub(crate) fn fused<I: Isa>(a: f32, b: f32, c: f32) -> f32 {
@@ -63,6 +62,8 @@ const SQUARE_CUTOFF: f32 = -43.668_26;
 /// sum exp(z) and, with `MOMENTS`, sum exp(z) z and sum exp(z)^2.
 struct Sums<const MOMENTS: bool> {
     plain: [f32; LANES],
+    /// How many elements were left out.
+    peaks: [f32; LANES],
     weighted: [f32; LANES],
     squares: [f32; LANES],
 }
@@ -70,10 +71,25 @@ struct Sums<const MOMENTS: bool> {
 impl<const MOMENTS: bool> Sums<MOMENTS> {
     #[inline(always)]
     fn new() -> Self {
-        Self { plain: [0.0; LANES], weighted: [0.0; LANES], squares: [0.0; LANES] }
+        let [plain, peaks, weighted, squares] = [[0.0; LANES]; 4];
+        Self { plain, peaks, weighted, squares }
     }
 
-    /// `REST` leaves out the elements equal to the maximum (they weigh 0 in the second sum anyway).
+    #[inline(always)]
+    fn add_sums(&mut self, other: &Self) {
+        for lane in 0..LANES {
+            self.plain[lane] += other.plain[lane];
+            self.peaks[lane] += other.peaks[lane];
+            if MOMENTS {
+                self.weighted[lane] += other.weighted[lane];
+                self.squares[lane] += other.squares[lane];
+            }
+        }
+    }
+
+    /// `REST` leaves out the elements equal to the maximum (they weigh 0 in the second sum anyway), and takes the
+    /// others from their exact distance: where one element is far above all, what the differences lose would be all
+    /// of the error.
     #[inline(always)]
     fn add<E: Lanes, I: Isa, const REST: bool>(
         &mut self,
@@ -81,11 +97,19 @@ impl<const MOMENTS: bool> Sums<MOMENTS> {
         chunk: &[E; LANES],
         scale: Scale,
     ) {
-        let differences = scale.differences(&E::load_unordered(isa, chunk));
+        let values = E::load_unordered(isa, chunk);
+        let differences = scale.differences(&values);
         let exponentials = scale.exponential.of(isa, &differences);
         for lane in 0..LANES {
             let (difference, e) = (differences[lane], exponentials[lane]);
-            let term = if REST && difference == 0.0 { 0.0 } else { e };
+            let mut term = e;
+            if REST {
+                let lost = values[lane] - (difference + scale.maximum);
+                let exact = fused::<I>(e, lost * scale.exponential.inverse_temperature, e);
+                // 0 * (-inf - -inf) would be NaN.
+                term = if difference == 0.0 || e == 0.0 { 0.0 } else { exact };
+                self.peaks[lane] += if difference == 0.0 { 1.0 } else { 0.0 };
+            }
             self.plain[lane] += term;
             if MOMENTS {
                 let z = difference * scale.exponential.inverse_temperature;
@@ -136,12 +160,16 @@ fn sum_block<E: Lanes, I: Isa, const MOMENTS: bool, const REST: bool>(
     let mut sums = Sums::<MOMENTS>::new();
     let mut peak = E::Peak::NONE;
     let (chunks, tail) = block.as_chunks::<LANES>();
-    for chunk in chunks {
-        isa.prefetch_ahead(chunk);
-        if !REST {
-            peak.raise(isa, chunk);
+    for chunks in chunks.chunks(GROUP) {
+        let mut group = Sums::<MOMENTS>::new();
+        for chunk in chunks {
+            isa.prefetch_ahead(chunk);
+            if !REST {
+                peak.raise(isa, chunk);
+            }
+            group.add::<E, I, REST>(isa, chunk, scale);
         }
-        sums.add::<E, I, REST>(isa, chunk, scale);
+        sums.add_sums(&group);
     }
     if !tail.is_empty() {
         let tail = padded(tail);
@@ -150,6 +178,10 @@ fn sum_block<E: Lanes, I: Isa, const MOMENTS: bool, const REST: bool>(
     }
     (sums, peak.value())
 }
+
+/// Chunks whose lanes are summed before they join those of the block: beside a large element a lane loses what is
+/// small of so many others, at most.
+const GROUP: usize = 8;
 
 /// The maximum of the first [`LANES`] columns, near that of all of them.
 #[inline(always)]
@@ -176,11 +208,10 @@ fn has_nan<E: Lanes>(block: &[E]) -> bool {
 /// their sums are moved in f64 to the maximum, which is known afterwards. (A visit for the maximum before makes
 /// f32 rows a third slower, whose blocks of 16 KiB then are to stay in the first-level cache beside the next.)
 ///
-/// The excess of a block that is one peak and little else drowns in the rounding of the 1 that its
-/// peak adds to a lane. Such a block is summed again without it. A sum below [`PEAKED`] has exactly
-/// one element at the maximum (two would make it 2), so nothing needs counting; and only the block is
-/// asked, so the answer is its own. Leaving the peak out of every sum instead (a comparison and a
-/// masked addition per element) makes every row 7 to 12 % slower with AVX-512, from cache.
+/// The excess of a block that is a peak or two and little else drowns in the rounding of the 1 that a peak adds to
+/// a lane. Such a block is summed again without them, and only the block is asked, so the answer is its own.
+/// Leaving the peaks out of every sum instead (a comparison and a masked addition per element) makes every row 7
+/// to 12 % slower with AVX-512, from cache.
 #[inline(always)]
 fn block_state<E: Lanes, I: Isa, const MOMENTS: bool>(
     isa: I,
@@ -210,13 +241,14 @@ fn block_state<E: Lanes, I: Isa, const MOMENTS: bool>(
         };
     }
     let moment = |lanes| if MOMENTS { tree_sum(lanes) } else { 0.0 };
-    if factor * total < f64::from(PEAKED) {
+    if factor * total < PEAKED {
         let (rest, _) = sum_block::<E, I, MOMENTS, true>(isa, block, scale(maximum));
+        let others = tree_sum(rest.peaks) - 1.0;
         return BlockState {
             maximum,
-            excess: tree_sum(rest.plain),
+            excess: tree_sum(rest.plain) + others,
             weighted: moment(rest.weighted),
-            squares: moment(rest.squares),
+            squares: moment(rest.squares) + others,
         };
     }
     BlockState {

@@ -8,8 +8,11 @@ use std::ops::Range;
 
 use super::blocks::{Ahead, Block, Chunk, Row, blocks, next};
 use super::exp::{EXP_CUTOFF, Exponential};
-use super::rows::{LANES, PEAKED, Scale, fused, tree_sum};
+use super::rows::{LANES, Scale, fused, tree_sum};
 use super::simd::{Isa, Kernel, Simd};
+
+/// A block whose sum is below this has exactly one element at the maximum (two would make it 2).
+const PEAKED: f32 = 1.5;
 
 /// Of a row so far, with z = (x - maximum) / T.
 #[derive(Clone, Copy)]
@@ -136,7 +139,7 @@ impl Softmax {
             true => simd.run(Sums::<true> { x, scale, other, ahead }),
             false => simd.run(Sums::<false> { x, scale, other, ahead }),
         };
-        // As `settle` of rows.rs: what is left of the largest 1 drowns in its rounding where it is small.
+        // As in `rows`: what is left of the largest 1 drowns in its rounding where it is small.
         self.excess += match raised {
             true if sum < f64::from(PEAKED) => simd.run(Rest { x, scale }),
             true => sum - 1.0,

@@ -1,5 +1,7 @@
 //! Every level and element type against a naive f64 softmax, and the bit-for-bit promises.
 
+mod two_ulps;
+
 use super::*;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
