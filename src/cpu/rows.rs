@@ -5,8 +5,8 @@
 //! function that stays outlined is compiled for the baseline and calls libm for every fused
 //! multiply-add.
 //!
-//! Column v of a block always adds to lane v mod 64, the lanes always meet in the same tree, and
-//! short tails are padded with -inf. So a row's bits do not depend on its alignment, on its
+//! Each of 64 columns always adds to the same lane, the lanes always meet in the same tree, and short tails are
+//! padded with -inf. So a row's bits do not depend on its alignment, on its
 //! neighbours, or on how blocks are given to threads.
 
 #![expect(
@@ -206,7 +206,7 @@ fn has_nan<E: Lanes>(block: &[E]) -> bool {
 
 /// Stage 1 of a block, in one visit: its exponentials are of the distance from an estimate of the maximum, and
 /// their sums are moved in f64 to the maximum, which is known afterwards. (A visit for the maximum before makes
-/// f32 rows a third slower, whose blocks of 16 KiB then are to stay in the first-level cache beside the next.)
+/// f32 rows two fifths slower, whose blocks of 16 KiB then are to stay in the first-level cache beside the next.)
 ///
 /// The excess of a block that is a peak or two and little else drowns in the rounding of the 1 that a peak adds to
 /// a lane. Such a block is summed again without them, and only the block is asked, so the answer is its own.

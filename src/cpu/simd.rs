@@ -119,8 +119,8 @@ mod x86 {
             unsafe {
                 let table: [__m256; 2] = transmute(SIXTEENTHS);
                 let mut x: [__m256; 8] = transmute(*x);
-                for part in 0..8 {
-                    x[part] = exp_8(x[part], table, exponential);
+                for part in &mut x {
+                    *part = exp_8(*part, table, exponential);
                 }
                 transmute(x)
             }
@@ -215,8 +215,8 @@ mod x86 {
             unsafe {
                 let table: __m512i = transmute(SIXTEENTHS);
                 let mut x: [__m512; 4] = transmute(*x);
-                for part in 0..4 {
-                    x[part] = exp_16(x[part], table, exponential);
+                for part in &mut x {
+                    *part = exp_16(*part, table, exponential);
                 }
                 transmute(x)
             }

@@ -25,9 +25,9 @@ pub(crate) trait Isa: Copy {
         prefetch(address);
     }
 
-    /// [`Exponential::of`]. The vector forms go by its table, one register after another: as loops over all lanes
-    /// they are more numbers than AVX2 has registers for (a quarter slower), and loops over a few lanes the
-    /// compiler takes apart before it vectorises.
+    /// [`Exponential::of`]. The vector forms go by its table, one register after another: loops over all lanes hold
+    /// more numbers than AVX2 has registers for, and loops over a few lanes the compiler takes apart before it
+    /// vectorises (four times as slow).
     #[inline(always)]
     fn exponentials(self, exponential: Exponential, x: &[f32; LANES]) -> [f32; LANES] {
         exponential.by_polynomial::<Self>(x)
