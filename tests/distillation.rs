@@ -184,3 +184,29 @@ fn bad_input() {
         "tokens of a sparse teacher: expected length 2, got 7",
     );
 }
+
+/// A combination in which nothing enters is uniform, also over more columns than a block has.
+#[test]
+fn a_teacher_of_coefficient_0_is_uniform() {
+    let (tokens, vocab) = (2, 5000);
+    let data: Vec<f32> =
+        logits(5, tokens, vocab).iter().map(|x: &f32| x.clamp(-9.0, 9.0)).collect();
+    let expected: f64 = data
+        .chunks(vocab)
+        .map(|row| {
+            let row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
+            let log_sum = row.iter().map(|x| x.exp()).sum::<f64>().ln();
+            let mean = row.iter().sum::<f64>() / vocab as f64;
+            log_sum - mean - (vocab as f64).ln()
+        })
+        .sum();
+    for backend in composed_backends() {
+        let student = Placed::new(&*backend, &data);
+        let view = || student.logits(tokens, vocab);
+        let batch = Batch::new(Labels::new(vec![0, 1]), Packing::new(&[0, 2]).unwrap()).unwrap();
+        let kl = Distillation::new(batch, TokenDivergence::ForwardKl).unwrap();
+        let kl = kl.with_reduction(Reduction::Sum);
+        let teacher = Teacher::combination(&[(0.0, view())]).unwrap();
+        close(kl.forward(&*backend, view(), &teacher).unwrap().loss(), expected);
+    }
+}

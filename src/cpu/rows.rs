@@ -254,7 +254,7 @@ fn block_state<E: Lanes, I: Isa, const MOMENTS: bool>(
     BlockState {
         maximum,
         excess: factor * total - 1.0,
-        weighted: factor * (moment(sums.weighted) - above * total),
+        weighted: if MOMENTS { factor * (tree_sum(sums.weighted) - above * total) } else { 0.0 },
         squares: factor * factor * moment(sums.squares) - 1.0,
     }
 }

@@ -47,25 +47,22 @@ impl Softmax {
         moments: bool,
     ) -> Self {
         let state = row.state(simd, columns, (inverse_temperature, moments));
-        let (maximum, excess) = (state.maximum(), state.excess());
-        let weighted = if moments { state.weighted() } else { 0.0 };
-        // A block of NaN may have any maximum.
-        let maximum = if excess.is_nan() { 0.0 } else { maximum };
-        let excess = if maximum == f32::NEG_INFINITY { 0.0 } else { excess };
+        let (maximum, weighted) = (state.maximum(), state.weighted());
+        let excess = if maximum == f32::NEG_INFINITY { 0.0 } else { state.excess() };
         Self { maximum, excess, weighted, ..Self::new(inverse_temperature) }
     }
 
-    /// Of a row whose blocks, and their maxima, `read` makes.
-    pub fn read(
+    /// Of a row whose blocks, and their maxima, `read` makes from the memory that `bytes` names.
+    pub fn read<'a>(
         simd: Simd,
-        row: Row<'_>,
+        bytes: impl Fn(Range<usize>) -> &'a [u8],
         (columns, inverse_temperature): (usize, f64),
         moments: bool,
         read: impl Fn(Range<usize>, &mut Block) -> f32,
     ) -> Self {
         let (mut state, mut block) = (Self::new(inverse_temperature), Block::new());
         for range in blocks(columns) {
-            let ahead = row.bytes(next(&range, columns));
+            let ahead = bytes(next(&range, columns));
             let maximum = read(range, &mut block);
             let raised = state.shift(maximum);
             state.raise(maximum, [raised.unwrap_or(0.0); 2]);

@@ -56,7 +56,7 @@ impl Rows<'_> {
         let row = student.logits();
         let others = Softmax::read(
             self.simd,
-            row,
+            |columns| row.bytes(columns),
             (self.columns, self.inverse_temperature),
             self.entropies[0],
             |columns, block| self.read_others(row, columns, &listed, block),

@@ -99,8 +99,8 @@ impl TokenTeacher<'_> {
             return Softmax::of(simd, first.row, (columns, inverse_temperature), moments);
         }
         let read = |columns, block: &mut Block| self.block(simd, columns, block);
-        let first = self.parts.iter().flatten().next().map_or(Row::F32(&[]), |part| part.row);
-        Softmax::read(simd, first, (columns, inverse_temperature), moments, read)
+        let bytes = |columns| self.bytes(columns);
+        Softmax::read(simd, bytes, (columns, inverse_temperature), moments, read)
     }
 
     /// What some of the columns will be made from; of several parts the first, whose turn comes first.
