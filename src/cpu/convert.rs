@@ -74,9 +74,9 @@ impl Lanes for bf16 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
-    /// AVX-512's own conversion flushes subnormal values to zero, see [`Simd::run_without_subnormals`].
+    /// AVX-512's own conversion flushes subnormal values to zero, see [`Simd::store_normal`].
     ///
-    /// [`Simd::run_without_subnormals`]: crate::cpu::simd::Simd::run_without_subnormals
+    /// [`Simd::store_normal`]: crate::cpu::simd::Simd::store_normal
     #[inline(always)]
     fn store(value: f32) -> Self {
         let bits = value.to_bits();

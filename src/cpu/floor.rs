@@ -6,10 +6,10 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::exp::Exponential;
 use super::rows::LANES;
-use super::simd::{CACHE_LINE, Isa, Kernel, PREFETCH_DISTANCE};
+use super::simd::{Isa, Kernel};
 
-/// Bytes that one step moves.
-const STEP: usize = 256;
+/// Bytes that one step moves: lanes of f32.
+const STEP: usize = 4 * LANES;
 
 impl Cpu {
     /// Reads every byte, in tasks of `row` bytes.
@@ -42,7 +42,7 @@ impl Kernel for Read<'_> {
         let mut all = [0; STEP];
         let (steps, rest) = self.0.as_chunks::<STEP>();
         for step in steps {
-            prefetch(isa, step);
+            isa.prefetch_ahead::<[u8; 4]>(bytemuck::cast_ref(step));
             for byte in 0..STEP {
                 all[byte] ^= step[byte];
             }
@@ -60,7 +60,7 @@ impl Kernel for Update<'_> {
     fn run<I: Isa>(self, isa: I) {
         let (steps, rest) = self.0.as_chunks_mut::<STEP>();
         for step in steps {
-            prefetch(isa, step);
+            isa.prefetch_ahead::<[u8; 4]>(bytemuck::cast_ref(step));
             for byte in step {
                 *byte ^= 1;
             }
@@ -68,14 +68,6 @@ impl Kernel for Update<'_> {
         for byte in rest {
             *byte ^= 1;
         }
-    }
-}
-
-/// As far ahead as the row kernels.
-#[inline(always)]
-fn prefetch<I: Isa>(isa: I, step: &[u8; STEP]) {
-    for line in (0..STEP).step_by(CACHE_LINE) {
-        isa.prefetch(step.as_ptr().wrapping_add(PREFETCH_DISTANCE + line));
     }
 }
 

@@ -33,16 +33,11 @@ impl RowGradient {
             if c == 0.0 || p == 0.0 { 0.0 } else { c * p * (log_p + f64::from(self.entropy)) };
         (a * log_p.exp_m1() + entropy_term) * self.inverse_temperature
     }
-
-    /// Whether the columns need more than one factor for all.
-    pub(crate) fn has_terms(&self) -> bool {
-        self.c != 0.0 || Factors::new(self).factor.is_infinite()
-    }
 }
 
 /// The row's factors as the lanes use them, with p = exp(z) `inverse_sum`.
 #[derive(Clone, Copy)]
-struct Factors {
+pub(crate) struct Factors {
     scale: Scale,
     log_sum: f32,
     inverse_sum: f32,
@@ -54,8 +49,7 @@ struct Factors {
 }
 
 impl Factors {
-    #[inline(always)]
-    fn new(row: &RowGradient) -> Self {
+    pub fn new(row: &RowGradient) -> Self {
         let inverse_sum = (-f64::from(row.log_sum)).exp();
         let factor = f64::from(row.a) * inverse_sum * row.inverse_temperature;
         // A subnormal product costs some 150 cycles an element, where a small upstream gradient meets a confident
@@ -75,6 +69,11 @@ impl Factors {
                 canonical(factor as f32)
             },
         }
+    }
+
+    /// Whether the columns need more than one factor for all.
+    pub fn has_terms(&self) -> bool {
+        self.c != 0.0 || self.factor.is_infinite()
     }
 }
 
@@ -145,7 +144,7 @@ fn tail_lanes<E: Lanes, I: Isa, const TERMS: bool>(isa: I, tail: &[E], row: Fact
 /// All columns but the label's, which the caller overwrites.
 pub(crate) struct InPlace<'a, E, const TERMS: bool> {
     pub x: &'a mut [E],
-    pub row: &'a RowGradient,
+    pub row: Factors,
 }
 
 impl<E: Lanes, const TERMS: bool> Kernel for InPlace<'_, E, TERMS> {
@@ -153,14 +152,13 @@ impl<E: Lanes, const TERMS: bool> Kernel for InPlace<'_, E, TERMS> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let row = Factors::new(self.row);
         let (chunks, tail) = self.x.as_chunks_mut::<LANES>();
         for chunk in chunks {
             isa.prefetch_ahead(chunk);
-            *chunk = E::store_lanes(isa, &lanes::<E, I, TERMS>(isa, chunk, row));
+            *chunk = E::store_lanes(isa, &lanes::<E, I, TERMS>(isa, chunk, self.row));
         }
         if !tail.is_empty() {
-            let result = tail_lanes::<E, I, TERMS>(isa, tail, row);
+            let result = tail_lanes::<E, I, TERMS>(isa, tail, self.row);
             tail.copy_from_slice(&result[..tail.len()]);
         }
     }
@@ -170,7 +168,7 @@ impl<E: Lanes, const TERMS: bool> Kernel for InPlace<'_, E, TERMS> {
 pub(crate) struct Gradient<'a, E, const TERMS: bool> {
     pub x: &'a [E],
     pub dx: &'a mut [E],
-    pub row: &'a RowGradient,
+    pub row: Factors,
 }
 
 impl<E: Lanes, const TERMS: bool> Kernel for Gradient<'_, E, TERMS> {
@@ -178,16 +176,15 @@ impl<E: Lanes, const TERMS: bool> Kernel for Gradient<'_, E, TERMS> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let row = Factors::new(self.row);
         let (chunks, tail) = self.x.as_chunks::<LANES>();
         let (dx_chunks, dx_tail) = self.dx.as_chunks_mut::<LANES>();
         for (chunk, dx_chunk) in chunks.iter().zip(dx_chunks) {
             isa.prefetch_ahead(chunk);
             isa.prefetch_ahead(dx_chunk);
-            *dx_chunk = E::store_lanes(isa, &lanes::<E, I, TERMS>(isa, chunk, row));
+            *dx_chunk = E::store_lanes(isa, &lanes::<E, I, TERMS>(isa, chunk, self.row));
         }
         if !tail.is_empty() {
-            let result = tail_lanes::<E, I, TERMS>(isa, tail, row);
+            let result = tail_lanes::<E, I, TERMS>(isa, tail, self.row);
             dx_tail.copy_from_slice(&result[..tail.len()]);
         }
     }

@@ -105,7 +105,7 @@ half_peak!(bf16);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::simd::{Kernel, Simd, SimdLevel};
+    use crate::cpu::simd::{Kernel, Simd, levels};
 
     struct Largest<'a, E>(&'a [E]);
 
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn is_the_largest() {
-        for simd in SimdLevel::ALL.into_iter().filter_map(Simd::new) {
+        for simd in levels() {
             for of in [of::<f32>, of::<f16>, of::<bf16>] {
                 for (x, largest) in [
                     (&[][..], f32::NEG_INFINITY),

@@ -21,7 +21,7 @@ use crate::cpu::convert::Lanes;
 use crate::cpu::exp::Exponential;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::exp::SIXTEENTHS;
-use crate::cpu::gradient::{Gradient, InPlace, RowGradient};
+use crate::cpu::gradient::{Factors, Gradient, InPlace, RowGradient};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::peak::HalfPeak;
 use crate::cpu::rows::{BLOCK, BlockStates, Find, LANES};
@@ -29,7 +29,7 @@ use crate::cpu::state::{BlockState, RowState};
 
 /// Bytes. Of 1, 2, 4, 8 and 16 KiB this is the fastest for all three element types; 1 KiB costs f32
 /// a third.
-pub(crate) const PREFETCH_DISTANCE: usize = 4096;
+const PREFETCH_DISTANCE: usize = 4096;
 
 /// Bytes.
 pub(crate) const CACHE_LINE: usize = 64;
@@ -373,11 +373,11 @@ impl Simd {
         }
     }
 
-    /// The same bits for a kernel that stores no subnormal bf16, with AVX-512's conversion where there is one: an
-    /// eighth less time for stage 4.
-    pub fn run_without_subnormals<K: Kernel>(self, kernel: K) -> K::Output {
+    /// The same bits for a kernel that stores no subnormal numbers; those of bf16 by AVX-512's conversion where there
+    /// is one, an eighth less time for stage 4.
+    pub fn store_normal<E: Lanes, K: Kernel>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
-        if self.0 == SimdLevel::Avx512 && is_x86_feature_detected!("avx512bf16") {
+        if E::IS_BF16 && self.0 == SimdLevel::Avx512 && is_x86_feature_detected!("avx512bf16") {
             // SAFETY: as above, and the conversion has just been detected.
             return unsafe { avx512_bf16::run(kernel) };
         }
@@ -441,28 +441,35 @@ impl Simd {
         label: Option<usize>,
     ) {
         assert_eq!(x.len(), dx.len(), "logits and gradient");
-        match (row.has_terms(), E::IS_BF16) {
-            (true, _) => self.run(Gradient::<E, true> { x, dx, row }),
-            (false, true) => self.run_without_subnormals(Gradient::<E, false> { x, dx, row }),
-            (false, false) => self.run(Gradient::<E, false> { x, dx, row }),
+        let at_label = label.map(|label| (label, row.at_label(x[label].load())));
+        let row = Factors::new(row);
+        match row.has_terms() {
+            true => self.run(Gradient::<E, true> { x, dx: &mut *dx, row }),
+            false => self.store_normal::<E, _>(Gradient::<E, false> { x, dx: &mut *dx, row }),
         }
-        if let Some(label) = label {
-            dx[label] = E::store(row.at_label(x[label].load()) as f32);
+        if let Some((label, value)) = at_label {
+            dx[label] = E::store(value as f32);
         }
     }
 
     /// Stage 4 over the logits themselves.
     pub fn gradient_in_place<E: Lanes>(self, x: &mut [E], row: &RowGradient, label: Option<usize>) {
         let at_label = label.map(|label| (label, row.at_label(x[label].load())));
-        match (row.has_terms(), E::IS_BF16) {
-            (true, _) => self.run(InPlace::<E, true> { x, row }),
-            (false, true) => self.run_without_subnormals(InPlace::<E, false> { x, row }),
-            (false, false) => self.run(InPlace::<E, false> { x, row }),
+        let row = Factors::new(row);
+        match row.has_terms() {
+            true => self.run(InPlace::<E, true> { x: &mut *x, row }),
+            false => self.store_normal::<E, _>(InPlace::<E, false> { x: &mut *x, row }),
         }
         if let Some((label, value)) = at_label {
             x[label] = E::store(value as f32);
         }
     }
+}
+
+/// Those that this processor has.
+#[cfg(test)]
+pub(crate) fn levels() -> impl Iterator<Item = Simd> {
+    SimdLevel::ALL.into_iter().filter_map(Simd::new)
 }
 
 #[cfg(test)]

@@ -8,10 +8,6 @@ use rand::{RngExt, SeedableRng};
 
 const VOCABULARIES: [usize; 9] = [1, 2, 31, 32, 33, 1000, 4099, 32_000, 151_936];
 
-fn levels() -> impl Iterator<Item = Simd> {
-    SimdLevel::ALL.into_iter().filter_map(Simd::new)
-}
-
 /// The same scalar steps in f64, over the values that the elements hold.
 struct Exact {
     log_p: Vec<f64>,
