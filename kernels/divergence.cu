@@ -45,7 +45,8 @@ enum Phase : int {
 template <int TYPE> struct Visit : Slots<TYPE> {
   using Base = Slots<TYPE>;
   using Base::a, Base::warp, Base::vectors, Base::first, Base::step, Base::lane, Base::resident;
-  using Base::ONE_MODEL, Base::type, Base::parts, Base::side, Base::scaled, Base::teacher;
+  using Base::ONE_MODEL, Base::type, Base::parts, Base::side, Base::first_part, Base::scaled,
+      Base::teacher;
   float *partials;  // two buffers, which sweeps take by turns
   int tile;         // segments of a buffer
 
@@ -89,7 +90,7 @@ template <int TYPE> struct Visit : Slots<TYPE> {
 
   __device__ __forceinline__ void teacher_maximum(uint4 *slot, const Row &row,
                                                   float (&sum)[MOST_SUMS]) const {
-    const Side only = side(slot, 1);
+    const Side only = first_part(slot);
     sum[0] = negative_infinity();
 #pragma unroll 1
     for (int run = 0; run < RUNS; ++run) {
@@ -104,7 +105,7 @@ template <int TYPE> struct Visit : Slots<TYPE> {
   // advantage with the sum of the parts' log-probs for the teacher.
   template <class Columns>
   __device__ __forceinline__ void runs(uint4 *slot, const Row &row, Columns columns) const {
-    const Side student = side(slot, 0), only = side(slot, 1);
+    const Side student = side(slot, 0), only = first_part(slot);
 #pragma unroll 1
     for (int run = 0; run < RUNS; ++run) {
       float z[8], other[8];
@@ -158,7 +159,7 @@ template <int TYPE> struct Visit : Slots<TYPE> {
       sum[0] = Base::excess([&](int run, float(&z)[8]) { scaled(0, student, run, z); });
     }
     if (segment == warp.teacher_peak) {
-      const Side only = side(slot, 1);
+      const Side only = first_part(slot);
       sum[1] = Base::excess([&](int run, float(&z)[8]) {
         teacher(slot, only, row.start, run, row.teacher_maximum, z);
       });

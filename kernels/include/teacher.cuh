@@ -132,6 +132,11 @@ template <int TYPE> struct Slots {
             i == 0 || ONE_MODEL ? a.logits[i].factor : warp.factor[i]};
   }
 
+  // A teacher of no parts asks for none; what a warp knows of one was not written.
+  __device__ __forceinline__ Side first_part(uint4 *slot) const {
+    return side(slot, parts() == 0 ? 0 : 1);
+  }
+
   // x - maximum: that always goes first, since logits may have a common offset.
   __device__ __forceinline__ void differences(int i, const Side &side, int run,
                                               float (&x)[8]) const {
