@@ -20,36 +20,39 @@ use crate::cpu::simd::Isa;
 /// far tails have thousands of them.
 pub(crate) const EXP_CUTOFF: f32 = -87.336_54;
 
-/// Bits of 2^(j/16), less those that `k << 19` has for the j that are the low four of k: together they are
-/// 2^(k/16).
-pub(crate) const SIXTEENTHS: [u32; 16] = {
-    // The nearest f32.
-    let powers = [
-        0x3f80_0000,
-        0x3f85_aac3,
-        0x3f8b_95c2,
-        0x3f91_c3d3,
-        0x3f98_37f0,
-        0x3f9e_f532,
-        0x3fa5_fed7,
-        0x3fad_583f,
-        0x3fb5_04f3,
-        0x3fbd_08a4,
-        0x3fc5_672a,
-        0x3fce_248c,
-        0x3fd7_44fd,
-        0x3fe0_ccdf,
-        0x3fea_c0c7,
-        0x3ff5_257d_u32,
-    ];
+/// 2^(j/16).
+pub(crate) const SIXTEENTHS: [f64; 16] = [
+    1.0,
+    1.044_273_782_427_413_8,
+    1.090_507_732_665_257_7,
+    1.138_788_634_756_691_6,
+    1.189_207_115_002_721,
+    1.241_857_812_073_484,
+    1.296_839_554_651_009_6,
+    1.354_255_546_936_892_7,
+    1.414_213_562_373_095_1,
+    1.476_826_145_939_499_3,
+    1.542_210_825_407_940_7,
+    1.610_490_331_949_254_3,
+    1.681_792_830_507_429,
+    1.756_252_160_373_299_5,
+    1.834_008_086_409_342_4,
+    1.915_206_561_397_147_4,
+];
+
+/// Bits of 2^(j/16) times a factor, less those that `k << 19` has for the j that are the low four of k: together
+/// they are that of 2^(k/16).
+#[inline(always)]
+pub(crate) const fn sixteenths(factor: f64) -> [u32; 16] {
     let mut entries = [0; 16];
     let mut j = 0;
     while j < 16 {
-        entries[j] = powers[j] - ((j as u32) << 19);
+        let power = (SIXTEENTHS[j] * factor) as f32;
+        entries[j] = power.to_bits().wrapping_sub((j as u32) << 19);
         j += 1;
     }
     entries
-};
+}
 
 /// 1.5 * 2^19. Adding it rounds to a sixteenth, and leaves the number of sixteenths in the low bits of the sum.
 pub(crate) const ROUND_TO_SIXTEENTH: f32 = 786_432.0;
@@ -77,17 +80,15 @@ impl Exponential {
 
     /// With 0 where the product with this factor, or one that is larger, could be subnormal.
     pub fn times(inverse_temperature: f64, factor: f64) -> Self {
-        // Just above, because the product is rounded; a factor of 0 has none.
-        let least = (f64::from(f32::MIN_POSITIVE) / factor.abs().min(1.0)).ln() + 1e-3;
-        Self::from_cutoff(inverse_temperature, EXP_CUTOFF.max(least.min(0.0) as f32))
+        Self::from_cutoff(inverse_temperature, cutoff_beside(factor))
     }
 
     /// With 0 where x/T is below `cutoff`, and by the table in the sixteenth of a binade above it too.
     fn from_cutoff(inverse_temperature: f64, cutoff: f32) -> Self {
         let by = inverse_temperature * std::f64::consts::LOG2_E;
         let high = by as f32;
-        let sixteenths = (16.0 * f64::from(cutoff) * std::f64::consts::LOG2_E + 0.5).ceil();
-        let least = f64::from(ROUND_TO_SIXTEENTH) + sixteenths / 16.0;
+        let least = least_sixteenth(f64::from(cutoff) * std::f64::consts::LOG2_E);
+        let least = f64::from(ROUND_TO_SIXTEENTH) + least;
         Self {
             inverse_temperature: inverse_temperature as f32,
             cutoff,
@@ -118,6 +119,18 @@ impl Exponential {
         }
         exponentials
     }
+}
+
+/// The least x/T of which the exponential times a factor is not subnormal.
+pub(crate) fn cutoff_beside(factor: f64) -> f32 {
+    // Just above, because the product is rounded; a factor of 0 has none.
+    let least = (f64::from(f32::MIN_POSITIVE) / factor.abs().min(1.0)).ln() + 1e-3;
+    EXP_CUTOFF.max(least.min(0.0) as f32)
+}
+
+/// The least multiple of a sixteenth whose neighbourhood does not reach below a number of binades.
+pub(crate) fn least_sixteenth(binades: f64) -> f64 {
+    (16.0 * binades + 0.5).ceil() / 16.0
 }
 
 /// 1.5 * 2^23 + 127. Adding it rounds to an integer and leaves that integer, with the bias of an exponent, in

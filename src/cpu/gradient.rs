@@ -3,7 +3,7 @@
 use crate::cpu::convert::Lanes;
 use crate::cpu::exp::Exponential;
 use crate::cpu::rows::{LANES, Scale, fused, padded};
-use crate::cpu::simd::{Isa, Kernel};
+use crate::cpu::simd::{Isa, Kernel, Simd};
 
 /// dx_v = (a (p_v - [v = label]) + c p_v (ln p_v + H)) / T, with ln p_v = (x_v - m)/T - `log_sum`.
 ///
@@ -186,6 +186,42 @@ impl<E: Lanes, const TERMS: bool> Kernel for Gradient<'_, E, TERMS> {
         if !tail.is_empty() {
             let result = tail_lanes::<E, I, TERMS>(isa, tail, self.row);
             dx_tail.copy_from_slice(&result[..tail.len()]);
+        }
+    }
+}
+
+impl Simd {
+    /// Stage 4 from `x` into `dx`, for any part of a row; `label` counts from the start of the
+    /// part.
+    pub fn gradient<E: Lanes>(
+        self,
+        x: &[E],
+        dx: &mut [E],
+        row: &RowGradient,
+        label: Option<usize>,
+    ) {
+        assert_eq!(x.len(), dx.len(), "logits and gradient");
+        let at_label = label.map(|label| (label, row.at_label(x[label].load())));
+        let row = Factors::new(row);
+        match row.has_terms() {
+            true => self.run(Gradient::<E, true> { x, dx: &mut *dx, row }),
+            false => self.store_normal::<E, _>(Gradient::<E, false> { x, dx: &mut *dx, row }),
+        }
+        if let Some((label, value)) = at_label {
+            dx[label] = E::store(value as f32);
+        }
+    }
+
+    /// Stage 4 over the logits themselves.
+    pub fn gradient_in_place<E: Lanes>(self, x: &mut [E], row: &RowGradient, label: Option<usize>) {
+        let at_label = label.map(|label| (label, row.at_label(x[label].load())));
+        let row = Factors::new(row);
+        match row.has_terms() {
+            true => self.run(InPlace::<E, true> { x: &mut *x, row }),
+            false => self.store_normal::<E, _>(InPlace::<E, false> { x: &mut *x, row }),
+        }
+        if let Some((label, value)) = at_label {
+            x[label] = E::store(value as f32);
         }
     }
 }

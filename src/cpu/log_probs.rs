@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::convert::Lanes;
 use super::rows::BLOCK;
 use super::simd::Simd;
-use super::state::{BlockState, RowState};
+use super::state::{BlockState, RowBlocks, RowState};
 use super::{DTYPES, FEW_ROWS, is_one_task, rows_per_task};
 use crate::batch::Logits;
 use crate::element::{DType, Element};
@@ -157,11 +157,12 @@ impl Rows<'_> {
         let states = states.par_chunks(blocks * STATE);
         results.par_iter_mut().zip(states).enumerate().for_each(|(token, (result, states))| {
             *result = self.tokens.counted_label(token).map_or(NOT_COUNTED, |label| {
-                let mut state = RowState::new(inverse_temperature);
+                let mut blocks = RowBlocks::new(inverse_temperature);
                 for &[maximum, excess, weighted, squares] in states.as_chunks::<STATE>().0 {
                     let maximum = maximum as f32;
-                    state.push(BlockState { maximum, excess, weighted, squares });
+                    blocks.push(BlockState { maximum, excess, weighted, squares });
                 }
+                let state = simd.merged(row(token), blocks, moments);
                 self.visit.results(row(token), label, &state)
             });
         });

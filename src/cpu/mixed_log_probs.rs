@@ -63,7 +63,12 @@ impl Rows<'_> {
             }
             let mut of_block = [BlockState::EMPTY];
             simd.block_states(x, inverse_temperature, false, &mut of_block);
-            state.push(of_block[0], offset);
+            let [mut of_block] = of_block;
+            if of_block.is_peaked() {
+                // At once: the row's own peak is known when the block is gone.
+                of_block = simd.peak_state(x, of_block.maximum, (inverse_temperature, false));
+            }
+            state.push(of_block, offset);
         }
         let log_sum = state.log_sum();
         let log_prob = (of_label - state.maximum) * inverse_temperature - log_sum;

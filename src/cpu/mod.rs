@@ -4,6 +4,7 @@
 //! lanes, and the blocks merged in index order in f64. Neither the number of threads nor the number
 //! of rows nor a row's address enters it.
 
+mod anchored;
 mod blocks;
 mod combination;
 mod convert;

@@ -14,11 +14,12 @@
     reason = "one index over several lane arrays; the shape that vectorises"
 )]
 
+use crate::cpu::anchored::Anchored;
 use crate::cpu::convert::Lanes;
 use crate::cpu::exp::{EXP_CUTOFF, Exponential, multiply_add};
 use crate::cpu::peak::Peak;
-use crate::cpu::simd::{Isa, Kernel};
-use crate::cpu::state::BlockState;
+use crate::cpu::simd::{Isa, Kernel, Simd};
+use crate::cpu::state::{BlockState, RowBlocks, RowState};
 
 /// Columns per [`BlockState`]. An f32 block fits a first-level cache, for those that are summed twice. 2048
 /// measured 3 to 9 % slower: the tree and the f64 merge come twice as often.
@@ -26,9 +27,6 @@ pub(crate) const BLOCK: usize = 4096;
 
 /// Four AVX-512 registers of f32: enough independent sums to hide the latency of an addition.
 pub(crate) const LANES: usize = 64;
-
-/// A block whose sum is below this is summed a second time without its largest elements, see [`block_state`].
-const PEAKED: f64 = 2.5;
 
 #[inline(always)]
 pub(crate) fn fused<I: Isa>(a: f32, b: f32, c: f32) -> f32 {
@@ -87,39 +85,108 @@ impl<const MOMENTS: bool> Sums<MOMENTS> {
         }
     }
 
-    /// `REST` leaves out the elements equal to the maximum (they weigh 0 in the second sum anyway), and takes the
-    /// others from their exact distance: where one element is far above all, what the differences lose would be all
-    /// of the error.
     #[inline(always)]
-    fn add<E: Lanes, I: Isa, const REST: bool>(
+    fn add<E: Lanes, I: Isa, M: Exponentials<I>>(
         &mut self,
         isa: I,
         chunk: &[E; LANES],
         scale: Scale,
+        exponentials: M,
     ) {
         let values = E::load_unordered(isa, chunk);
-        let differences = scale.differences(&values);
-        let exponentials = scale.exponential.of(isa, &differences);
-        for lane in 0..LANES {
-            let (difference, e) = (differences[lane], exponentials[lane]);
-            let mut term = e;
-            if REST {
-                let lost = values[lane] - (difference + scale.maximum);
-                let exact = fused::<I>(e, lost * scale.exponential.inverse_temperature, e);
-                // 0 * (-inf - -inf) would be NaN.
-                term = if difference == 0.0 || e == 0.0 { 0.0 } else { exact };
-                self.peaks[lane] += if difference == 0.0 { 1.0 } else { 0.0 };
-            }
-            self.plain[lane] += term;
-            if MOMENTS {
-                let z = difference * scale.exponential.inverse_temperature;
-                // 0 * -inf would be NaN.
-                let finite = if z < EXP_CUTOFF { 0.0 } else { z };
-                self.weighted[lane] = fused::<I>(e, finite, self.weighted[lane]);
-                let root = if z < SQUARE_CUTOFF { 0.0 } else { term };
-                self.squares[lane] = fused::<I>(root, root, self.squares[lane]);
-            }
+        let terms = exponentials.add(isa, &values, scale, [&mut self.plain, &mut self.peaks]);
+        if !MOMENTS {
+            return;
         }
+        for lane in 0..LANES {
+            let z = scale.z(values[lane]);
+            // 0 * -inf would be NaN.
+            let finite = if z < EXP_CUTOFF { 0.0 } else { z };
+            self.weighted[lane] = fused::<I>(terms[lane], finite, self.weighted[lane]);
+            let root = if z < SQUARE_CUTOFF { 0.0 } else { terms[lane] };
+            self.squares[lane] = fused::<I>(root, root, self.squares[lane]);
+        }
+    }
+}
+
+/// A form of the exponentials of a block.
+trait Exponentials<I: Isa>: Copy {
+    /// Whether the elements equal to the scale's maximum are left out, and counted.
+    const REST: bool = false;
+
+    /// Adds those of some columns, and returns them.
+    fn add(
+        self,
+        isa: I,
+        values: &[f32; LANES],
+        scale: Scale,
+        sums: [&mut [f32; LANES]; 2],
+    ) -> [f32; LANES];
+}
+
+/// Of the logits as they are.
+impl<I: Isa> Exponentials<I> for Anchored {
+    #[inline(always)]
+    fn add(
+        self,
+        isa: I,
+        values: &[f32; LANES],
+        _: Scale,
+        [plain, _]: [&mut [f32; LANES]; 2],
+    ) -> [f32; LANES] {
+        isa.add_anchored(&self, values, plain)
+    }
+}
+
+/// Of their distances from the scale's maximum.
+#[derive(Clone, Copy)]
+struct Distances;
+
+impl<I: Isa> Exponentials<I> for Distances {
+    #[inline(always)]
+    fn add(
+        self,
+        isa: I,
+        values: &[f32; LANES],
+        scale: Scale,
+        [plain, _]: [&mut [f32; LANES]; 2],
+    ) -> [f32; LANES] {
+        let exponentials = scale.exponential.of(isa, &scale.differences(values));
+        for lane in 0..LANES {
+            plain[lane] += exponentials[lane];
+        }
+        exponentials
+    }
+}
+
+/// Those without the elements equal to the maximum (they weigh 0 in the second sum anyway), from their exact
+/// distance: where one element is far above all, what the differences lose would be all of the error.
+#[derive(Clone, Copy)]
+struct Rest;
+
+impl<I: Isa> Exponentials<I> for Rest {
+    const REST: bool = true;
+
+    #[inline(always)]
+    fn add(
+        self,
+        isa: I,
+        values: &[f32; LANES],
+        scale: Scale,
+        [plain, peaks]: [&mut [f32; LANES]; 2],
+    ) -> [f32; LANES] {
+        let differences = scale.differences(values);
+        let mut terms = scale.exponential.of(isa, &differences);
+        for lane in 0..LANES {
+            let (difference, e) = (differences[lane], terms[lane]);
+            let lost = values[lane] - (difference + scale.maximum);
+            let exact = fused::<I>(e, lost * scale.exponential.inverse_temperature, e);
+            // 0 * (-inf - -inf) would be NaN.
+            terms[lane] = if difference == 0.0 || e == 0.0 { 0.0 } else { exact };
+            peaks[lane] += if difference == 0.0 { 1.0 } else { 0.0 };
+            plain[lane] += terms[lane];
+        }
+        terms
     }
 }
 
@@ -147,15 +214,16 @@ impl Scale {
     }
 }
 
-/// Sums over the block, without the elements equal to the scale's maximum if `REST`, and with the block's
-/// maximum if not (a NaN may be that; the sums show it).
+/// Sums over the block, and the block's maximum (a NaN may be that; the sums show it), -inf for those that leave it
+/// out.
 ///
 /// The prefetch buys 20 %: hardware stops at 4 KiB pages.
 #[inline(always)]
-fn sum_block<E: Lanes, I: Isa, const MOMENTS: bool, const REST: bool>(
+fn sum_block<E: Lanes, I: Isa, M: Exponentials<I>, const MOMENTS: bool>(
     isa: I,
     block: &[E],
     scale: Scale,
+    exponentials: M,
 ) -> (Sums<MOMENTS>, f32) {
     let mut sums = Sums::<MOMENTS>::new();
     let mut peak = E::Peak::NONE;
@@ -164,19 +232,47 @@ fn sum_block<E: Lanes, I: Isa, const MOMENTS: bool, const REST: bool>(
         let mut group = Sums::<MOMENTS>::new();
         for chunk in chunks {
             isa.prefetch_ahead(chunk);
-            if !REST {
+            if !M::REST {
                 peak.raise(isa, chunk);
             }
-            group.add::<E, I, REST>(isa, chunk, scale);
+            group.add(isa, chunk, scale, exponentials);
         }
         sums.add_sums(&group);
     }
     if !tail.is_empty() {
         let tail = padded(tail);
         peak.raise(isa, &tail);
-        sums.add::<E, I, REST>(isa, &tail, scale);
+        sums.add(isa, &tail, scale, exponentials);
     }
     (sums, peak.value())
+}
+
+/// Sums whose exponentials are of the distance from an estimate of the maximum, and what moves them to the maximum.
+struct Near<const MOMENTS: bool> {
+    sums: Sums<MOMENTS>,
+    maximum: f32,
+    /// z of the maximum, from the estimate and from what the exponentials are relative to. NaN or infinite if one of
+    /// the logits is.
+    above: [f64; 2],
+}
+
+#[inline(always)]
+fn sum_near<E: Lanes, I: Isa, const MOMENTS: bool>(
+    isa: I,
+    block: &[E],
+    exponential: Exponential,
+    estimate: f32,
+) -> Near<MOMENTS> {
+    let scale = Scale { maximum: estimate, exponential };
+    let anchored = if I::BY_TABLE { Anchored::near(exponential, estimate) } else { None };
+    let ((sums, maximum), reference) = match anchored {
+        Some(anchored) => (sum_block(isa, block, scale, anchored), Some(anchored)),
+        None => (sum_block(isa, block, scale, Distances), None),
+    };
+    let above =
+        (f64::from(maximum) - f64::from(estimate)) * f64::from(exponential.inverse_temperature);
+    let above = [above, reference.map_or(above, |anchored| anchored.above(maximum))];
+    Near { sums, maximum, above }
 }
 
 /// Chunks whose lanes are summed before they join those of the block: beside a large element a lane loses what is
@@ -207,28 +303,18 @@ fn has_nan<E: Lanes>(block: &[E]) -> bool {
 /// Stage 1 of a block, in one visit: its exponentials are of the distance from an estimate of the maximum, and
 /// their sums are moved in f64 to the maximum, which is known afterwards. (A visit for the maximum before makes
 /// f32 rows two fifths slower, whose blocks of 16 KiB then are to stay in the first-level cache beside the next.)
-///
-/// The excess of a block that is a peak or two and little else drowns in the rounding of the 1 that a peak adds to
-/// a lane. Such a block is summed again without them, and only the block is asked, so the answer is its own.
-/// Leaving the peaks out of every sum instead (a comparison and a masked addition per element) makes every row 7
-/// to 12 % slower with AVX-512, from cache.
 #[inline(always)]
 fn block_state<E: Lanes, I: Isa, const MOMENTS: bool>(
     isa: I,
     block: &[E],
     exponential: Exponential,
 ) -> BlockState {
-    let scale = |maximum| Scale { maximum, exponential };
-    let estimate = estimate(isa, block);
-    let (mut sums, maximum) = sum_block::<E, I, MOMENTS, false>(isa, block, scale(estimate));
-    let mut above =
-        (f64::from(maximum) - f64::from(estimate)) * f64::from(exponential.inverse_temperature);
+    let mut near = sum_near::<E, I, MOMENTS>(isa, block, exponential, estimate(isa, block));
     // NaN where both are infinite, or one is NaN.
-    if above.is_nan() || above > FAR {
-        (sums, _) = sum_block::<E, I, MOMENTS, false>(isa, block, scale(maximum));
-        above = 0.0;
+    if near.above[0].is_nan() || near.above[0] > FAR {
+        near = sum_near::<E, I, MOMENTS>(isa, block, exponential, near.maximum);
     }
-    let factor = (-above).exp();
+    let Near { sums, maximum, above: [above, above_reference] } = near;
     let total = tree_sum(sums.plain);
     if total.is_nan() {
         // An element is NaN, or the maximum is infinite and gave inf - inf.
@@ -240,17 +326,8 @@ fn block_state<E: Lanes, I: Isa, const MOMENTS: bool>(
             BlockState::nan(maximum)
         };
     }
+    let factor = (-above_reference).exp();
     let moment = |lanes| if MOMENTS { tree_sum(lanes) } else { 0.0 };
-    if factor * total < PEAKED {
-        let (rest, _) = sum_block::<E, I, MOMENTS, true>(isa, block, scale(maximum));
-        let others = tree_sum(rest.peaks) - 1.0;
-        return BlockState {
-            maximum,
-            excess: tree_sum(rest.plain) + others,
-            weighted: moment(rest.weighted),
-            squares: moment(rest.squares) + others,
-        };
-    }
     BlockState {
         maximum,
         excess: factor * total - 1.0,
@@ -273,6 +350,36 @@ impl<E: Lanes, const MOMENTS: bool> Kernel for BlockStates<'_, E, MOMENTS> {
     fn run<I: Isa>(self, isa: I) {
         for (state, block) in self.states.iter_mut().zip(self.x.chunks(BLOCK)) {
             *state = block_state::<E, I, MOMENTS>(isa, block, self.exponential);
+        }
+    }
+}
+
+/// The state of a block that holds the maximum of a row with little else: the excess of such a block drowns in the
+/// rounding of the 1 that a peak adds to a lane. So it is summed again, its largest elements counted apart.
+///
+/// Leaving the peaks out of every sum instead (a comparison and a masked addition per element) makes every row 7
+/// to 12 % slower with AVX-512, from cache; asking each block instead of the row, a tenth in bf16.
+pub(crate) struct PeakState<'a, E, const MOMENTS: bool> {
+    pub block: &'a [E],
+    pub maximum: f32,
+    pub exponential: Exponential,
+}
+
+impl<E: Lanes, const MOMENTS: bool> Kernel for PeakState<'_, E, MOMENTS> {
+    type Output = BlockState;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> BlockState {
+        let Self { block, maximum, exponential } = self;
+        let scale = Scale { maximum, exponential };
+        let (rest, _) = sum_block::<E, I, Rest, MOMENTS>(isa, block, scale, Rest);
+        let others = tree_sum(rest.peaks) - 1.0;
+        let moment = |lanes| if MOMENTS { tree_sum(lanes) } else { 0.0 };
+        BlockState {
+            maximum,
+            excess: tree_sum(rest.plain) + others,
+            weighted: moment(rest.weighted),
+            squares: moment(rest.squares) + others,
         }
     }
 }
@@ -310,4 +417,82 @@ impl<E: Lanes> Kernel for Find<'_, E> {
         }
         block.len()
     }
+}
+
+impl Simd {
+    /// Stage 1 for the columns `x` of a row, which start at a multiple of [`BLOCK`]: one state per
+    /// block.
+    ///
+    /// Without `moments` the states' later sums are 0.
+    pub fn block_states<E: Lanes>(
+        self,
+        x: &[E],
+        inverse_temperature: f64,
+        moments: bool,
+        states: &mut [BlockState],
+    ) {
+        assert_eq!(states.len(), x.len().div_ceil(BLOCK), "one state per block");
+        let exponential = Exponential::new(inverse_temperature);
+        match moments {
+            true => self.run(BlockStates::<E, true> { x, exponential, states }),
+            false => self.run(BlockStates::<E, false> { x, exponential, states }),
+        }
+    }
+
+    /// The state of a block whose sum is little more than its maximum.
+    pub fn peak_state<E: Lanes>(
+        self,
+        block: &[E],
+        maximum: f32,
+        (inverse_temperature, moments): (f64, bool),
+    ) -> BlockState {
+        let exponential = Exponential::new(inverse_temperature);
+        match moments {
+            true => self.run(PeakState::<E, true> { block, maximum, exponential }),
+            false => self.run(PeakState::<E, false> { block, maximum, exponential }),
+        }
+    }
+
+    /// Stage 1 for a whole row.
+    pub fn row_state<E: Lanes>(
+        self,
+        row: &[E],
+        inverse_temperature: f64,
+        moments: bool,
+    ) -> RowState {
+        const BATCH: usize = 64;
+        let mut blocks = RowBlocks::new(inverse_temperature);
+        for part in row.chunks(BATCH * BLOCK) {
+            let mut states = [BlockState::EMPTY; BATCH];
+            let states = &mut states[..part.len().div_ceil(BLOCK)];
+            self.block_states(part, inverse_temperature, moments, states);
+            for state in states {
+                blocks.push(*state);
+            }
+        }
+        self.merged(row, blocks, moments)
+    }
+
+    /// The state of a row from those of its blocks, wherever they were computed.
+    pub fn merged<E: Lanes>(self, row: &[E], mut blocks: RowBlocks, moments: bool) -> RowState {
+        let state = blocks.merged();
+        if !state.is_peaked() {
+            return state;
+        }
+        let asked = (state.inverse_temperature(), moments);
+        let block = peak_block(row, &state);
+        blocks.set_peak(self.peak_state(block, state.maximum(), asked));
+        blocks.merged()
+    }
+
+    /// Lowest column of the row's maximum, or of its first NaN.
+    pub fn argmax<E: Lanes>(self, row: &[E], state: &RowState) -> usize {
+        let block = peak_block(row, state);
+        state.peak_block() * BLOCK + self.run(Find { block, maximum: state.maximum() })
+    }
+}
+
+fn peak_block<'a, E>(row: &'a [E], state: &RowState) -> &'a [E] {
+    let start = state.peak_block() * BLOCK;
+    &row[start..row.len().min(start + BLOCK)]
 }

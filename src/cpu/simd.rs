@@ -17,15 +17,12 @@ pub use level::SimdLevel;
 
 use half::{bf16, f16};
 
-use crate::cpu::convert::Lanes;
-use crate::cpu::exp::Exponential;
 #[cfg(target_arch = "x86_64")]
-use crate::cpu::exp::SIXTEENTHS;
-use crate::cpu::gradient::{Factors, Gradient, InPlace, RowGradient};
+use crate::cpu::anchored::Anchored;
+use crate::cpu::convert::Lanes;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::peak::HalfPeak;
-use crate::cpu::rows::{BLOCK, BlockStates, Find, LANES};
-use crate::cpu::state::{BlockState, RowState};
+use crate::cpu::rows::LANES;
 
 /// Bytes. Of 1, 2, 4, 8 and 16 KiB this is the fastest for all three element types; 1 KiB costs f32
 /// a third.
@@ -73,8 +70,8 @@ mod x86 {
     use std::arch::x86_64::*;
     use std::mem::transmute;
 
-    use super::registers::{exp_8, exp_16, round_8, round_16};
-    use super::{Exponential, HalfPeak, Isa, LANES, SIXTEENTHS, bf16, f16};
+    use super::registers::{anchored_8, anchored_16, round_8, round_16};
+    use super::{Anchored, HalfPeak, Isa, LANES, bf16, f16};
 
     #[derive(Clone, Copy)]
     pub(super) struct Avx2(pub(super) Detected);
@@ -112,15 +109,47 @@ mod x86 {
 
     impl Isa for Avx2 {
         const FMA: bool = true;
+        const BY_TABLE: bool = true;
 
         #[inline(always)]
-        fn exponentials(self, exponential: Exponential, x: &[f32; LANES]) -> [f32; LANES] {
-            // SAFETY: `self` proves AVX2 and FMA; for the transmutes see the module.
+        fn add_anchored(
+            self,
+            anchored: &Anchored,
+            x: &[f32; LANES],
+            sums: &mut [f32; LANES],
+        ) -> [f32; LANES] {
+            // SAFETY: as above.
             unsafe {
-                let table: [__m256; 2] = transmute(SIXTEENTHS);
+                let table: [__m256; 2] = transmute(anchored.table);
+                let mut x: [__m256; 8] = transmute(*x);
+                let mut added: [__m256; 8] = transmute(*sums);
+                for part in 0..8 {
+                    let (kept, [power, q, f]) = anchored_8::<false>(x[part], table, anchored);
+                    let whole = _mm256_fmadd_ps(q, f, _mm256_set1_ps(1.0));
+                    let sum = _mm256_fmadd_ps(power, whole, added[part]);
+                    added[part] = _mm256_blendv_ps(added[part], sum, kept);
+                    let value = _mm256_fmadd_ps(power, _mm256_mul_ps(q, f), power);
+                    x[part] = _mm256_and_ps(kept, value);
+                }
+                *sums = transmute::<[__m256; 8], [f32; LANES]>(added);
+                transmute(x)
+            }
+        }
+
+        #[inline(always)]
+        fn anchored<const NARROW: bool>(
+            self,
+            anchored: &Anchored,
+            x: &[f32; LANES],
+        ) -> [f32; LANES] {
+            // SAFETY: as above.
+            unsafe {
+                let table: [__m256; 2] = transmute(anchored.table);
                 let mut x: [__m256; 8] = transmute(*x);
                 for part in &mut x {
-                    *part = exp_8(*part, table, exponential);
+                    let (kept, [power, q, f]) = anchored_8::<NARROW>(*part, table, anchored);
+                    let value = _mm256_fmadd_ps(power, _mm256_mul_ps(q, f), power);
+                    *part = _mm256_and_ps(kept, value);
                 }
                 transmute(x)
             }
@@ -208,15 +237,44 @@ mod x86 {
 
     impl Isa for Avx512 {
         const FMA: bool = true;
+        const BY_TABLE: bool = true;
 
         #[inline(always)]
-        fn exponentials(self, exponential: Exponential, x: &[f32; LANES]) -> [f32; LANES] {
-            // SAFETY: `self` proves AVX-512F; for the transmutes see the module.
+        fn add_anchored(
+            self,
+            anchored: &Anchored,
+            x: &[f32; LANES],
+            sums: &mut [f32; LANES],
+        ) -> [f32; LANES] {
+            // SAFETY: as above.
             unsafe {
-                let table: __m512i = transmute(SIXTEENTHS);
+                let table: __m512i = transmute(anchored.table);
+                let mut x: [__m512; 4] = transmute(*x);
+                let mut added: [__m512; 4] = transmute(*sums);
+                for part in 0..4 {
+                    let (kept, [power, q, f]) = anchored_16::<false>(x[part], table, anchored);
+                    let whole = _mm512_fmadd_ps(q, f, _mm512_set1_ps(1.0));
+                    added[part] = _mm512_mask3_fmadd_ps(power, whole, added[part], kept);
+                    x[part] = _mm512_maskz_fmadd_ps(kept, power, _mm512_mul_ps(q, f), power);
+                }
+                *sums = transmute::<[__m512; 4], [f32; LANES]>(added);
+                transmute(x)
+            }
+        }
+
+        #[inline(always)]
+        fn anchored<const NARROW: bool>(
+            self,
+            anchored: &Anchored,
+            x: &[f32; LANES],
+        ) -> [f32; LANES] {
+            // SAFETY: as above.
+            unsafe {
+                let table: __m512i = transmute(anchored.table);
                 let mut x: [__m512; 4] = transmute(*x);
                 for part in &mut x {
-                    *part = exp_16(*part, table, exponential);
+                    let (kept, [power, q, f]) = anchored_16::<NARROW>(*part, table, anchored);
+                    *part = _mm512_maskz_fmadd_ps(kept, power, _mm512_mul_ps(q, f), power);
                 }
                 transmute(x)
             }
@@ -299,10 +357,15 @@ mod x86 {
 
     impl Isa for Avx512Bf16 {
         const FMA: bool = true;
+        const BY_TABLE: bool = true;
 
         #[inline(always)]
-        fn exponentials(self, exponential: Exponential, x: &[f32; LANES]) -> [f32; LANES] {
-            Avx512(self.0).exponentials(exponential, x)
+        fn anchored<const NARROW: bool>(
+            self,
+            anchored: &Anchored,
+            x: &[f32; LANES],
+        ) -> [f32; LANES] {
+            Avx512(self.0).anchored::<NARROW>(anchored, x)
         }
 
         #[inline(always)]
@@ -382,87 +445,6 @@ impl Simd {
             return unsafe { avx512_bf16::run(kernel) };
         }
         self.run(kernel)
-    }
-
-    /// Stage 1 for the columns `x` of a row, which start at a multiple of [`BLOCK`]: one state per
-    /// block.
-    ///
-    /// Without `moments` the states' later sums are 0.
-    pub fn block_states<E: Lanes>(
-        self,
-        x: &[E],
-        inverse_temperature: f64,
-        moments: bool,
-        states: &mut [BlockState],
-    ) {
-        assert_eq!(states.len(), x.len().div_ceil(BLOCK), "one state per block");
-        let exponential = Exponential::new(inverse_temperature);
-        match moments {
-            true => self.run(BlockStates::<E, true> { x, exponential, states }),
-            false => self.run(BlockStates::<E, false> { x, exponential, states }),
-        }
-    }
-
-    /// Stage 1 for a whole row; the same bits as [`RowState::push`] of its blocks wherever they
-    /// were computed.
-    pub fn row_state<E: Lanes>(
-        self,
-        row: &[E],
-        inverse_temperature: f64,
-        moments: bool,
-    ) -> RowState {
-        const BATCH: usize = 64;
-        let mut row_state = RowState::new(inverse_temperature);
-        for part in row.chunks(BATCH * BLOCK) {
-            let mut states = [BlockState::EMPTY; BATCH];
-            let states = &mut states[..part.len().div_ceil(BLOCK)];
-            self.block_states(part, inverse_temperature, moments, states);
-            for state in states {
-                row_state.push(*state);
-            }
-        }
-        row_state
-    }
-
-    /// Lowest column of the row's maximum, or of its first NaN.
-    pub fn argmax<E: Lanes>(self, row: &[E], state: &RowState) -> usize {
-        let start = state.peak_block() * BLOCK;
-        let block = &row[start..row.len().min(start + BLOCK)];
-        start + self.run(Find { block, maximum: state.maximum() })
-    }
-
-    /// Stage 4 from `x` into `dx`, for any part of a row; `label` counts from the start of the
-    /// part.
-    pub fn gradient<E: Lanes>(
-        self,
-        x: &[E],
-        dx: &mut [E],
-        row: &RowGradient,
-        label: Option<usize>,
-    ) {
-        assert_eq!(x.len(), dx.len(), "logits and gradient");
-        let at_label = label.map(|label| (label, row.at_label(x[label].load())));
-        let row = Factors::new(row);
-        match row.has_terms() {
-            true => self.run(Gradient::<E, true> { x, dx: &mut *dx, row }),
-            false => self.store_normal::<E, _>(Gradient::<E, false> { x, dx: &mut *dx, row }),
-        }
-        if let Some((label, value)) = at_label {
-            dx[label] = E::store(value as f32);
-        }
-    }
-
-    /// Stage 4 over the logits themselves.
-    pub fn gradient_in_place<E: Lanes>(self, x: &mut [E], row: &RowGradient, label: Option<usize>) {
-        let at_label = label.map(|label| (label, row.at_label(x[label].load())));
-        let row = Factors::new(row);
-        match row.has_terms() {
-            true => self.run(InPlace::<E, true> { x: &mut *x, row }),
-            false => self.store_normal::<E, _>(InPlace::<E, false> { x: &mut *x, row }),
-        }
-        if let Some((label, value)) = at_label {
-            x[label] = E::store(value as f32);
-        }
     }
 }
 

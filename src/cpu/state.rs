@@ -54,33 +54,78 @@ impl BlockState {
     }
 }
 
-/// The blocks of one row so far.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct RowState {
-    merged: BlockState,
+/// A sum below this loses the digits of what is beside its largest element: that lies in the rounding of the 1 that
+/// the element adds to a lane.
+const PEAKED: f64 = 2.5;
+
+impl BlockState {
+    /// Whether the sum is to be made again without its largest elements, see [`PeakState`](super::rows::PeakState).
+    pub fn is_peaked(&self) -> bool {
+        self.maximum != f32::NEG_INFINITY && self.total() < PEAKED
+    }
+}
+
+/// The blocks of one row so far: the first that holds the maximum, and the others together. They only add to its
+/// sum, so its digits alone can be lost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowBlocks {
+    peak: BlockState,
+    others: BlockState,
     inverse_temperature: f64,
-    blocks: usize,
+    count: usize,
     peak_block: usize,
 }
 
-impl RowState {
+impl RowBlocks {
     pub const fn new(inverse_temperature: f64) -> Self {
-        Self { merged: BlockState::EMPTY, inverse_temperature, blocks: 0, peak_block: 0 }
+        let [peak, others] = [BlockState::EMPTY; 2];
+        Self { peak, others, inverse_temperature, count: 0, peak_block: 0 }
     }
 
     /// Appends the next block. f64 addition does not associate: blocks must come in index order,
     /// one by one.
     pub fn push(&mut self, block: BlockState) {
-        let is_first_nan = block.maximum.is_nan() && !self.merged.maximum.is_nan();
-        if is_first_nan || block.maximum > self.merged.maximum {
-            self.peak_block = self.blocks;
+        let is_first_nan = block.maximum.is_nan() && !self.peak.maximum.is_nan();
+        let raises = is_first_nan || block.maximum > self.peak.maximum;
+        let below = if raises { std::mem::replace(&mut self.peak, block) } else { block };
+        if raises {
+            self.peak_block = self.count;
         }
-        self.blocks += 1;
-        if self.merged.maximum.is_nan() {
-            return;
-        }
-        self.merged =
-            if is_first_nan { block } else { self.merged.merge(block, self.inverse_temperature) };
+        self.count += 1;
+        self.others = self.others.merge(below, self.inverse_temperature);
+    }
+
+    /// Replaces the block that holds the maximum.
+    pub fn set_peak(&mut self, block: BlockState) {
+        self.peak = block;
+    }
+
+    pub fn merged(&self) -> RowState {
+        let Self { peak, others, inverse_temperature, peak_block, .. } = *self;
+        // A NaN is above nothing.
+        let merged = match peak.maximum.is_nan() {
+            true => peak,
+            false => peak.merge(others, inverse_temperature),
+        };
+        RowState { merged, inverse_temperature, peak_block }
+    }
+}
+
+/// The softmax of a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct RowState {
+    merged: BlockState,
+    inverse_temperature: f64,
+    peak_block: usize,
+}
+
+impl RowState {
+    pub fn is_peaked(&self) -> bool {
+        self.merged.is_peaked()
+    }
+
+    pub fn inverse_temperature(&self) -> f64 {
+        self.inverse_temperature
     }
 
     /// m, not scaled by the temperature; NaN if the row has one.

@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use super::{prefetch, prefetch_ahead};
+use crate::cpu::anchored::Anchored;
 use crate::cpu::convert::Lanes;
 use crate::cpu::exp::Exponential;
 use crate::cpu::peak::HalfPeak;
@@ -12,6 +13,8 @@ use crate::cpu::rows::LANES;
 /// that the set is there: only the functions below, compiled for it, make one.
 pub(crate) trait Isa: Copy {
     const FMA: bool;
+    /// Whether exponentials are by the table; then those of [`Anchored`] cost no more.
+    const BY_TABLE: bool = false;
 
     /// Asks for the memory [`PREFETCH_DISTANCE`] after `lanes`, which may lie beyond the tensor.
     #[inline(always)]
@@ -25,12 +28,39 @@ pub(crate) trait Isa: Copy {
         prefetch(address);
     }
 
-    /// [`Exponential::of`]. The vector forms go by its table, one register after another: loops over all lanes hold
+    /// [`Exponential::of`].
+    #[inline(always)]
+    fn exponentials(self, exponential: Exponential, x: &[f32; LANES]) -> [f32; LANES] {
+        match Self::BY_TABLE {
+            true => self.anchored::<false>(&Anchored::at_zero(exponential), x),
+            false => exponential.by_polynomial::<Self>(x),
+        }
+    }
+
+    /// [`Anchored::add`] for each lane, and the exponentials themselves.
+    #[inline(always)]
+    fn add_anchored(
+        self,
+        anchored: &Anchored,
+        x: &[f32; LANES],
+        sums: &mut [f32; LANES],
+    ) -> [f32; LANES] {
+        for lane in 0..LANES {
+            sums[lane] = anchored.add(x[lane], sums[lane]);
+        }
+        self.anchored::<false>(anchored, x)
+    }
+
+    /// [`Anchored::of`] for each lane. The vector forms go one register after another: loops over all lanes hold
     /// more numbers than AVX2 has registers for, and loops over a few lanes the compiler takes apart before it
     /// vectorises (four times as slow).
     #[inline(always)]
-    fn exponentials(self, exponential: Exponential, x: &[f32; LANES]) -> [f32; LANES] {
-        exponential.by_polynomial::<Self>(x)
+    fn anchored<const NARROW: bool>(self, anchored: &Anchored, x: &[f32; LANES]) -> [f32; LANES] {
+        let mut values = [0.0; LANES];
+        for lane in 0..LANES {
+            values[lane] = anchored.of::<NARROW>(x[lane]);
+        }
+        values
     }
 
     /// Even columns, then odd ones: one operation each, where two put them into order.
