@@ -7,8 +7,11 @@
 
 use std::f64::consts::{LN_2, LOG2_E};
 
+use crate::cpu::convert::Lanes;
 use crate::cpu::exp::{CUBIC, Exponential, ROUND_TO_SIXTEENTH};
 use crate::cpu::exp::{cutoff_beside, least_sixteenth, sixteenths};
+use crate::cpu::rows::LANES;
+use crate::cpu::simd::Isa;
 
 /// Factors of f^2 and f in 2^f for numbers of 16 bits: the least relative error for |f| <= 1/32 is 4.3e-7. They go
 /// without `low` too, whose part is up to |x - m|/T times 2^-24: 1.2e-6 where a probability is e^-20. Half an ulp is
@@ -53,17 +56,17 @@ impl Anchored {
         Some(Self { round: zero.round - anchor, ..zero })
     }
 
-    /// `factor exp((x - logit)/T)`, with `NARROW` for numbers of 16 bits; None if the logit lies too far from 0, or
-    /// the factor from 1.
-    pub fn times<const NARROW: bool>(
-        inverse_temperature: f64,
-        logit: f32,
+    /// `factor exp((x - logit)/T)`, with a narrow type's digits or f32's, and 0 where that could be subnormal; None if
+    /// the logit lies too far from 0, or the factor from 1.
+    pub fn times(
+        is_narrow: bool,
+        (inverse_temperature, logit): (f64, f32),
         factor: f64,
     ) -> Option<Self> {
         let by = inverse_temperature * LOG2_E;
         let high = by as f32;
         // Without `low` what is lost grows with the distance from the logit alone.
-        let reference = f64::from(logit) * if NARROW { f64::from(high) } else { by };
+        let reference = f64::from(logit) * if is_narrow { f64::from(high) } else { by };
         let anchor = nearest_sixteenth(reference)?;
         let lacking = anchor - reference;
         let scale = lacking.exp2() * factor;
@@ -78,6 +81,15 @@ impl Anchored {
             least: ROUND_TO_SIXTEENTH + least_sixteenth(cutoff) as f32,
             table: sixteenths(scale),
         })
+    }
+
+    /// What [`Anchored::times`] says of some logits.
+    #[inline(always)]
+    pub fn lanes<E: Lanes, I: Isa>(&self, isa: I, x: &[f32; LANES]) -> [f32; LANES] {
+        match E::IS_NARROW {
+            true => isa.anchored::<true>(self, x),
+            false => isa.anchored::<false>(self, x),
+        }
     }
 
     /// How far a logit lies above the reference, as x/T.
@@ -127,18 +139,21 @@ fn nearest_sixteenth(binades: f64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::marker::PhantomData;
+
+    use half::bf16;
+
     use super::*;
-    use crate::cpu::rows::LANES;
-    use crate::cpu::simd::{Isa, Kernel, levels};
+    use crate::cpu::simd::{Kernel, levels};
 
-    struct Of<'a, const NARROW: bool>(Anchored, &'a [f32; LANES]);
+    struct Of<'a, E>(Anchored, &'a [f32; LANES], PhantomData<E>);
 
-    impl<const NARROW: bool> Kernel for Of<'_, NARROW> {
+    impl<E: Lanes> Kernel for Of<'_, E> {
         type Output = [f32; LANES];
 
         #[inline(always)]
         fn run<I: Isa>(self, isa: I) -> [f32; LANES] {
-            isa.anchored::<NARROW>(&self.0, self.1)
+            self.0.lanes::<E, I>(isa, self.1)
         }
     }
 
@@ -165,12 +180,13 @@ mod tests {
     }
 
     /// Worst relative error of `factor exp((x - anchor)/T)` where that is not 0.
-    fn worst<const NARROW: bool>(anchor: f32, temperature: f64, factor: f64) -> f64 {
-        let anchored = Anchored::times::<NARROW>(1.0 / temperature, anchor, factor).unwrap();
+    fn worst<E: Lanes>(anchor: f32, temperature: f64, factor: f64) -> f64 {
+        let anchored =
+            Anchored::times(E::IS_NARROW, (1.0 / temperature, anchor), factor).expect("in range");
         let mut worst = 0.0_f64;
         for x in chunks(anchor, temperature) {
             for simd in levels() {
-                for (got, x) in simd.run(Of::<NARROW>(anchored, &x)).into_iter().zip(x) {
+                for (got, x) in simd.run(Of::<E>(anchored, &x, PhantomData)).into_iter().zip(x) {
                     let z = (f64::from(x) - f64::from(anchor)) / temperature;
                     let wanted = factor * z.exp();
                     let lost = z < -86.0 || wanted.abs() < 1.2 * f64::from(f32::MIN_POSITIVE);
@@ -192,9 +208,9 @@ mod tests {
         for anchor in [0.0, 3.3, -17.0, 88.25, 1e4, -4e4] {
             for temperature in [1.0, 0.7, 2.5] {
                 for factor in [1.0, 1e-5, -0.3, 1e20] {
-                    let off = worst::<false>(anchor, temperature, factor);
+                    let off = worst::<f32>(anchor, temperature, factor);
                     assert!(off < 1.5 * ulp, "{anchor} {temperature} {factor}: {off:.2e}");
-                    let (off, low) = (worst::<true>(anchor, temperature, factor), 90.0 * ulp / 2.0);
+                    let (off, low) = (worst::<bf16>(anchor, temperature, factor), 90.0 * ulp / 2.0);
                     assert!(off < 4.3e-7 + low + ulp, "{anchor} {temperature} {factor}: {off:.2e}");
                 }
             }
@@ -206,7 +222,7 @@ mod tests {
     fn sets_agree() {
         for (anchor, temperature) in [(5.0, 1.0), (-2e4, 0.7)] {
             let exponential = Exponential::new(1.0 / temperature);
-            let anchored = Anchored::near(exponential, anchor).unwrap();
+            let anchored = Anchored::near(exponential, anchor).expect("in range");
             let mut wanted = [0.25_f32; LANES];
             let mut sums = levels().map(|simd| (simd, wanted)).collect::<Vec<_>>();
             for mut x in chunks(anchor, temperature) {
@@ -229,20 +245,20 @@ mod tests {
     #[test]
     fn special_values() {
         for simd in levels() {
-            let anchored = Anchored::near(Exponential::new(1.0), 7.0).unwrap();
+            let anchored = Anchored::near(Exponential::new(1.0), 7.0).expect("in range");
             let x = [f32::NAN, f32::NEG_INFINITY, f32::MIN, -1e30, f32::INFINITY];
             let mut lanes = [7.0; LANES];
             lanes[..x.len()].copy_from_slice(&x);
-            let got = simd.run(Of::<false>(anchored, &lanes));
+            let got = simd.run(Of::<f32>(anchored, &lanes, PhantomData));
             assert!(got[0].is_nan() && got[1..4] == [0.0; 3] && !got[4].is_finite(), "{got:?}");
         }
         let exponential = Exponential::new(1.0);
         for far in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e6, -1e30] {
             assert!(Anchored::near(exponential, far).is_none(), "{far}");
-            assert!(Anchored::times::<true>(1.0, far, 1.0).is_none(), "{far}");
+            assert!(Anchored::times(true, (1.0, far), 1.0).is_none(), "{far}");
         }
         for factor in [0.0, 1e-40, f64::INFINITY, f64::NAN] {
-            assert!(Anchored::times::<false>(1.0, 0.0, factor).is_none(), "{factor}");
+            assert!(Anchored::times(false, (1.0, 0.0), factor).is_none(), "{factor}");
         }
     }
 }

@@ -56,7 +56,7 @@ impl Block {
 
     /// The largest number, which NaN never is.
     pub fn maximum(&self, simd: Simd) -> f32 {
-        simd.run(Largest { chunks: self.chunks() })
+        simd.run(Largest(self.chunks().as_flattened()))
     }
 
     /// The columns after that many become -inf.
@@ -172,6 +172,16 @@ impl<'a> Row<'a> {
         each_type!(Row, self, row => simd.row_state(&row[..columns], inverse_temperature, moments))
     }
 
+    /// The largest of some columns; a NaN may be that.
+    pub fn largest(self, simd: Simd, columns: Range<usize>) -> f32 {
+        each_type!(Row, self, row => simd.run(Largest(&row[columns])))
+    }
+
+    /// [`Lanes::IS_NARROW`] of its type.
+    pub fn is_narrow(self) -> bool {
+        !matches!(self, Self::F32(_))
+    }
+
     pub fn get(self, column: usize) -> f64 {
         each_type!(Row, self, row => row[column].to_f64())
     }
@@ -284,18 +294,20 @@ impl<'a> TensorMut<'a> {
     }
 }
 
-struct Largest<'a> {
-    chunks: &'a [Chunk],
-}
+struct Largest<'a, E>(&'a [E]);
 
-impl Kernel for Largest<'_> {
+impl<E: Lanes> Kernel for Largest<'_, E> {
     type Output = f32;
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> f32 {
-        let mut peak = <f32 as Lanes>::Peak::NONE;
-        for chunk in self.chunks {
+        let mut peak = E::Peak::NONE;
+        let (chunks, tail) = self.0.as_chunks::<LANES>();
+        for chunk in chunks {
             peak.raise(isa, chunk);
+        }
+        if !tail.is_empty() {
+            peak.raise(isa, &padded(tail));
         }
         peak.value()
     }

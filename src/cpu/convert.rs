@@ -14,6 +14,8 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// Pads the tail of a row: adds nothing to a sum of exponentials.
     const NEG_INFINITY: Self;
     const IS_BF16: bool = false;
+    /// Whether it has fewer digits than [`Anchored`](super::anchored::Anchored)'s shorter form keeps.
+    const IS_NARROW: bool = true;
     type Peak: Peak<Self>;
     /// The exact value.
     fn load(self) -> f32;
@@ -47,10 +49,17 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
         }
         lanes
     }
+
+    /// The same from the order of [`load_unordered`](Self::load_unordered).
+    #[inline(always)]
+    fn store_unordered<I: Isa>(isa: I, values: &[f32; LANES]) -> [Self; LANES] {
+        Self::store_lanes(isa, values)
+    }
 }
 
 impl Lanes for f32 {
     const NEG_INFINITY: Self = f32::NEG_INFINITY;
+    const IS_NARROW: bool = false;
     type Peak = [f32; LANES];
 
     #[inline(always)]
@@ -93,6 +102,11 @@ impl Lanes for bf16 {
     #[inline(always)]
     fn store_lanes<I: Isa>(isa: I, values: &[f32; LANES]) -> [Self; LANES] {
         isa.narrow_bf16(values)
+    }
+
+    #[inline(always)]
+    fn store_unordered<I: Isa>(isa: I, values: &[f32; LANES]) -> [Self; LANES] {
+        isa.narrow_unordered_bf16(values)
     }
 }
 

@@ -3,6 +3,7 @@
 //! row's later sweeps find it in the second-level cache.
 
 mod columns;
+mod direct;
 mod sweeps;
 mod teacher;
 mod terms;

@@ -1,8 +1,12 @@
 //! Stage 4: the logits gradient of one row, in place or out of place.
 
+use std::marker::PhantomData;
+
+use crate::cpu::anchored::Anchored;
 use crate::cpu::convert::Lanes;
 use crate::cpu::exp::Exponential;
-use crate::cpu::rows::{LANES, Scale, fused, padded};
+use crate::cpu::places::{Apart, InPlace, Place};
+use crate::cpu::rows::{LANES, Scale, fused};
 use crate::cpu::simd::{Isa, Kernel, Simd};
 
 /// dx_v = (a (p_v - [v = label]) + c p_v (ln p_v + H)) / T, with ln p_v = (x_v - m)/T - `log_sum`.
@@ -71,6 +75,13 @@ impl Factors {
         }
     }
 
+    /// The multiples of exponentials, of the logits as they are.
+    fn anchored<E: Lanes>(&self, row: &RowGradient) -> Option<Anchored> {
+        let factor = f64::from(self.factor);
+        let near = (row.inverse_temperature, self.scale.maximum);
+        Anchored::times(E::IS_NARROW, near, factor)
+    }
+
     /// Whether the columns need more than one factor for all.
     pub fn has_terms(&self) -> bool {
         self.c != 0.0 || self.factor.is_infinite()
@@ -95,6 +106,11 @@ impl Factor {
         Self { upstream: canonical(upstream as f32), inverse_temperature, least }
     }
 
+    /// As one number.
+    pub fn product(self) -> f64 {
+        f64::from(self.upstream) * f64::from(self.inverse_temperature)
+    }
+
     #[inline(always)]
     pub fn times(self, gradient: f32) -> f32 {
         let gradient = if gradient.abs() < self.least { 0.0 } else { gradient };
@@ -110,82 +126,90 @@ pub(crate) fn canonical(value: f32) -> f32 {
     if value.is_nan() { f32::NAN } else { value }
 }
 
-/// With `TERMS`, 1/T is multiplied in last: folded into a and c it could overflow where their product with p
-/// does not.
-#[inline(always)]
-fn lanes<E: Lanes, I: Isa, const TERMS: bool>(
-    isa: I,
-    chunk: &[E; LANES],
-    row: Factors,
-) -> [f32; LANES] {
-    let differences = row.scale.differences(&E::load_lanes(isa, chunk));
-    let mut values = row.scale.exponential.of(isa, &differences);
-    for lane in 0..LANES {
-        let e = values[lane];
-        values[lane] = if TERMS {
+/// How the lanes compute a gradient.
+trait Form: Copy {
+    fn lanes<E: Lanes, I: Isa>(self, isa: I, x: &[f32; LANES]) -> [f32; LANES];
+}
+
+/// With an entropy's part. 1/T is multiplied in last: folded into a and c it could overflow where their product with
+/// p does not.
+#[derive(Clone, Copy)]
+struct WithTerms(Factors);
+
+impl Form for WithTerms {
+    #[inline(always)]
+    fn lanes<E: Lanes, I: Isa>(self, isa: I, x: &[f32; LANES]) -> [f32; LANES] {
+        let Self(row) = self;
+        let differences = row.scale.differences(x);
+        let mut values = row.scale.exponential.of(isa, &differences);
+        for lane in 0..LANES {
+            let e = values[lane];
             let inverse_temperature = row.scale.exponential.inverse_temperature;
             let log_p = fused::<I>(differences[lane], inverse_temperature, -row.log_sum);
             // 0 * -inf would be NaN.
             let finite = if e == 0.0 { 0.0 } else { log_p };
             let factor = fused::<I>(row.c, finite + row.entropy, row.a);
-            e * row.inverse_sum * factor * inverse_temperature
-        } else {
-            e * row.factor
-        };
+            values[lane] = e * row.inverse_sum * factor * inverse_temperature;
+        }
+        values
     }
-    values
 }
 
-#[inline(always)]
-fn tail_lanes<E: Lanes, I: Isa, const TERMS: bool>(isa: I, tail: &[E], row: Factors) -> [E; LANES] {
-    E::store_lanes(isa, &lanes::<E, I, TERMS>(isa, &padded(tail), row))
+/// A factor of the exponentials.
+#[derive(Clone, Copy)]
+struct Multiples(Factors);
+
+impl Form for Multiples {
+    #[inline(always)]
+    fn lanes<E: Lanes, I: Isa>(self, isa: I, x: &[f32; LANES]) -> [f32; LANES] {
+        let Self(row) = self;
+        let mut values = row.scale.exponential.of(isa, &row.scale.differences(x));
+        for value in &mut values {
+            *value *= row.factor;
+        }
+        values
+    }
+}
+
+impl Form for Anchored {
+    #[inline(always)]
+    fn lanes<E: Lanes, I: Isa>(self, isa: I, x: &[f32; LANES]) -> [f32; LANES] {
+        Anchored::lanes::<E, I>(&self, isa, x)
+    }
 }
 
 /// All columns but the label's, which the caller overwrites.
-pub(crate) struct InPlace<'a, E, const TERMS: bool> {
-    pub x: &'a mut [E],
-    pub row: Factors,
+struct Gradient<E, P, F> {
+    place: P,
+    form: F,
+    element: PhantomData<E>,
 }
 
-impl<E: Lanes, const TERMS: bool> Kernel for InPlace<'_, E, TERMS> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let (chunks, tail) = self.x.as_chunks_mut::<LANES>();
-        for chunk in chunks {
-            isa.prefetch_ahead(chunk);
-            *chunk = E::store_lanes(isa, &lanes::<E, I, TERMS>(isa, chunk, self.row));
-        }
-        if !tail.is_empty() {
-            let result = tail_lanes::<E, I, TERMS>(isa, tail, self.row);
-            tail.copy_from_slice(&result[..tail.len()]);
-        }
+impl<E: Lanes, P: Place<E>, F: Form> Gradient<E, P, F> {
+    fn new(place: P, form: F) -> Self {
+        Self { place, form, element: PhantomData }
     }
 }
 
-/// The same into another tensor.
-pub(crate) struct Gradient<'a, E, const TERMS: bool> {
-    pub x: &'a [E],
-    pub dx: &'a mut [E],
-    pub row: Factors,
+#[inline(always)]
+fn lanes<E: Lanes, I: Isa>(isa: I, chunk: &[E; LANES], form: impl Form) -> [E; LANES] {
+    let x = E::load_unordered(isa, chunk);
+    E::store_unordered(isa, &form.lanes::<E, I>(isa, &x))
 }
 
-impl<E: Lanes, const TERMS: bool> Kernel for Gradient<'_, E, TERMS> {
+impl<E: Lanes, P: Place<E>, F: Form> Kernel for Gradient<E, P, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let (chunks, tail) = self.x.as_chunks::<LANES>();
-        let (dx_chunks, dx_tail) = self.dx.as_chunks_mut::<LANES>();
-        for (chunk, dx_chunk) in chunks.iter().zip(dx_chunks) {
-            isa.prefetch_ahead(chunk);
-            isa.prefetch_ahead(dx_chunk);
-            *dx_chunk = E::store_lanes(isa, &lanes::<E, I, TERMS>(isa, chunk, self.row));
+        let Self { mut place, form, .. } = self;
+        for chunk in 0..place.chunks() {
+            place.prefetch(isa, chunk);
+            let gradient = lanes(isa, place.chunk(chunk), form);
+            place.put(chunk, &gradient);
         }
-        if !tail.is_empty() {
-            let result = tail_lanes::<E, I, TERMS>(isa, tail, self.row);
-            dx_tail.copy_from_slice(&result[..tail.len()]);
+        if let Some(last) = place.last() {
+            place.put_last(&lanes(isa, &last, form));
         }
     }
 }
@@ -200,13 +224,8 @@ impl Simd {
         row: &RowGradient,
         label: Option<usize>,
     ) {
-        assert_eq!(x.len(), dx.len(), "logits and gradient");
         let at_label = label.map(|label| (label, row.at_label(x[label].load())));
-        let row = Factors::new(row);
-        match row.has_terms() {
-            true => self.run(Gradient::<E, true> { x, dx: &mut *dx, row }),
-            false => self.store_normal::<E, _>(Gradient::<E, false> { x, dx: &mut *dx, row }),
-        }
+        self.columns(Apart::new(x, &mut *dx), row);
         if let Some((label, value)) = at_label {
             dx[label] = E::store(value as f32);
         }
@@ -215,13 +234,20 @@ impl Simd {
     /// Stage 4 over the logits themselves.
     pub fn gradient_in_place<E: Lanes>(self, x: &mut [E], row: &RowGradient, label: Option<usize>) {
         let at_label = label.map(|label| (label, row.at_label(x[label].load())));
-        let row = Factors::new(row);
-        match row.has_terms() {
-            true => self.run(InPlace::<E, true> { x: &mut *x, row }),
-            false => self.store_normal::<E, _>(InPlace::<E, false> { x: &mut *x, row }),
-        }
+        self.columns(InPlace(&mut *x), row);
         if let Some((label, value)) = at_label {
             x[label] = E::store(value as f32);
+        }
+    }
+
+    fn columns<E: Lanes>(self, place: impl Place<E>, row: &RowGradient) {
+        let factors = Factors::new(row);
+        if factors.has_terms() {
+            return self.run(Gradient::new(place, WithTerms(factors)));
+        }
+        match self.has_table().then(|| factors.anchored::<E>(row)).flatten() {
+            Some(anchored) => self.store_normal::<E, _>(Gradient::new(place, anchored)),
+            None => self.store_normal::<E, _>(Gradient::new(place, Multiples(factors))),
         }
     }
 }

@@ -19,6 +19,7 @@ mod mixed_log_probs;
 mod mixed_logit_grads;
 pub(crate) mod objective;
 mod peak;
+mod places;
 mod probabilities;
 mod ranking;
 mod rows;

@@ -7,10 +7,12 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod isa;
 mod level;
-#[cfg(target_arch = "x86_64")]
-mod registers;
 
 pub(crate) use isa::{Isa, Kernel};
 pub use level::SimdLevel;
@@ -67,11 +69,10 @@ mod x86 {
     //! and no padding, and any bits are valid in both, which is all that the transmutes between
     //! them need.
 
-    use std::arch::x86_64::*;
+    use std::arch::x86_64::{__m512bh, _mm512_cvtne2ps_pbh};
     use std::mem::transmute;
 
-    use super::registers::{anchored_8, anchored_16, round_8, round_16};
-    use super::{Anchored, HalfPeak, Isa, LANES, bf16, f16};
+    use super::{Anchored, HalfPeak, Isa, LANES, avx2, avx512, bf16, f16};
 
     #[derive(Clone, Copy)]
     pub(super) struct Avx2(pub(super) Detected);
@@ -96,264 +97,173 @@ mod x86 {
         }
     }
 
-    /// 2 i + 1: the high halves of two registers' numbers, in order.
-    const HIGH_HALVES: [u16; 32] = {
-        let mut halves = [0; 32];
-        let mut half = 0;
-        while half < 32 {
-            halves[half] = 2 * half as u16 + 1;
-            half += 1;
-        }
-        halves
-    };
+    /// 64 lanes are `$floats` registers of f32, and `$halves` of 16 bits.
+    macro_rules! by_register {
+        ($set:ident, $registers:ident, $floats:literal, $halves:literal) => {
+            impl Isa for $set {
+                const FMA: bool = true;
+                const BY_TABLE: bool = true;
 
-    impl Isa for Avx2 {
-        const FMA: bool = true;
-        const BY_TABLE: bool = true;
-
-        #[inline(always)]
-        fn add_anchored(
-            self,
-            anchored: &Anchored,
-            x: &[f32; LANES],
-            sums: &mut [f32; LANES],
-        ) -> [f32; LANES] {
-            // SAFETY: as above.
-            unsafe {
-                let table: [__m256; 2] = transmute(anchored.table);
-                let mut x: [__m256; 8] = transmute(*x);
-                let mut added: [__m256; 8] = transmute(*sums);
-                for part in 0..8 {
-                    let (kept, [power, q, f]) = anchored_8::<false>(x[part], table, anchored);
-                    let whole = _mm256_fmadd_ps(q, f, _mm256_set1_ps(1.0));
-                    let sum = _mm256_fmadd_ps(power, whole, added[part]);
-                    added[part] = _mm256_blendv_ps(added[part], sum, kept);
-                    let value = _mm256_fmadd_ps(power, _mm256_mul_ps(q, f), power);
-                    x[part] = _mm256_and_ps(kept, value);
+                #[inline(always)]
+                fn anchored<const NARROW: bool>(
+                    self,
+                    anchored: &Anchored,
+                    x: &[f32; LANES],
+                ) -> [f32; LANES] {
+                    // SAFETY: `self` proves the set; for the transmutes see the module.
+                    unsafe {
+                        let table: $registers::Table = transmute(anchored.table);
+                        let mut x: [$registers::Floats; $floats] = transmute(*x);
+                        for x in &mut x {
+                            *x = $registers::anchored::<NARROW>(*x, table, anchored);
+                        }
+                        transmute(x)
+                    }
                 }
-                *sums = transmute::<[__m256; 8], [f32; LANES]>(added);
-                transmute(x)
+
+                #[inline(always)]
+                fn add_anchored(
+                    self,
+                    anchored: &Anchored,
+                    x: &[f32; LANES],
+                    sums: &mut [f32; LANES],
+                ) -> [f32; LANES] {
+                    // SAFETY: as above.
+                    unsafe {
+                        let table: $registers::Table = transmute(anchored.table);
+                        let mut x: [$registers::Floats; $floats] = transmute(*x);
+                        let mut added: [$registers::Floats; $floats] = transmute(*sums);
+                        for part in 0..$floats {
+                            let columns = (x[part], added[part]);
+                            [x[part], added[part]] =
+                                $registers::add_anchored(columns, table, anchored);
+                        }
+                        *sums = transmute::<[$registers::Floats; $floats], [f32; LANES]>(added);
+                        transmute(x)
+                    }
+                }
+
+                #[inline(always)]
+                fn add_forward_kl<const NARROW: bool>(
+                    self,
+                    p: &Anchored,
+                    x: &[f32; LANES],
+                    [q, log_ratios]: [&[f32; LANES]; 2],
+                    sums: &mut [f32; LANES],
+                ) -> [f32; LANES] {
+                    // SAFETY: as above.
+                    unsafe {
+                        let table: $registers::Table = transmute(p.table);
+                        let mut x: [$registers::Floats; $floats] = transmute(*x);
+                        let q: [$registers::Floats; $floats] = transmute(*q);
+                        let log_ratios: [$registers::Floats; $floats] = transmute(*log_ratios);
+                        let mut added: [$registers::Floats; $floats] = transmute(*sums);
+                        for part in 0..$floats {
+                            let (columns, others) =
+                                ((x[part], added[part]), [q[part], log_ratios[part]]);
+                            [x[part], added[part]] =
+                                $registers::add_forward_kl::<NARROW>(columns, others, table, p);
+                        }
+                        *sums = transmute::<[$registers::Floats; $floats], [f32; LANES]>(added);
+                        transmute(x)
+                    }
+                }
+
+                #[inline(always)]
+                fn raised(self, peak: HalfPeak, bits: &[u16; LANES]) -> HalfPeak {
+                    // SAFETY: as above.
+                    unsafe {
+                        let bits: [$registers::Halves; $halves] = transmute(*bits);
+                        let mut signed: [$registers::Halves; $halves] = transmute(peak.signed);
+                        let mut unsigned: [$registers::Halves; $halves] = transmute(peak.unsigned);
+                        for part in 0..$halves {
+                            signed[part] = $registers::larger(signed[part], bits[part]);
+                            unsigned[part] = $registers::smaller(unsigned[part], bits[part]);
+                        }
+                        HalfPeak {
+                            signed: transmute::<[$registers::Halves; $halves], [i16; LANES]>(
+                                signed,
+                            ),
+                            unsigned: transmute::<[$registers::Halves; $halves], [u16; LANES]>(
+                                unsigned,
+                            ),
+                        }
+                    }
+                }
+
+                #[inline(always)]
+                fn unordered_bf16(self, lanes: &[bf16; LANES]) -> [f32; LANES] {
+                    // SAFETY: as above.
+                    unsafe {
+                        let pairs: [$registers::Halves; $halves] = transmute(*lanes);
+                        let mut values: [[$registers::Floats; $halves]; 2] =
+                            transmute([0.0_f32; LANES]);
+                        for part in 0..$halves {
+                            values[0][part] = $registers::even(pairs[part]);
+                            values[1][part] = $registers::odd(pairs[part]);
+                        }
+                        transmute(values)
+                    }
+                }
+
+                #[inline(always)]
+                fn narrow_unordered_bf16(self, values: &[f32; LANES]) -> [bf16; LANES] {
+                    // SAFETY: as above.
+                    unsafe {
+                        let [even, odd]: [[$registers::Floats; $halves]; 2] = transmute(*values);
+                        let mut lanes: [$registers::Halves; $halves] = transmute([0_u16; LANES]);
+                        for part in 0..$halves {
+                            lanes[part] = $registers::narrow_turns_bf16(even[part], odd[part]);
+                        }
+                        transmute(lanes)
+                    }
+                }
+
+                #[inline(always)]
+                fn narrow_bf16(self, values: &[f32; LANES]) -> [bf16; LANES] {
+                    // SAFETY: as above.
+                    unsafe {
+                        let values: [[$registers::Floats; 2]; $halves] = transmute(*values);
+                        let mut lanes: [$registers::Halves; $halves] = transmute([0_u16; LANES]);
+                        for part in 0..$halves {
+                            let [low, high] = values[part];
+                            lanes[part] = $registers::narrow_bf16(low, high);
+                        }
+                        transmute(lanes)
+                    }
+                }
+
+                #[inline(always)]
+                fn widen_f16(self, lanes: &[f16; LANES]) -> [f32; LANES] {
+                    // SAFETY: as above.
+                    unsafe {
+                        let halves: [$registers::F16; $floats] = transmute(*lanes);
+                        let mut values: [$registers::Floats; $floats] = transmute([0.0_f32; LANES]);
+                        for part in 0..$floats {
+                            values[part] = $registers::widen_f16(halves[part]);
+                        }
+                        transmute(values)
+                    }
+                }
+
+                #[inline(always)]
+                fn narrow_f16(self, values: &[f32; LANES]) -> [f16; LANES] {
+                    // SAFETY: as above.
+                    unsafe {
+                        let values: [$registers::Floats; $floats] = transmute(*values);
+                        let mut halves: [$registers::F16; $floats] = transmute([0_u16; LANES]);
+                        for part in 0..$floats {
+                            halves[part] = $registers::narrow_f16(values[part]);
+                        }
+                        transmute(halves)
+                    }
+                }
             }
-        }
-
-        #[inline(always)]
-        fn anchored<const NARROW: bool>(
-            self,
-            anchored: &Anchored,
-            x: &[f32; LANES],
-        ) -> [f32; LANES] {
-            // SAFETY: as above.
-            unsafe {
-                let table: [__m256; 2] = transmute(anchored.table);
-                let mut x: [__m256; 8] = transmute(*x);
-                for part in &mut x {
-                    let (kept, [power, q, f]) = anchored_8::<NARROW>(*part, table, anchored);
-                    let value = _mm256_fmadd_ps(power, _mm256_mul_ps(q, f), power);
-                    *part = _mm256_and_ps(kept, value);
-                }
-                transmute(x)
-            }
-        }
-
-        #[inline(always)]
-        fn unordered_bf16(self, lanes: &[bf16; LANES]) -> [f32; LANES] {
-            // SAFETY: as above.
-            unsafe {
-                let pairs: [__m256i; 4] = transmute(*lanes);
-                let mut halves = [[_mm256_setzero_si256(); 4]; 2];
-                for part in 0..4 {
-                    let odd = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-                    halves[0][part] = _mm256_slli_epi32::<16>(pairs[part]);
-                    halves[1][part] = _mm256_and_si256(pairs[part], odd);
-                }
-                transmute(halves)
-            }
-        }
-
-        #[inline(always)]
-        fn raised(self, peak: HalfPeak, bits: &[u16; LANES]) -> HalfPeak {
-            // SAFETY: `self` proves AVX2; for the transmutes see the module.
-            unsafe {
-                let bits: [__m256i; 4] = transmute(*bits);
-                let mut signed: [__m256i; 4] = transmute(peak.signed);
-                let mut unsigned: [__m256i; 4] = transmute(peak.unsigned);
-                for part in 0..4 {
-                    signed[part] = _mm256_max_epi16(signed[part], bits[part]);
-                    unsigned[part] = _mm256_min_epu16(unsigned[part], bits[part]);
-                }
-                HalfPeak {
-                    signed: transmute::<[__m256i; 4], [i16; LANES]>(signed),
-                    unsigned: transmute::<[__m256i; 4], [u16; LANES]>(unsigned),
-                }
-            }
-        }
-
-        #[inline(always)]
-        fn widen_f16(self, lanes: &[f16; LANES]) -> [f32; LANES] {
-            // SAFETY: `self` proves AVX2 and F16C; for the transmutes see the module.
-            unsafe {
-                let halves: [__m128i; 8] = transmute(*lanes);
-                let mut values = [_mm256_setzero_ps(); 8];
-                for part in 0..8 {
-                    values[part] = _mm256_cvtph_ps(halves[part]);
-                }
-                transmute(values)
-            }
-        }
-
-        #[inline(always)]
-        fn narrow_f16(self, values: &[f32; LANES]) -> [f16; LANES] {
-            // SAFETY: as above.
-            unsafe {
-                let values: [__m256; 8] = transmute(*values);
-                let mut halves = [_mm_setzero_si128(); 8];
-                for part in 0..8 {
-                    halves[part] = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values[part]);
-                }
-                transmute(halves)
-            }
-        }
-
-        /// The compiler narrows 16 lanes by way of four 128-bit halves (14 % of the gradient
-        /// kernel).
-        #[inline(always)]
-        fn narrow_bf16(self, values: &[f32; LANES]) -> [bf16; LANES] {
-            // SAFETY: as above.
-            unsafe {
-                let values: [__m256; 8] = transmute(*values);
-                let mut packed = [_mm256_setzero_si256(); 4];
-                for part in 0..4 {
-                    let pair = _mm256_packs_epi32(
-                        round_8(values[2 * part]),
-                        round_8(values[2 * part + 1]),
-                    );
-                    // The pack works inside 128-bit halves: quarters 0 2 1 3 restore the order.
-                    packed[part] = _mm256_permute4x64_epi64::<0b11_01_10_00>(pair);
-                }
-                transmute(packed)
-            }
-        }
+        };
     }
 
-    impl Isa for Avx512 {
-        const FMA: bool = true;
-        const BY_TABLE: bool = true;
-
-        #[inline(always)]
-        fn add_anchored(
-            self,
-            anchored: &Anchored,
-            x: &[f32; LANES],
-            sums: &mut [f32; LANES],
-        ) -> [f32; LANES] {
-            // SAFETY: as above.
-            unsafe {
-                let table: __m512i = transmute(anchored.table);
-                let mut x: [__m512; 4] = transmute(*x);
-                let mut added: [__m512; 4] = transmute(*sums);
-                for part in 0..4 {
-                    let (kept, [power, q, f]) = anchored_16::<false>(x[part], table, anchored);
-                    let whole = _mm512_fmadd_ps(q, f, _mm512_set1_ps(1.0));
-                    added[part] = _mm512_mask3_fmadd_ps(power, whole, added[part], kept);
-                    x[part] = _mm512_maskz_fmadd_ps(kept, power, _mm512_mul_ps(q, f), power);
-                }
-                *sums = transmute::<[__m512; 4], [f32; LANES]>(added);
-                transmute(x)
-            }
-        }
-
-        #[inline(always)]
-        fn anchored<const NARROW: bool>(
-            self,
-            anchored: &Anchored,
-            x: &[f32; LANES],
-        ) -> [f32; LANES] {
-            // SAFETY: as above.
-            unsafe {
-                let table: __m512i = transmute(anchored.table);
-                let mut x: [__m512; 4] = transmute(*x);
-                for part in &mut x {
-                    let (kept, [power, q, f]) = anchored_16::<NARROW>(*part, table, anchored);
-                    *part = _mm512_maskz_fmadd_ps(kept, power, _mm512_mul_ps(q, f), power);
-                }
-                transmute(x)
-            }
-        }
-
-        #[inline(always)]
-        fn unordered_bf16(self, lanes: &[bf16; LANES]) -> [f32; LANES] {
-            // SAFETY: as above.
-            unsafe {
-                let pairs: [__m512i; 2] = transmute(*lanes);
-                let mut halves = [[_mm512_setzero_si512(); 2]; 2];
-                for part in 0..2 {
-                    let odd = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-                    halves[0][part] = _mm512_slli_epi32::<16>(pairs[part]);
-                    halves[1][part] = _mm512_and_si512(pairs[part], odd);
-                }
-                transmute(halves)
-            }
-        }
-
-        #[inline(always)]
-        fn raised(self, peak: HalfPeak, bits: &[u16; LANES]) -> HalfPeak {
-            // SAFETY: `self` proves AVX-512BW; for the transmutes see the module.
-            unsafe {
-                let bits: [__m512i; 2] = transmute(*bits);
-                let mut signed: [__m512i; 2] = transmute(peak.signed);
-                let mut unsigned: [__m512i; 2] = transmute(peak.unsigned);
-                for part in 0..2 {
-                    signed[part] = _mm512_max_epi16(signed[part], bits[part]);
-                    unsigned[part] = _mm512_min_epu16(unsigned[part], bits[part]);
-                }
-                HalfPeak {
-                    signed: transmute::<[__m512i; 2], [i16; LANES]>(signed),
-                    unsigned: transmute::<[__m512i; 2], [u16; LANES]>(unsigned),
-                }
-            }
-        }
-
-        #[inline(always)]
-        fn widen_f16(self, lanes: &[f16; LANES]) -> [f32; LANES] {
-            // SAFETY: `self` proves AVX-512F; for the transmutes see the module.
-            unsafe {
-                let halves: [__m256i; 4] = transmute(*lanes);
-                let mut values = [_mm512_setzero_ps(); 4];
-                for part in 0..4 {
-                    values[part] = _mm512_cvtph_ps(halves[part]);
-                }
-                transmute(values)
-            }
-        }
-
-        #[inline(always)]
-        fn narrow_f16(self, values: &[f32; LANES]) -> [f16; LANES] {
-            // SAFETY: as above.
-            unsafe {
-                let values: [__m512; 4] = transmute(*values);
-                let mut halves = [_mm256_setzero_si256(); 4];
-                for part in 0..4 {
-                    halves[part] = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values[part]);
-                }
-                transmute(halves)
-            }
-        }
-
-        #[inline(always)]
-        fn narrow_bf16(self, values: &[f32; LANES]) -> [bf16; LANES] {
-            // SAFETY: `self` proves AVX-512F and BW; for the transmutes see the module.
-            unsafe {
-                let values: [__m512; 4] = transmute(*values);
-                let order: __m512i = transmute(HIGH_HALVES);
-                let mut packed = [_mm512_setzero_si512(); 2];
-                for part in 0..2 {
-                    let [low, high] = [0, 1].map(|half| round_16(values[2 * part + half]));
-                    packed[part] = _mm512_permutex2var_epi16(low, order, high);
-                }
-                transmute(packed)
-            }
-        }
-    }
+    by_register!(Avx2, avx2, 8, 4);
+    by_register!(Avx512, avx512, 4, 2);
 
     impl Isa for Avx512Bf16 {
         const FMA: bool = true;
@@ -369,12 +279,32 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn narrow_bf16(self, values: &[f32; LANES]) -> [bf16; LANES] {
-            // SAFETY: `self` proves AVX-512 BF16; for the transmutes see the module.
+        fn add_forward_kl<const NARROW: bool>(
+            self,
+            p: &Anchored,
+            x: &[f32; LANES],
+            others: [&[f32; LANES]; 2],
+            sums: &mut [f32; LANES],
+        ) -> [f32; LANES] {
+            Avx512(self.0).add_forward_kl::<NARROW>(p, x, others, sums)
+        }
+
+        #[inline(always)]
+        fn unordered_bf16(self, lanes: &[bf16; LANES]) -> [f32; LANES] {
+            Avx512(self.0).unordered_bf16(lanes)
+        }
+
+        #[inline(always)]
+        fn narrow_unordered_bf16(self, values: &[f32; LANES]) -> [bf16; LANES] {
+            // SAFETY: as above; both types are 64 bytes.
             unsafe {
-                let values: [__m512; 4] = transmute(*values);
-                let low = _mm512_cvtne2ps_pbh(values[1], values[0]);
-                transmute([low, _mm512_cvtne2ps_pbh(values[3], values[2])])
+                let [even, odd]: [[avx512::Floats; 2]; 2] = transmute(*values);
+                let mut lanes: [avx512::Halves; 2] = transmute([0_u16; LANES]);
+                for part in 0..2 {
+                    let halves = _mm512_cvtne2ps_pbh(odd[part], even[part]);
+                    lanes[part] = avx512::in_turn(transmute::<__m512bh, avx512::Halves>(halves));
+                }
+                transmute(lanes)
             }
         }
     }
@@ -382,25 +312,20 @@ mod x86 {
 
 /// Kernels compiled for one instruction set.
 macro_rules! instantiate {
-    ($module:ident, $features:literal, $isa:ident) => {
+    ($run:ident, $features:literal, $isa:ident) => {
         #[cfg(target_arch = "x86_64")]
-        mod $module {
-            use super::Kernel;
-            use super::x86::{Detected, $isa};
-
-            #[target_feature(enable = $features)]
-            pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
-                // SAFETY: running this function at all needs the instruction set.
-                kernel.run($isa(unsafe { Detected::new() }))
-            }
+        #[target_feature(enable = $features)]
+        fn $run<K: Kernel>(kernel: K) -> K::Output {
+            // SAFETY: running this function at all needs the instruction set.
+            kernel.run(x86::$isa(unsafe { x86::Detected::new() }))
         }
     };
 }
 
-instantiate!(avx2, "avx2,fma,f16c", Avx2);
-instantiate!(avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", Avx512);
+instantiate!(run_avx2, "avx2,fma,f16c", Avx2);
+instantiate!(run_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", Avx512);
 instantiate!(
-    avx512_bf16,
+    run_avx512_bf16,
     "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c",
     Avx512Bf16
 );
@@ -423,15 +348,20 @@ impl Simd {
         self.0
     }
 
+    /// Whether exponentials are by a table, and those of [`Anchored`] cost no more.
+    pub fn has_table(self) -> bool {
+        self.0 != SimdLevel::Baseline
+    }
+
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
             // SAFETY: a `Simd` of this level exists only if `available` said that the processor has
             // these features.
             #[cfg(target_arch = "x86_64")]
-            SimdLevel::Avx512 => unsafe { avx512::run(kernel) },
+            SimdLevel::Avx512 => unsafe { run_avx512(kernel) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            SimdLevel::Avx2 => unsafe { avx2::run(kernel) },
+            SimdLevel::Avx2 => unsafe { run_avx2(kernel) },
             _ => kernel.run(Baseline(())),
         }
     }
@@ -442,7 +372,7 @@ impl Simd {
         #[cfg(target_arch = "x86_64")]
         if E::IS_BF16 && self.0 == SimdLevel::Avx512 && is_x86_feature_detected!("avx512bf16") {
             // SAFETY: as above, and the conversion has just been detected.
-            return unsafe { avx512_bf16::run(kernel) };
+            return unsafe { run_avx512_bf16(kernel) };
         }
         self.run(kernel)
     }

@@ -78,11 +78,18 @@ pub(super) struct TokenTeacher<'a> {
     plain: bool,
 }
 
+impl<'a> TokenTeacher<'a> {
+    /// The logits, where they are those of one tensor as they are.
+    pub fn row(&self) -> Option<Row<'a>> {
+        self.parts[0].filter(|_| self.plain).map(|part| part.row)
+    }
+}
+
 impl TokenTeacher<'_> {
     /// Some of the columns, and their maximum, which NaN never is.
     pub fn block(&self, simd: Simd, columns: Range<usize>, to: &mut Block) -> f32 {
-        if let ([Some(first), ..], true) = (&self.parts, self.plain) {
-            return first.row.widen(simd, columns, to);
+        if let Some(row) = self.row() {
+            return row.widen(simd, columns, to);
         }
         combine(simd, &self.parts, [columns, 0..0], [&mut *to, &mut Block::new()]);
         to.maximum(simd)
@@ -95,8 +102,8 @@ impl TokenTeacher<'_> {
         (columns, inverse_temperature): (usize, f64),
         moments: bool,
     ) -> Softmax {
-        if let ([Some(first), ..], true) = (&self.parts, self.plain) {
-            return Softmax::of(simd, first.row, (columns, inverse_temperature), moments);
+        if let Some(row) = self.row() {
+            return Softmax::of(simd, row, (columns, inverse_temperature), moments);
         }
         let read = |columns, block: &mut Block| self.block(simd, columns, block);
         let bytes = |columns| self.bytes(columns);

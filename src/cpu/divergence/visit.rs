@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::columns::Pair;
+use super::direct::Direct;
 use super::sweeps::{Gradient, Sums};
 use super::teacher::TokenTeacher;
 use super::terms::{Advantage, Kl, Mixture, Terms, TotalVariation};
@@ -41,7 +42,8 @@ impl<'v, 'a> Visit<'v, 'a> {
     }
 
     /// The divergence of the row, and its gradient where one is asked for.
-    pub fn divergence(&mut self, measure: Measure, [student, teacher]: &[Softmax; 2]) -> f64 {
+    pub fn divergence(&mut self, measure: Measure, rows: &[Softmax; 2]) -> f64 {
+        let [student, teacher] = rows;
         if self.void {
             return self.fail(f64::NAN);
         }
@@ -49,7 +51,7 @@ impl<'v, 'a> Visit<'v, 'a> {
             Measure::Kl { forward, reverse, cross } => {
                 let entropy = if cross { forward * teacher.entropy() } else { 0.0 };
                 let from = if reverse == 0.0 { 0.0 } else { student.divergence_from(teacher) };
-                entropy + self.kl([forward, reverse], from)
+                entropy + self.kl(rows, [forward, reverse], from)
             }
             Measure::Mixture { teacher, forward, reverse } => {
                 self.mixture(Mixture::new(teacher, forward, reverse))
@@ -61,30 +63,58 @@ impl<'v, 'a> Visit<'v, 'a> {
     }
 
     /// `from` is the reverse part's divergence, for its gradient. What rounding leaves below 0 is 0.
-    fn kl(&mut self, [forward, reverse]: [f64; 2], from: f64) -> f64 {
+    fn kl(&mut self, rows: &[Softmax; 2], [forward, reverse]: [f64; 2], from: f64) -> f64 {
         if !from.is_finite() {
             return self.fail(from);
         }
         let [f, r, divergence] = [forward, reverse, from].map(|number| number as f32);
         let value = match (forward, reverse) {
-            (1.0, 0.0) => self.in_one_sweep(Kl::<false> { forward: f, reverse: r, divergence }),
+            (1.0, 0.0) => self.forward_kl(rows, Kl::<false> { forward: f, reverse: r, divergence }),
             _ => self.in_one_sweep(Kl::<true> { forward: f, reverse: r, divergence }),
         };
         value.max(0.0)
     }
 
     fn in_one_sweep<T: Terms<1>>(&mut self, terms: T) -> f64 {
+        let (mut widened, mut value) = ([Block::new(), Block::new()], 0.0);
+        for range in blocks(self.columns) {
+            value += self.block_in_one_sweep(terms, range, &mut widened);
+        }
+        value
+    }
+
+    fn block_in_one_sweep<T: Terms<1>>(
+        &mut self,
+        terms: T,
+        range: Range<usize>,
+        widened: &mut [Block; 2],
+    ) -> f64 {
         let [value] = match self.factor {
-            Some(factor) => self.gradient::<_, 1, true>(terms, factor),
-            None => self.sums(terms),
+            Some(factor) => self.block_gradient::<_, 1, true>(terms, factor, range, widened),
+            None => self.block_sums(terms, range, widened),
         };
+        value
+    }
+
+    fn forward_kl(&mut self, rows: &[Softmax; 2], terms: Kl<false>) -> f64 {
+        let is_narrow = self.student.logits().is_narrow();
+        let factor = self.factor.map(Factor::product);
+        let direct = Direct::new(self.simd, (self.pair, rows), is_narrow, factor);
+        let Some((direct, teacher)) = direct.zip(self.teacher.row()) else {
+            return self.in_one_sweep(terms);
+        };
+        let (mut widened, mut value) = ([Block::new(), Block::new()], 0.0);
+        for range in blocks(self.columns) {
+            let block = direct.block(self.student, teacher, range.clone());
+            value += block.unwrap_or_else(|| self.block_in_one_sweep(terms, range, &mut widened));
+        }
         value
     }
 
     fn mixture(&mut self, terms: Mixture) -> f64 {
         let [value, sum] = self.sums(terms);
         if let Some(factor) = self.factor {
-            self.gradient::<_, 2, false>(terms.with_sum(sum), factor);
+            self.gradient(terms.with_sum(sum), factor);
         }
         value.max(0.0)
     }
@@ -94,7 +124,7 @@ impl<'v, 'a> Visit<'v, 'a> {
         if let Some(factor) = self.factor {
             let numbers = [2.0 * below + equal, -(2.0 * above + equal), below - above];
             let [above, below, equal] = numbers.map(|number| number as f32);
-            self.gradient::<_, 4, false>(TotalVariation { above, below, equal }, factor);
+            self.gradient(TotalVariation { above, below, equal }, factor);
         }
         value
     }
@@ -109,7 +139,7 @@ impl<'v, 'a> Visit<'v, 'a> {
             return self.fail(-expected);
         }
         if let Some(factor) = self.factor {
-            self.gradient::<_, 1, false>(Advantage { expected: expected as f32, ..terms }, factor);
+            self.gradient(Advantage { expected: expected as f32, ..terms }, factor);
         }
         -expected
     }
@@ -136,45 +166,53 @@ impl<'v, 'a> Visit<'v, 'a> {
     }
 
     fn sums<T: Terms<N>, const N: usize>(&self, terms: T) -> [f64; N] {
-        let (mut student, mut teacher, mut sums) = (Block::new(), Block::new(), [0.0; N]);
+        let (mut widened, mut sums) = ([Block::new(), Block::new()], [0.0; N]);
         for range in blocks(self.columns) {
-            let ahead = self.ahead(next(&range, self.columns));
-            let is_flat = self.read(range, &mut student, &mut teacher);
-            let (pair, student, teacher) = (self.pair, &student, &teacher);
-            let block = match is_flat {
-                true => self.simd.run(Sums { terms: terms.flat(), pair, student, teacher, ahead }),
-                false => self.simd.run(Sums { terms, pair, student, teacher, ahead }),
-            };
+            let block = self.block_sums(terms, range, &mut widened);
             sums.iter_mut().zip(block).for_each(|(sum, block)| *sum += block);
         }
         sums
     }
 
+    fn block_sums<T: Terms<N>, const N: usize>(
+        &self,
+        terms: T,
+        range: Range<usize>,
+        [student, teacher]: &mut [Block; 2],
+    ) -> [f64; N] {
+        let ahead = self.ahead(next(&range, self.columns));
+        let is_flat = self.read(range, student, teacher);
+        let (pair, student, teacher) = (self.pair, &*student, &*teacher);
+        match is_flat {
+            true => self.simd.run(Sums { terms: terms.flat(), pair, student, teacher, ahead }),
+            false => self.simd.run(Sums { terms, pair, student, teacher, ahead }),
+        }
+    }
+
+    fn gradient<T: Terms<N>, const N: usize>(&mut self, terms: T, factor: Factor) {
+        let mut widened = [Block::new(), Block::new()];
+        for range in blocks(self.columns) {
+            self.block_gradient::<T, N, false>(terms, factor, range, &mut widened);
+        }
+    }
+
     /// Writes the gradient, and sums on the way where `SUMS` says so.
-    fn gradient<T: Terms<N>, const N: usize, const SUMS: bool>(
+    fn block_gradient<T: Terms<N>, const N: usize, const SUMS: bool>(
         &mut self,
         terms: T,
         factor: Factor,
+        range: Range<usize>,
+        [student, teacher]: &mut [Block; 2],
     ) -> [f64; N] {
-        let (mut student, mut teacher, mut sums) = (Block::new(), Block::new(), [0.0; N]);
-        for range in blocks(self.columns) {
-            let is_flat = self.read(range.clone(), &mut student, &mut teacher);
-            let ahead = self.ahead(next(&range, self.columns));
-            let columns = (self.pair, &mut student, &teacher);
-            let block = match is_flat {
-                true => self.simd.run(Gradient::<_, N, SUMS>::new(
-                    terms.flat(),
-                    columns,
-                    (factor, ahead),
-                )),
-                false => {
-                    self.simd.run(Gradient::<_, N, SUMS>::new(terms, columns, (factor, ahead)))
-                }
-            };
-            sums.iter_mut().zip(block).for_each(|(sum, block)| *sum += block);
-            if let Some((grads, add)) = self.student.grads() {
-                grads.write(self.simd, range, &student, add);
-            }
+        let is_flat = self.read(range.clone(), student, teacher);
+        let ahead = self.ahead(next(&range, self.columns));
+        let (columns, how) = ((self.pair, &mut *student, &*teacher), (factor, ahead));
+        let sums = match is_flat {
+            true => self.simd.run(Gradient::<_, N, SUMS>::new(terms.flat(), columns, how)),
+            false => self.simd.run(Gradient::<_, N, SUMS>::new(terms, columns, how)),
+        };
+        if let Some((grads, add)) = self.student.grads() {
+            grads.write(self.simd, range, student, add);
         }
         sums
     }

@@ -7,7 +7,7 @@ use crate::cpu::anchored::Anchored;
 use crate::cpu::convert::Lanes;
 use crate::cpu::exp::Exponential;
 use crate::cpu::peak::HalfPeak;
-use crate::cpu::rows::LANES;
+use crate::cpu::rows::{LANES, fused};
 
 /// What the row kernels ask of an instruction set. A value of an implementing type is the proof
 /// that the set is there: only the functions below, compiled for it, make one.
@@ -63,6 +63,27 @@ pub(crate) trait Isa: Copy {
         values
     }
 
+    /// Adds `p log_ratio + q - p` of the forward KL to sums, with p by [`Anchored::of`], and returns `q - p`. Where p is
+    /// 0, the ratio may be infinite or NaN.
+    #[inline(always)]
+    fn add_forward_kl<const NARROW: bool>(
+        self,
+        p: &Anchored,
+        x: &[f32; LANES],
+        [q, log_ratios]: [&[f32; LANES]; 2],
+        sums: &mut [f32; LANES],
+    ) -> [f32; LANES] {
+        let mut differences = self.anchored::<NARROW>(p, x);
+        for lane in 0..LANES {
+            let p = differences[lane];
+            let difference = q[lane] - p;
+            let term = fused::<Self>(p, log_ratios[lane], difference);
+            sums[lane] += if p == 0.0 { difference } else { term };
+            differences[lane] = difference;
+        }
+        differences
+    }
+
     /// Even columns, then odd ones: one operation each, where two put them into order.
     #[inline(always)]
     fn unordered_bf16(self, lanes: &[bf16; LANES]) -> [f32; LANES] {
@@ -106,6 +127,17 @@ pub(crate) trait Isa: Copy {
         let mut lanes = [bf16::ZERO; LANES];
         for lane in 0..LANES {
             lanes[lane] = bf16::store(values[lane]);
+        }
+        lanes
+    }
+
+    /// The same from the order of [`Isa::unordered_bf16`].
+    #[inline(always)]
+    fn narrow_unordered_bf16(self, values: &[f32; LANES]) -> [bf16; LANES] {
+        let mut lanes = [bf16::ZERO; LANES];
+        for lane in 0..LANES / 2 {
+            lanes[2 * lane] = bf16::store(values[lane]);
+            lanes[2 * lane + 1] = bf16::store(values[LANES / 2 + lane]);
         }
         lanes
     }

@@ -1,5 +1,6 @@
 //! Every level and element type against a naive f64 softmax, and the bit-for-bit promises.
 
+mod conversions;
 mod two_ulps;
 
 use super::*;
@@ -308,42 +309,6 @@ fn bits_depend_on_the_row_alone_in_every_type() {
     bits_depend_on_the_row_alone::<f32>();
     bits_depend_on_the_row_alone::<f16>();
     bits_depend_on_the_row_alone::<bf16>();
-}
-
-/// The vector conversions against the scalar ones, over every 16-bit value and every rounding
-/// boundary.
-#[test]
-fn vector_conversions_agree_with_scalar_ones() {
-    for simd in levels() {
-        // a exp(x), over the whole range of the type and into its subnormal and infinite ends.
-        let row = RowGradient {
-            maximum: 0.0,
-            log_sum: 0.0,
-            entropy: 0.0,
-            inverse_temperature: 1.0,
-            a: 1.0,
-            c: 0.0,
-        };
-        let halves: Vec<f16> =
-            (0..=u16::MAX).map(f16::from_bits).filter(|v| f32::from(*v) <= 11.0).collect();
-        let singles: Vec<f32> = halves.iter().map(|v| v.load()).collect();
-        let brains: Vec<bf16> =
-            (0..=u16::MAX).map(bf16::from_bits).filter(|v| f32::from(*v) <= 80.0).collect();
-        let brain_singles: Vec<f32> = brains.iter().map(|v| v.load()).collect();
-        for a in [1.0, -1e-7, 3e-5, 1e3] {
-            let row = RowGradient { a, ..row };
-            let (mut dx, mut want) = (halves.clone(), singles.clone());
-            simd.gradient_in_place(&mut dx, &row, None);
-            simd.gradient_in_place(&mut want, &row, None);
-            let want: Vec<f16> = want.into_iter().map(f16::store).collect();
-            assert_eq!(bits(&dx), bits(&want));
-            let (mut dx, mut want) = (brains.clone(), brain_singles.clone());
-            simd.gradient_in_place(&mut dx, &row, None);
-            simd.gradient_in_place(&mut want, &row, None);
-            let want: Vec<bf16> = want.into_iter().map(bf16::store).collect();
-            assert_eq!(bits(&dx), bits(&want));
-        }
-    }
 }
 
 fn special<E: Lanes>() {
