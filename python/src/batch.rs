@@ -23,8 +23,7 @@ pub struct LossText {
     terms: Vec<TermText>,
     pairs: Option<PairsText>,
     verdicts: Option<Vec<(usize, usize)>>,
-    /// Sizes of groups of neighbouring sequences.
-    groups: Option<Vec<usize>>,
+    groups: Option<GroupsText>,
     ignore_index: i64,
 }
 
@@ -34,10 +33,19 @@ struct TermText {
     objective: String,
     is_ranking: bool,
     parameters: HashMap<String, f64>,
-    weight: f64,
+    /// Their product is the weight.
+    weights: Vec<f64>,
     reduction: ReductionText,
     sequences: Option<SequencesText>,
     pairs: Option<Vec<usize>>,
+}
+
+/// Sizes of groups of neighbouring sequences.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum GroupsText {
+    All(usize),
+    Each(Vec<usize>),
 }
 
 #[derive(Deserialize)]
@@ -173,7 +181,13 @@ impl LossText {
             batch = batch.with_sequence_weights(weights)?;
         }
         if let Some(sizes) = &self.groups {
-            let mut groups = Groups::consecutive(sizes)?;
+            let mut groups = match sizes {
+                GroupsText::All(size) => {
+                    let count = sequences.checked_div(*size).unwrap_or(0);
+                    Groups::consecutive(&vec![*size; count])?
+                }
+                GroupsText::Each(sizes) => Groups::consecutive(sizes)?,
+            };
             if let Some(weight) = given.numbers("group_weights")? {
                 groups = groups.with_weight(weight)?;
             }
@@ -224,7 +238,8 @@ impl TermText {
             }
             false => Term::new(from_named(&self.objective, &parameters).map_err(refused)?),
         };
-        let mut term = term.with_weight(self.weight).with_reduction(match self.reduction {
+        let weight = self.weights.iter().product();
+        let mut term = term.with_weight(weight).with_reduction(match self.reduction {
             ReductionText::Named(Named::Mean) => Reduction::Mean,
             ReductionText::Named(Named::Sum) => Reduction::Sum,
             ReductionText::Named(Named::TokenMean) => Reduction::TokenMean,

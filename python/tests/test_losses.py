@@ -127,6 +127,19 @@ def test_outputs():
     assert torch.equal(interleaved.loss, single.loss)
 
 
+def test_the_default_device_is_not_asked():
+    logits, labels = batch()
+    options = {"reference": [0.5, -0.5, 0.25, 1.0], "margin": [0.1, 0.2]}
+    expected = preference_loss(prefuse.Dpo(0.1), logits, labels, **options)
+    offsets = [0, 6, 12, 18, 24]
+    with torch.device("meta"):
+        found = preference_loss(prefuse.Dpo(0.1), logits, labels, **options)
+        packed = preference_loss(
+            prefuse.Dpo(0.1), logits.flatten(0, 1), labels.flatten(), cu_seqlens=offsets, **options
+        )
+    assert found.loss == packed.loss == expected.loss and found.metrics == expected.metrics
+
+
 def test_log_probs_go_on_to_other_losses():
     logits, labels = batch()
     logits.requires_grad_()

@@ -87,7 +87,8 @@ class Term:
         if isinstance(sequences, str) and sequences not in ("all", "chosen"):
             raise ValueError(f"sequences: expected 'all', 'chosen' or indices, got {sequences!r}")
         self.objective = objective
-        self.weight = finite("weight of a term", weight)
+        # Factors, not their product: `torch.compile` makes a constant of a float that it computes.
+        self.weights = [finite("weight of a term", weight)]
         self.reduction = None if reduction is None else checked_reduction(reduction)
         self.sequences = (
             sequences if isinstance(sequences, str) else indices("sequences", sequences)
@@ -97,7 +98,9 @@ class Term:
     def times(self, weight: float) -> Term:
         """The same with another factor beside its own."""
         options = {"reduction": self.reduction, "sequences": self.sequences, "pairs": self.pairs}
-        return Term(self.objective, weight * self.weight, **options)
+        term = Term(self.objective, weight, **options)
+        term.weights += self.weights
+        return term
 
     def text(self, reduction: str | float) -> dict:
         """For `_core.Backend.loss`."""
@@ -105,7 +108,7 @@ class Term:
             "objective": self.objective.name,
             "is_ranking": self.objective.is_ranking,
             "parameters": self.objective.numbers,
-            "weight": self.weight,
+            "weights": self.weights,
             "reduction": reduction if self.reduction is None else self.reduction,
             "sequences": self.sequences,
             "pairs": self.pairs,
@@ -131,13 +134,17 @@ def indices(what: str, values: Sequence[int]) -> list[int]:
 def finite(what: str, number: float) -> float:
     if not isinstance(number, (int, float)) and not hasattr(number, "__float__"):
         raise TypeError(f"{what}: expected a number, got {type(number).__name__}")
-    if not math.isfinite(number):
+    found = float(number)
+    # `math.isfinite` would make a constant of a number that `torch.compile` keeps variable.
+    if not -math.inf < found < math.inf:
         raise ValueError(f"{what}: expected a finite number, got {number}")
-    return float(number)
+    return found
 
 
-def json(value: dict | list | tuple | str | float | None) -> str:
-    """As `json.dumps`, which `torch.compile` does not trace. Texts are names, without what needs an escape."""
+def json(value: dict | list | tuple | str | float | None, floats: list[float]) -> str:
+    """As `json.dumps`, which `torch.compile` does not trace, with `%r` for each float, which goes to `floats`: a
+    graph whose text had them would be of these values alone. Texts are names, without what needs an escape.
+    """
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -145,9 +152,12 @@ def json(value: dict | list | tuple | str | float | None) -> str:
     if isinstance(value, str):
         return f'"{value}"'
     if isinstance(value, dict):
-        return "{" + ",".join([f'"{name}":{json(of)}' for name, of in value.items()]) + "}"
+        return "{" + ",".join([f'"{name}":{json(of, floats)}' for name, of in value.items()]) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join([json(of) for of in value]) + "]"
+        return "[" + ",".join([json(of, floats) for of in value]) + "]"
+    if isinstance(value, float):
+        floats.append(value)
+        return "%r"
     return repr(value)
 
 

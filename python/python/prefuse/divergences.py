@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 from ._objective import finite
 
@@ -15,7 +15,8 @@ class Divergence:
     def text(self) -> str | dict:
         """For `_core.Backend.divergence`."""
         name = type(self).__name__
-        parameters = {of: finite(f"{of} of {name}", value) for of, value in asdict(self).items()}
+        names = [of.name for of in fields(self)]
+        parameters = {of: finite(f"{of} of {name}", getattr(self, of)) for of in names}
         return {name: parameters} if parameters else name
 
 

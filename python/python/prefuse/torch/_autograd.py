@@ -132,11 +132,13 @@ class Divergence(torch.autograd.Function):
     """Divergences of each token, by any upstream gradient: the rows are visited again on the way back."""
 
     @staticmethod
-    def forward(ctx, student, labels, ignore_index, ids, entries, text, entropies, *teachers):
+    def forward(
+        ctx, student, labels, ignore_index, ids, entries, text, floats, entropies, *teachers
+    ):
         values, *of_entropies, _ = _ops.divergence.default(
-            student, teachers, ids, entries, labels, ignore_index, text, None, entropies
+            student, teachers, ids, entries, labels, ignore_index, text, floats, None, entropies
         )
-        ctx.save_for_backward(student, labels, ids, entries, *teachers)
+        ctx.save_for_backward(student, labels, ids, entries, floats, *teachers)
         ctx.options = (ignore_index, text)
         ctx.mark_non_differentiable(*of_entropies)
         return (values, *of_entropies)
@@ -144,12 +146,12 @@ class Divergence(torch.autograd.Function):
     @staticmethod
     @_once
     def backward(ctx, upstream, *_):
-        student, labels, ids, entries, *teachers = ctx.saved_tensors
+        student, labels, ids, entries, floats, *teachers = ctx.saved_tensors
         ignore_index, text = ctx.options
         *_, grads = _ops.divergence.default(
-            student, teachers, ids, entries, labels, ignore_index, text, upstream, 0
+            student, teachers, ids, entries, labels, ignore_index, text, floats, upstream, 0
         )
-        return (grads, *[None] * (6 + len(teachers)))
+        return (grads, *[None] * (7 + len(teachers)))
 
 
 class Distillation(torch.autograd.Function):
@@ -161,16 +163,26 @@ class Distillation(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, student, labels, ignore_index, ids, entries, text, entropies, factors, *teachers
+        ctx,
+        student,
+        labels,
+        ignore_index,
+        ids,
+        entries,
+        text,
+        floats,
+        entropies,
+        factors,
+        *teachers,
     ):
         at_once = ctx.needs_input_grad[0] and not student.is_cuda
         at_once = at_once and not torch.compiler.is_compiling()
         by = factors if at_once else None
         values, *of_entropies, grads = _ops.divergence.default(
-            student, teachers, ids, entries, labels, ignore_index, text, by, entropies
+            student, teachers, ids, entries, labels, ignore_index, text, floats, by, entropies
         )
         kept = grads if at_once else None
-        ctx.save_for_backward(student, labels, ids, entries, factors, kept, *teachers)
+        ctx.save_for_backward(student, labels, ids, entries, floats, factors, kept, *teachers)
         ctx.options = (ignore_index, text)
         ctx.mark_non_differentiable(values, *of_entropies)
         # A factor of 0 takes out what may be infinite.
@@ -180,11 +192,11 @@ class Distillation(torch.autograd.Function):
     @staticmethod
     @_once
     def backward(ctx, upstream, *_):
-        student, labels, ids, entries, factors, grads, *teachers = ctx.saved_tensors
+        student, labels, ids, entries, floats, factors, grads, *teachers = ctx.saved_tensors
         ignore_index, text = ctx.options
         if grads is None or upstream != 1.0:
             by = factors * upstream
             *_, grads = _ops.divergence.default(
-                student, teachers, ids, entries, labels, ignore_index, text, by, 0
+                student, teachers, ids, entries, labels, ignore_index, text, floats, by, 0
             )
-        return (grads, *[None] * (7 + len(teachers)))
+        return (grads, *[None] * (8 + len(teachers)))

@@ -78,7 +78,7 @@ def numbers(what: str, values, count: int | None, unit: str) -> Tensor | None:
         without_grad(what, values)
         values = values.detach().to("cpu", torch.float64)
     else:
-        values = torch.as_tensor(values, dtype=torch.float64)
+        values = torch.as_tensor(values, dtype=torch.float64, device="cpu")
     values = values.contiguous()
     if values.dim() != 1 or (count is not None and values.shape[0] != count):
         expected = f"[{count}]" if count is not None else "[..]"
@@ -96,7 +96,7 @@ def offsets_of(cu_seqlens, tokens: int) -> Tensor:
             raise TypeError(f"cu_seqlens: expected int32 or int64, got {cu_seqlens.dtype}")
         offsets = cu_seqlens.detach().to("cpu", torch.int64).contiguous()
     else:
-        offsets = torch.tensor([index(of) for of in cu_seqlens], dtype=torch.int64)
+        offsets = torch.tensor([index(of) for of in cu_seqlens], dtype=torch.int64, device="cpu")
     if offsets.dim() != 1 or offsets.shape[0] < 2:
         raise ValueError(f"cu_seqlens: expected shape [sequences + 1], got {list(offsets.shape)}")
     if torch.compiler.is_compiling():

@@ -9,7 +9,7 @@ from operator import index
 import torch
 from torch import Tensor
 
-from .._objective import finite, json
+from .._objective import finite
 from ..divergences import Divergence, ExpectedAdvantage
 from . import _autograd, _ops
 from ._checks import (
@@ -144,7 +144,7 @@ def _entries(teacher: SparseTeacher, student: Tensor) -> tuple[list[Tensor], dic
 
 
 def _prepared(divergence, student, teacher, labels, temperatures, ignore_index):
-    """Labels, entries, text, how many entropies there are, and the teacher's tensors."""
+    """Labels, entries, text and its floats, how many entropies there are, and the teacher's tensors."""
     if not isinstance(divergence, Divergence):
         got = type(divergence).__name__
         raise TypeError(f"divergence: expected one of prefuse.divergences, got {got}")
@@ -165,7 +165,7 @@ def _prepared(divergence, student, teacher, labels, temperatures, ignore_index):
             raise ValueError(f"teacher_logits: expected shape {expected} + [vocab], got {got}")
     text = {"divergence": divergence.text(), "temperatures": list(temperatures), "teacher": text}
     entropies = 1 if isinstance(divergence, ExpectedAdvantage) else 2
-    return labels, ids, entries, json(text), entropies, teachers
+    return labels, ids, entries, *_ops.described(text), entropies, teachers
 
 
 def token_divergences(
@@ -184,11 +184,11 @@ def token_divergences(
     those of `distillation_loss`.
     """
     temperatures = _temperatures(temperature, teacher_temperature)
-    labels, ids, entries, text, _, teachers = _prepared(
+    labels, ids, entries, *text, _, teachers = _prepared(
         divergence, student_logits, teacher, labels, temperatures, ignore_index
     )
     values, *_ = _autograd.Divergence.apply(
-        student_logits, labels, IGNORE, ids, entries, text, 0, *teachers
+        student_logits, labels, IGNORE, ids, entries, *text, 0, *teachers
     )
     return values
 
@@ -239,7 +239,7 @@ def distillation_loss(
     temperatures = _temperatures(temperature, teacher_temperature)
     check_logits(student_logits, "student_logits")
     weights = by_token("weights", weights, student_logits, torch.float32)
-    labels, ids, entries, text, entropies, teachers = _prepared(
+    labels, ids, entries, *text, entropies, teachers = _prepared(
         divergence, student_logits, teacher, labels, temperatures, ignore_index
     )
     if weights is not None:
@@ -253,7 +253,7 @@ def distillation_loss(
     if squared_temperature:
         factors = factors * (temperatures[0] * temperatures[1])
     loss, values, *of_entropies = _autograd.Distillation.apply(
-        student_logits, labels, IGNORE, ids, entries, text, entropies, factors, *teachers
+        student_logits, labels, IGNORE, ids, entries, *text, entropies, factors, *teachers
     )
     teacher_entropy = of_entropies[1] if entropies == 2 else None
     return Distilled(loss, values, of_entropies[0], teacher_entropy)

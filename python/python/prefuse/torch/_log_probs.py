@@ -167,7 +167,7 @@ def packing_of(logits: Tensor, cu_seqlens) -> Tensor:
             f"logits: expected [sequences, length, vocab], or cu_seqlens beside [tokens, vocab], got {got}"
         )
     sequences, length = logits.shape[:2]
-    return torch.arange(sequences + 1, dtype=torch.int64) * length
+    return torch.arange(sequences + 1, dtype=torch.int64, device="cpu") * length
 
 
 def shift_labels(

@@ -9,11 +9,11 @@ from operator import index
 import torch
 from torch import Tensor
 
-from .._objective import Objective, Term, checked_reduction, indices, json, terms_of
+from .._objective import Objective, Term, checked_reduction, indices, terms_of
 from ._autograd import Loss, ScalarLoss
 from ._checks import by_token, check_logits, checked_labels, checked_pairs, numbers, pair_list
 from ._log_probs import IGNORE, packing_of, rows_of
-from ._ops import METRICS, per_token
+from ._ops import METRICS, described, per_token
 
 _PAIRS = ("Pair", "JudgedPair", "RewardPair")
 
@@ -55,6 +55,7 @@ class _Description:
     def __init__(self, terms: list[Term], sequences: int) -> None:
         self.terms, self.sequences = terms, sequences
         self.pairs: str | list | None = None
+        self.groups = 0
         self.fields: dict = {}
         self.given: dict[str, Tensor] = {}
 
@@ -93,26 +94,28 @@ class _Description:
             if groups <= 0 or self.sequences % groups:
                 expected = f"a size that divides the {self.sequences} sequences"
                 raise ValueError(f"groups: expected {expected}, got {groups}")
-            groups = [groups] * (self.sequences // groups)
-        self.fields["groups"] = indices("groups", groups)
-        count = len(self.fields["groups"])
-        self.add("group_weights", numbers("group_weights", weights, count, "group"))
+            self.fields["groups"] = index(groups)
+            self.groups = self.sequences // groups
+        else:
+            self.fields["groups"] = indices("groups", groups)
+            self.groups = len(self.fields["groups"])
+        self.add("group_weights", numbers("group_weights", weights, self.groups, "group"))
 
     def units(self) -> list[int]:
         return [self._units(term) for term in self.terms]
 
     def _units(self, term: Term) -> int:
         if term.objective.is_ranking:
-            return len(self.fields.get("groups") or [])
+            return self.groups
         if term.objective.unit in _PAIRS:
             return self.pair_count() if term.pairs is None else len(term.pairs)
         if isinstance(term.sequences, str):
             return self.pair_count() if term.sequences == "chosen" else self.sequences
         return len(term.sequences)
 
-    def text(self, reduction, ignore_index: int) -> str:
+    def text(self, reduction, ignore_index: int) -> tuple[str, Tensor]:
         reduction = checked_reduction(reduction)
-        return json(
+        return described(
             {
                 "terms": [term.text(reduction) for term in self.terms],
                 "pairs": self.pairs,
@@ -223,7 +226,7 @@ def preference_loss(
     )
     units = description.units()
     of_units = (sum(units), len(terms), uses_entropy)
-    options = (*description.arguments(), logits.shape[-1], temperature, text, *of_units)
+    options = (*description.arguments(), logits.shape[-1], temperature, *text, *of_units)
     entropy = more[0] if more else None
     found = Loss.apply(
         log_probs,
@@ -243,7 +246,7 @@ def _is_by_token(what: str, values, description: _Description, logits: Tensor) -
     ambiguous = values.shape == (description.sequences,)
     if ambiguous and not torch.compiler.is_compiling():
         offsets = description.given["cu_seqlens"]
-        if not torch.equal(offsets, torch.arange(len(offsets))):
+        if not torch.equal(offsets, torch.arange(len(offsets), device="cpu")):
             count = description.sequences
             raise ValueError(
                 f"{what}: expected a list by sequence, or [1, {count}] by token beside logits "
@@ -358,7 +361,7 @@ def _scalar(objective, values: Tensor, tokens, reference, what: str, options: di
     description.set_groups(given("groups"), given("group_weights"))
     text = description.text(given("reduction", "mean"), IGNORE)
     units = description.units()
-    arguments = (*description.arguments(), text, sum(units), len(terms))
+    arguments = (*description.arguments(), *text, sum(units), len(terms))
     found = ScalarLoss.apply(values.contiguous(), tokens, arguments)
     return _output(found, units, isinstance(objective, (Objective, Term)), None, None)
 

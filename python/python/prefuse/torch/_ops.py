@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._objective import json
 from ._device import backend_of
 from ._layout import (
     empty_grads,
@@ -62,6 +63,21 @@ def _operator(schema: str, kernel, fake) -> None:
     _library.impl(name, kernel, "CPU")
     _library.impl(name, kernel, "CUDA")
     torch.library.register_fake(f"prefuse::{name}", fake, lib=_library)
+
+
+def described(value: dict) -> tuple[str, Tensor]:
+    """A text for `_core`, and the floats that `_text` puts into it."""
+    floats: list[float] = []
+    text = json(value, floats)
+    if not torch.compiler.is_compiling():
+        return text, torch.tensor(floats, dtype=torch.float64, device="cpu")
+    # A factor of a tensor is the one use of a float of which torch does not make a constant.
+    one = torch.ones((), dtype=torch.float64, device="cpu")
+    return text, torch.stack([one * of for of in floats])
+
+
+def _text(text: str, floats: Tensor) -> str:
+    return text % tuple(floats.tolist())
 
 
 def per_token(logits: Tensor) -> torch.dtype:
@@ -202,8 +218,8 @@ def _evaluated(found, like: Tensor, units: int):
         torch.tensor(value, dtype=dtype, device=device),
         torch.tensor(losses, dtype=dtype, device=device),
         torch.tensor(rewards, dtype=dtype, device=device).view(units, 2),
-        torch.tensor([term for term, *_ in terms], dtype=torch.float64),
-        torch.tensor([values, present], dtype=torch.float64),
+        torch.tensor([term for term, *_ in terms], dtype=torch.float64, device="cpu"),
+        torch.tensor([values, present], dtype=torch.float64, device="cpu"),
     )
 
 
@@ -213,8 +229,8 @@ def _evaluated_fake(like: Tensor, units, terms):
         torch.empty((), dtype=dtype, device=device),
         torch.empty((units,), dtype=dtype, device=device),
         torch.empty((units, 2), dtype=dtype, device=device),
-        torch.empty((terms,), dtype=torch.float64),
-        torch.empty((2, len(METRICS)), dtype=torch.float64),
+        torch.empty((terms,), dtype=torch.float64, device="cpu"),
+        torch.empty((2, len(METRICS)), dtype=torch.float64, device="cpu"),
     )
 
 
@@ -229,6 +245,7 @@ def _loss(
     vocab,
     temperature,
     text,
+    floats,
     units,
     terms,
     uses_entropy,
@@ -239,7 +256,7 @@ def _loss(
     tensors = _described(names, given)
     tensors["labels"] = memory(labels)
     found = backend.loss(
-        text,
+        _text(text, floats),
         tensors,
         vocab,
         temperature,
@@ -258,17 +275,17 @@ def _loss_fake(log_probs, *arguments):
 
 _operator(
     "loss(Tensor log_probs, Tensor maximum, Tensor log_sum, Tensor? entropy, Tensor labels, Tensor[] given, "
-    "str names, SymInt vocab, float temperature, str text, SymInt units, int terms, bool uses_entropy) -> "
-    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "str names, SymInt vocab, float temperature, str text, Tensor floats, SymInt units, int terms, "
+    "bool uses_entropy) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _loss,
     _loss_fake,
 )
 
 
-def _scalar_loss(values, tokens, given, names, text, units, terms):
+def _scalar_loss(values, tokens, given, names, text, floats, units, terms):
     backend = backend_of(values)
     found, grads = backend.scalar_loss(
-        text,
+        _text(text, floats),
         _described(names, given),
         memory(values),
         None if tokens is None else memory(tokens),
@@ -277,13 +294,13 @@ def _scalar_loss(values, tokens, given, names, text, units, terms):
     return (*_evaluated(found, values, units), grads)
 
 
-def _scalar_loss_fake(values, tokens, given, names, text, units, terms):
+def _scalar_loss_fake(values, tokens, given, names, text, floats, units, terms):
     return (*_evaluated_fake(values, units, terms), torch.empty_like(values))
 
 
 _operator(
-    "scalar_loss(Tensor values, Tensor? tokens, Tensor[] given, str names, str text, SymInt units, "
-    "int terms) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "scalar_loss(Tensor values, Tensor? tokens, Tensor[] given, str names, str text, Tensor floats, "
+    "SymInt units, int terms) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _scalar_loss,
     _scalar_loss_fake,
 )
@@ -340,7 +357,9 @@ def _nothing(logits: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty((0,), dtype=dtype, device=logits.device)
 
 
-def _divergence(student, teachers, ids, entries, labels, ignore_index, text, upstream, entropies):
+def _divergence(
+    student, teachers, ids, entries, labels, ignore_index, text, floats, upstream, entropies
+):
     layout, dims, dtype = layout_of(student), student.shape[:-1], per_token(student)
     backend = backend_of(student)
     shape = dims if layout.steps is None else (layout.rows,)
@@ -358,7 +377,7 @@ def _divergence(student, teachers, ids, entries, labels, ignore_index, text, ups
         of_teachers = [_beside(of, student, layout) for of in teachers]
         outputs = [memory(of) for of in rows]
         backend.divergence(
-            text,
+            _text(text, floats),
             rows_memory(student, layout),
             [rows_memory(of, own) for of, own in zip(teachers, of_teachers)],
             None if sparse is None else [memory(of) for of in sparse],
@@ -384,7 +403,7 @@ def _beside(teacher: Tensor, student: Tensor, layout):
 
 
 def _divergence_fake(
-    student, teachers, ids, entries, labels, ignore_index, text, upstream, entropies
+    student, teachers, ids, entries, labels, ignore_index, text, floats, upstream, entropies
 ):
     dtype = per_token(student)
     rows = [_tokens(student, dtype) for _ in range(1 + entropies)]
@@ -396,7 +415,8 @@ def _divergence_fake(
 
 _operator(
     "divergence(Tensor student, Tensor[] teachers, Tensor? ids, Tensor? entries, Tensor labels, "
-    "int ignore_index, str text, Tensor? upstream, int entropies) -> (Tensor, Tensor, Tensor, Tensor)",
+    "int ignore_index, str text, Tensor floats, Tensor? upstream, int entropies) -> "
+    "(Tensor, Tensor, Tensor, Tensor)",
     _divergence,
     _divergence_fake,
 )
