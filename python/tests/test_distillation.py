@@ -201,7 +201,7 @@ def test_bad_input():
 
     cases = [
         (
-            "divergence: expected one of prefuse.divergences, got str",
+            "divergence: expected an instance of one of prefuse.divergences, got str",
             TypeError,
             lambda: distillation_loss("kl", student, teacher),
         ),
@@ -259,6 +259,11 @@ def test_bad_input():
             "expected logits of 1 to 3 models",
             ValueError,
             lambda: distillation_loss(kl, student, Combination([(1.0, teacher)] * 4)),
+        ),
+        (
+            r"parts: expected \(coefficient, logits\), got Tensor",
+            TypeError,
+            lambda: distillation_loss(kl, student, Combination([teacher, teacher])),
         ),
         (
             "expected a divisor from 1e-30 to 1e30, got 0.0",

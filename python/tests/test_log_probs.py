@@ -264,6 +264,8 @@ def test_mask_dpo():
     assert weights.tolist() == [[0.0, 0.0, 0.0], [0.0, 1.0, 1.0]]
     with pytest.raises(ValueError, match="sentence"):
         mask_dpo_weights(labels, [(0, 0, 4, True)])
+    with pytest.raises(ValueError, match=r"expected \(sequence, start, end, factual\), got \(0, 0"):
+        mask_dpo_weights(labels, [(0, 0, 4)])
 
 
 class Scored(torch.utils.data.Dataset):

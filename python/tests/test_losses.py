@@ -223,7 +223,8 @@ def test_bad_input():
             ValueError,
             lambda: objective_loss(dpo, reference[:, 0], [0.0] * 4, tokens=[1.0]),
         ),
-        (r"pairs: expected two sequences", ValueError, lambda: loss(pairs=[(0, -1)])),
+        ("pairs: expected indices from 0 on, got -1", ValueError, lambda: loss(pairs=[(0, -1)])),
+        ("pairs: expected an integer, got float", TypeError, lambda: loss(pairs=[(0.0, 1)])),
         (
             r"margin: expected shape \[2\], one number for each pair, got \[3\]",
             ValueError,
@@ -233,6 +234,34 @@ def test_bad_input():
         ("scores: expected a term", ValueError, lambda: loss(scores=[0.0] * 4)),
         ("reduction: expected 'mean'", ValueError, lambda: loss(reduction="max")),
         ("expected an objective", TypeError, lambda: loss(0.1)),
+        ("expected an objective.*, got the class Dpo", TypeError, lambda: loss(prefuse.Dpo)),
+        (
+            r"term: expected an objective, a Term or \(weight, objective\).*, got float",
+            TypeError,
+            lambda: loss([(dpo, 0.2)]),
+        ),
+        ("beta of Dpo: expected a number, got str", TypeError, lambda: prefuse.Dpo("0.1")),
+        ("ignore_index: expected an integer, got", TypeError, lambda: loss(ignore_index=0.0)),
+        (
+            "groups: expected a list of integers, got float",
+            TypeError,
+            lambda: loss(prefuse.PlackettLuce(0.1), groups=2.0),
+        ),
+        (
+            "cu_seqlens: expected a list of integers, got int",
+            TypeError,
+            lambda: loss(of=logits[0], to=labels[0], cu_seqlens=6),
+        ),
+        (
+            "reference: expected a list or tensor of numbers, got tuple",
+            TypeError,
+            lambda: loss(reference=(reference[:, 0], reference[:, 0])),
+        ),
+        (
+            r"reference: .*\(or a tensor with one for each token\), got \[4, 6\]",
+            ValueError,
+            lambda: loss(reference=reference.tolist()),
+        ),
         ("expected at least 1 term, got 0", ValueError, lambda: loss([])),
         (
             r"term: expected \(weight, objective\), got 3 items",

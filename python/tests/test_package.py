@@ -72,7 +72,9 @@ def test_parameters_outside_their_domain():
     ]:
         with pytest.raises(ValueError, match=message.replace("(", r"\(")):
             call()
-    with pytest.raises(TypeError, match="expected one of prefuse.objectives, got float"):
+    with pytest.raises(
+        TypeError, match="expected an instance of one of prefuse.objectives, got float"
+    ):
         prefuse.Term(0.1)
 
 
@@ -80,6 +82,13 @@ def test_inputs_are_named():
     assert prefuse.Dpo(0.1).inputs == ("reference", "pair_beta", "margin", "pair_soft_labels")
     assert prefuse.Kto(0.1).inputs == ("reference", "soft_labels")
     assert prefuse.EntropyBonus().inputs == ("entropy",)
+
+
+def test_a_name_that_is_none_can_be_corrected():
+    with pytest.raises(AttributeError, match="no attribute 'DPO'") as caught:
+        prefuse.DPO
+    # Python's "Did you mean" looks there.
+    assert (caught.value.name, caught.value.obj) == ("DPO", prefuse)
 
 
 def test_statistics():

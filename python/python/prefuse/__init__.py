@@ -7,6 +7,7 @@ parameters, are here and in `prefuse.objectives`.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 from . import divergences, objectives, statistics
@@ -37,4 +38,6 @@ __all__ = [
 def __getattr__(name: str):
     if name in ("torch", "trl"):
         return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    message = f"module {__name__!r} has no attribute {name!r}"
+    # Both are for Python's "Did you mean: 'Dpo'?".
+    raise AttributeError(message, name=name, obj=sys.modules[__name__])

@@ -33,7 +33,7 @@ class Objective:
 
     def _number(self, name: str, value: float | bool | str) -> float:
         if name not in self.variants:
-            return float(value)
+            return number(f"{name} of {self.name}", value)
         known = self.variants[name]
         if value not in known:
             expected = " or ".join(repr(of) for of in known)
@@ -82,8 +82,8 @@ class Term:
         pairs: Sequence[int] | None = None,
     ) -> None:
         if not isinstance(objective, Objective):
-            got = type(objective).__name__
-            raise TypeError(f"objective: expected one of prefuse.objectives, got {got}")
+            expected = "an instance of one of prefuse.objectives"
+            raise TypeError(f"objective: expected {expected}, got {kind(objective)}")
         if isinstance(sequences, str) and sequences not in ("all", "chosen"):
             raise ValueError(f"sequences: expected 'all', 'chosen' or indices, got {sequences!r}")
         self.objective = objective
@@ -125,19 +125,37 @@ def checked_reduction(reduction: str | float) -> str | float:
 
 
 def indices(what: str, values: Sequence[int]) -> list[int]:
-    found = [index(of) for of in values]
+    if not hasattr(values, "__iter__"):
+        raise TypeError(f"{what}: expected a list of integers, got {kind(values)}")
+    found = [integer(what, of) for of in values]
     if any(of < 0 for of in found):
         raise ValueError(f"{what}: expected indices from 0 on, got {min(found)}")
     return found
 
 
-def finite(what: str, number: float) -> float:
-    if not isinstance(number, (int, float)) and not hasattr(number, "__float__"):
-        raise TypeError(f"{what}: expected a number, got {type(number).__name__}")
-    found = float(number)
+def kind(value: object) -> str:
+    """What was got in the place of something else."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def integer(what: str, value: int) -> int:
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{what}: expected an integer, got {kind(value)}") from None
+
+
+def number(what: str, value: float) -> float:
+    if not isinstance(value, (int, float)) and not hasattr(value, "__float__"):
+        raise TypeError(f"{what}: expected a number, got {kind(value)}")
+    return float(value)
+
+
+def finite(what: str, value: float) -> float:
+    found = number(what, value)
     # `math.isfinite` would make a constant of a number that `torch.compile` keeps variable.
     if not -math.inf < found < math.inf:
-        raise ValueError(f"{what}: expected a finite number, got {number}")
+        raise ValueError(f"{what}: expected a finite number, got {found}")
     return found
 
 
@@ -168,19 +186,20 @@ def terms_of(objective: Objective | Term | Sequence) -> list[Term]:
     if isinstance(objective, Objective):
         return [Term(objective)]
     if not isinstance(objective, Sequence) or isinstance(objective, str):
-        got = type(objective).__name__
+        got = kind(objective)
         raise TypeError(f"objective: expected an objective, a Term or a list of them, got {got}")
     terms = []
     for part in objective:
-        if isinstance(part, Term):
-            terms.append(part)
-        elif isinstance(part, Sequence) and not isinstance(part, str):
+        of = part
+        if isinstance(part, Sequence) and not isinstance(part, str):
             if len(part) != 2:
                 raise ValueError(f"term: expected (weight, objective), got {len(part)} items")
-            weight, of = part
-            terms.append(of.times(weight) if isinstance(of, Term) else Term(of, weight))
-        else:
-            terms.append(Term(part))
+            of = part[1]
+        if not isinstance(of, (Objective, Term)):
+            expected = "an objective, a Term or (weight, objective) in the list"
+            raise TypeError(f"term: expected {expected}, got {kind(of)}")
+        term = of if isinstance(of, Term) else Term(of)
+        terms.append(term if of is part else term.times(part[0]))
     if not terms:
         raise ValueError("objective: expected at least 1 term, got 0")
     return terms

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import index
 
 import torch
 from torch import Tensor
+
+from .._objective import indices, kind
 
 LOGITS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -78,7 +79,11 @@ def numbers(what: str, values, count: int | None, unit: str) -> Tensor | None:
         without_grad(what, values)
         values = values.detach().to("cpu", torch.float64)
     else:
-        values = torch.as_tensor(values, dtype=torch.float64, device="cpu")
+        try:
+            values = torch.as_tensor(values, dtype=torch.float64, device="cpu")
+        except (RuntimeError, TypeError, ValueError) as error:
+            expected, got = "a list or tensor of numbers", f"{kind(values)} ({error})"
+            raise TypeError(f"{what}: expected {expected}, got {got}") from None
     values = values.contiguous()
     if values.dim() != 1 or (count is not None and values.shape[0] != count):
         expected = f"[{count}]" if count is not None else "[..]"
@@ -96,7 +101,8 @@ def offsets_of(cu_seqlens, tokens: int) -> Tensor:
             raise TypeError(f"cu_seqlens: expected int32 or int64, got {cu_seqlens.dtype}")
         offsets = cu_seqlens.detach().to("cpu", torch.int64).contiguous()
     else:
-        offsets = torch.tensor([index(of) for of in cu_seqlens], dtype=torch.int64, device="cpu")
+        cu_seqlens = indices("cu_seqlens", cu_seqlens)
+        offsets = torch.tensor(cu_seqlens, dtype=torch.int64, device="cpu")
     if offsets.dim() != 1 or offsets.shape[0] < 2:
         raise ValueError(f"cu_seqlens: expected shape [sequences + 1], got {list(offsets.shape)}")
     if torch.compiler.is_compiling():
@@ -123,9 +129,9 @@ def pair_list(what: str, pairs) -> list[tuple[int, int]]:
         )
     found = []
     for pair in pairs:
-        if not isinstance(pair, Sequence) or len(pair) != 2 or any(of < 0 for of in pair):
-            raise ValueError(f"{what}: expected two sequences from 0 on in each pair, got {pair!r}")
-        found.append((index(pair[0]), index(pair[1])))
+        if not isinstance(pair, Sequence) or len(pair) != 2:
+            raise ValueError(f"{what}: expected two sequences in each pair, got {pair!r}")
+        found.append(tuple(indices(what, pair)))
     return found
 
 

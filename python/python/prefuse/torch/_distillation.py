@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import index
 
 import torch
 from torch import Tensor
 
-from .._objective import finite
+from .._objective import finite, integer, kind
 from ..divergences import Divergence, ExpectedAdvantage
 from . import _autograd, _ops
 from ._checks import (
@@ -96,7 +95,7 @@ def _teacher(teacher: Teacher, student: Tensor) -> tuple[list[Tensor], list, str
     if isinstance(teacher, Tensor):
         return [teacher], [None, None], "Logits"
     if isinstance(teacher, Combination):
-        parts = [(finite("coefficient", of), logits) for of, logits in teacher.parts]
+        parts = [_part(of) for of in teacher.parts]
         coefficients = [coefficient for coefficient, _ in parts]
         return (
             [of for _, of in parts],
@@ -110,9 +109,14 @@ def _teacher(teacher: Teacher, student: Tensor) -> tuple[list[Tensor], list, str
         return [teacher.dpo, teacher.reverse], [None, None], text
     if isinstance(teacher, SparseTeacher):
         return [], *_entries(teacher, student)
-    got = type(teacher).__name__
     expected = "a tensor, Combination, AlignDistil or SparseTeacher"
-    raise TypeError(f"teacher: expected {expected}, got {got}")
+    raise TypeError(f"teacher: expected {expected}, got {kind(teacher)}")
+
+
+def _part(part: tuple[float, Tensor]) -> tuple[float, Tensor]:
+    if not isinstance(part, Sequence) or len(part) != 2:
+        raise TypeError(f"parts: expected (coefficient, logits), got {kind(part)}")
+    return finite("coefficient", part[0]), part[1]
 
 
 def _entries(teacher: SparseTeacher, student: Tensor) -> tuple[list[Tensor], dict]:
@@ -146,15 +150,16 @@ def _entries(teacher: SparseTeacher, student: Tensor) -> tuple[list[Tensor], dic
 def _prepared(divergence, student, teacher, labels, temperatures, ignore_index):
     """Labels, entries, text and its floats, how many entropies there are, and the teacher's tensors."""
     if not isinstance(divergence, Divergence):
-        got = type(divergence).__name__
-        raise TypeError(f"divergence: expected one of prefuse.divergences, got {got}")
+        expected = "an instance of one of prefuse.divergences"
+        raise TypeError(f"divergence: expected {expected}, got {kind(divergence)}")
     check_logits(student, "student_logits")
     shape, device = student.shape[:-1], student.device
     # Labels say which tokens count, and nothing else.
     if labels is None:
         labels = torch.zeros(shape, dtype=torch.int64, device=device)
     else:
-        labels = torch.where(checked_labels(labels, student) == index(ignore_index), IGNORE, 0)
+        ignored = checked_labels(labels, student) == integer("ignore_index", ignore_index)
+        labels = torch.where(ignored, IGNORE, 0)
     teachers, (ids, entries), text = _teacher(teacher, student)
     for of in teachers:
         check_logits(of, "teacher_logits")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import index
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from .. import _core
-from .._objective import finite
+from .._objective import finite, indices, integer
 from . import _ops
 from ._autograd import SequenceSums, TokenLogProbs
 from ._checks import by_token, check_logits, checked_labels, checked_pairs, offsets_of
@@ -69,7 +68,8 @@ def rows_of(
 
     With `alone` log-probs may stand alone, where nothing will ask for their gradient.
     """
-    ignore_index, temperature = index(ignore_index), finite("temperature", temperature)
+    ignore_index = integer("ignore_index", ignore_index)
+    temperature = finite("temperature", temperature)
     check_logits(logits)
     labels = checked_labels(labels, logits)
     if inplace:
@@ -230,15 +230,21 @@ def mask_dpo_weights(
         offsets = [index * labels.shape[1] for index in range(labels.shape[0] + 1)]
     else:
         offsets = offsets_of(cu_seqlens, labels.numel()).tolist()
-    indices = pair_indices(pairs, len(offsets) - 1)
     found = _core.mask_dpo_weights(
         offsets,
-        indices,
-        [(int(of), int(start), int(end), bool(factual)) for of, start, end, factual in sentences],
+        pair_indices(pairs, len(offsets) - 1),
+        [_sentence(of) for of in sentences],
         of_ids=of_ids,
         keep_unlabelled=keep_unlabelled,
     )
     return torch.tensor(found, dtype=torch.float32, device=labels.device).view(labels.shape)
+
+
+def _sentence(sentence) -> tuple[int, int, int, bool]:
+    if len(sentence) != 4:
+        raise ValueError(f"sentences: expected (sequence, start, end, factual), got {sentence!r}")
+    *places, factual = sentence
+    return (*indices("sentences", places), bool(factual))
 
 
 def pair_indices(pairs, sequences: int) -> list[tuple[int, int]]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import index
 
 import torch
 from torch import Tensor
 
-from .._objective import Objective, Term, checked_reduction, indices, terms_of
+from .._objective import Objective, Term, checked_reduction, indices, integer, terms_of
 from ._autograd import Loss, ScalarLoss
 from ._checks import by_token, check_logits, checked_labels, checked_pairs, numbers, pair_list
 from ._log_probs import IGNORE, packing_of, rows_of
 from ._ops import METRICS, described, per_token
 
 _PAIRS = ("Pair", "JudgedPair", "RewardPair")
+_BY_SEQUENCE = "sequence (or a tensor with one for each token)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class _Description:
             if groups <= 0 or self.sequences % groups:
                 expected = f"a size that divides the {self.sequences} sequences"
                 raise ValueError(f"groups: expected {expected}, got {groups}")
-            self.fields["groups"] = index(groups)
+            self.fields["groups"] = integer("groups", groups)
             self.groups = self.sequences // groups
         else:
             self.fields["groups"] = indices("groups", groups)
@@ -216,7 +216,7 @@ def preference_loss(
     of_sequences = {"scores": scores, "soft_labels": soft_labels}
     description.set_sequences(of_sequences | {"sequence_weights": sequence_weights})
     description.set_groups(groups, group_weights)
-    text = description.text(reduction, index(ignore_index))
+    text = description.text(reduction, integer("ignore_index", ignore_index))
 
     uses_entropy = any("entropy" in term.objective.inputs for term in terms)
     with_entropy = uses_entropy or return_entropy
@@ -265,7 +265,7 @@ def _add_reference(description: _Description, reference, logits: Tensor) -> None
     if isinstance(reference, Tensor) and reference.shape != (description.sequences,):
         expected = f"{list(logits.shape[:-1])} by token or [{description.sequences}] by sequence"
         raise ValueError(f"reference: expected shape {expected}, got {list(reference.shape)}")
-    sums = numbers("reference", reference, description.sequences, "sequence")
+    sums = numbers("reference", reference, description.sequences, _BY_SEQUENCE)
     description.add("reference_sums", sums)
 
 
@@ -274,7 +274,7 @@ def _add_advantages(description: _Description, advantages, logits: Tensor) -> No
         values = by_token("advantages", advantages, logits, per_token(logits))
         description.add("token_advantages", values)
         return
-    values = numbers("advantages", advantages, description.sequences, "sequence")
+    values = numbers("advantages", advantages, description.sequences, _BY_SEQUENCE)
     description.add("advantages", values)
 
 
