@@ -191,12 +191,6 @@ impl<E: Lanes, P: Place<E>, F: Form> Gradient<E, P, F> {
     }
 }
 
-#[inline(always)]
-fn lanes<E: Lanes, I: Isa>(isa: I, chunk: &[E; LANES], form: impl Form) -> [E; LANES] {
-    let x = E::load_unordered(isa, chunk);
-    E::store_unordered(isa, &form.lanes::<E, I>(isa, &x))
-}
-
 impl<E: Lanes, P: Place<E>, F: Form> Kernel for Gradient<E, P, F> {
     type Output = ();
 
@@ -205,11 +199,12 @@ impl<E: Lanes, P: Place<E>, F: Form> Kernel for Gradient<E, P, F> {
         let Self { mut place, form, .. } = self;
         for chunk in 0..place.chunks() {
             place.prefetch(isa, chunk);
-            let gradient = lanes(isa, place.chunk(chunk), form);
-            place.put(chunk, &gradient);
+            let x = E::load_unordered(isa, place.chunk(chunk));
+            place.put(isa, chunk, &form.lanes::<E, I>(isa, &x));
         }
         if let Some(last) = place.last() {
-            place.put_last(&lanes(isa, &last, form));
+            let x = E::load_unordered(isa, &last);
+            place.put_last(isa, &form.lanes::<E, I>(isa, &x));
         }
     }
 }
@@ -225,7 +220,7 @@ impl Simd {
         label: Option<usize>,
     ) {
         let at_label = label.map(|label| (label, row.at_label(x[label].load())));
-        self.columns(Apart::new(x, &mut *dx), row);
+        self.columns(Apart::<_, false>::new(x, &mut *dx), row);
         if let Some((label, value)) = at_label {
             dx[label] = E::store(value as f32);
         }

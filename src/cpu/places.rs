@@ -4,25 +4,27 @@ use crate::cpu::convert::Lanes;
 use crate::cpu::rows::{LANES, padded};
 use crate::cpu::simd::Isa;
 
-/// Columns that are read, and written or not.
+/// Columns that are read, and written or not. Numbers are in the order of [`Lanes::load_unordered`].
 pub(crate) trait Place<E: Lanes> {
+    /// Whether what is put is added to what is there, which may be any number.
+    const ADDS: bool = false;
+
     fn columns(&self) -> &[E];
 
-    /// Puts a whole chunk of lanes.
-    fn put(&mut self, chunk: usize, lanes: &[E; LANES]);
+    /// Puts a chunk of lanes.
+    fn put<I: Isa>(&mut self, isa: I, chunk: usize, values: &[f32; LANES]);
 
     /// Puts what the last columns have of a chunk.
-    fn put_last(&mut self, lanes: &[E]);
+    fn put_last<I: Isa>(&mut self, isa: I, values: &[f32; LANES]);
 
     /// Asks for the memory that a later chunk will need.
-    fn prefetch<I: Isa>(&self, isa: I, chunk: usize);
-
-    fn len(&self) -> usize {
-        self.columns().len()
+    #[inline(always)]
+    fn prefetch<I: Isa>(&self, isa: I, chunk: usize) {
+        isa.prefetch_ahead(self.chunk(chunk));
     }
 
     fn chunks(&self) -> usize {
-        self.len() / LANES
+        self.columns().len() / LANES
     }
 
     #[inline(always)]
@@ -48,15 +50,10 @@ impl<E: Lanes> Place<E> for Read<'_, E> {
     }
 
     #[inline(always)]
-    fn put(&mut self, _: usize, _: &[E; LANES]) {}
+    fn put<I: Isa>(&mut self, _: I, _: usize, _: &[f32; LANES]) {}
 
     #[inline(always)]
-    fn put_last(&mut self, _: &[E]) {}
-
-    #[inline(always)]
-    fn prefetch<I: Isa>(&self, isa: I, chunk: usize) {
-        isa.prefetch_ahead(self.chunk(chunk));
-    }
+    fn put_last<I: Isa>(&mut self, _: I, _: &[f32; LANES]) {}
 }
 
 /// In place of the logits.
@@ -69,49 +66,63 @@ impl<E: Lanes> Place<E> for InPlace<'_, E> {
     }
 
     #[inline(always)]
-    fn put(&mut self, chunk: usize, lanes: &[E; LANES]) {
-        self.0.as_chunks_mut().0[chunk] = *lanes;
+    fn put<I: Isa>(&mut self, isa: I, chunk: usize, values: &[f32; LANES]) {
+        self.0.as_chunks_mut().0[chunk] = E::store_unordered(isa, values);
     }
 
     #[inline(always)]
-    fn put_last(&mut self, lanes: &[E]) {
+    fn put_last<I: Isa>(&mut self, isa: I, values: &[f32; LANES]) {
         let (_, tail) = self.0.as_chunks_mut::<LANES>();
-        tail.copy_from_slice(&lanes[..tail.len()]);
-    }
-
-    #[inline(always)]
-    fn prefetch<I: Isa>(&self, isa: I, chunk: usize) {
-        isa.prefetch_ahead(self.chunk(chunk));
+        tail.copy_from_slice(&E::store_unordered(isa, values)[..tail.len()]);
     }
 }
 
-/// Into columns elsewhere, as many.
-pub(crate) struct Apart<'a, E> {
+/// Into columns elsewhere, as many; with `ADD` added to what they hold.
+pub(crate) struct Apart<'a, E, const ADD: bool> {
     from: &'a [E],
     to: &'a mut [E],
 }
 
-impl<'a, E> Apart<'a, E> {
+impl<'a, E, const ADD: bool> Apart<'a, E, ADD> {
     pub fn new(from: &'a [E], to: &'a mut [E]) -> Self {
         assert_eq!(from.len(), to.len(), "logits and gradient");
         Self { from, to }
     }
 }
 
-impl<E: Lanes> Place<E> for Apart<'_, E> {
+#[inline(always)]
+fn sums<E: Lanes, I: Isa>(isa: I, values: &[f32; LANES], to: &[E; LANES]) -> [f32; LANES] {
+    let mut sums = E::load_unordered(isa, to);
+    for lane in 0..LANES {
+        sums[lane] += values[lane];
+    }
+    sums
+}
+
+impl<E: Lanes, const ADD: bool> Place<E> for Apart<'_, E, ADD> {
+    const ADDS: bool = ADD;
+
     #[inline(always)]
     fn columns(&self) -> &[E] {
         self.from
     }
 
     #[inline(always)]
-    fn put(&mut self, chunk: usize, lanes: &[E; LANES]) {
-        InPlace(self.to).put(chunk, lanes);
+    fn put<I: Isa>(&mut self, isa: I, chunk: usize, values: &[f32; LANES]) {
+        let mut to = InPlace(&mut *self.to);
+        match ADD {
+            true => to.put(isa, chunk, &sums(isa, values, to.chunk(chunk))),
+            false => to.put(isa, chunk, values),
+        }
     }
 
     #[inline(always)]
-    fn put_last(&mut self, lanes: &[E]) {
-        InPlace(self.to).put_last(lanes);
+    fn put_last<I: Isa>(&mut self, isa: I, values: &[f32; LANES]) {
+        let mut to = InPlace(&mut *self.to);
+        match (ADD, to.last()) {
+            (true, Some(last)) => to.put_last(isa, &sums(isa, values, &last)),
+            _ => to.put_last(isa, values),
+        }
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@ use super::columns::Pair;
 use crate::cpu::anchored::Anchored;
 use crate::cpu::blocks::{Row, RowMut};
 use crate::cpu::convert::Lanes;
-use crate::cpu::places::{self, InPlace, Place, Read};
+use crate::cpu::places::{Apart, InPlace, Place, Read};
 use crate::cpu::rows::{LANES, fused, padded, tree_sum};
 use crate::cpu::simd::{Isa, Kernel, Simd};
 use crate::cpu::softmax::Softmax;
@@ -28,9 +28,8 @@ pub(super) struct Direct {
     is_flat: bool,
 }
 
-/// Factors of the gradient between the inverse of this and this leave it the digits, and the probabilities that count
-/// in the divergence: those below 2^-126 of it are 0.
-const LARGEST: f64 = 1e6;
+/// Powers of two in `scale`, at most: probabilities below 2^-126 of it are 0 beside an infinite ratio.
+const LARGEST: f64 = 40.0;
 
 impl Direct {
     /// None where exponentials are not by the table, or logits too far from 0.
@@ -40,18 +39,17 @@ impl Direct {
         is_narrow: bool,
         factor: Option<f64>,
     ) -> Option<Self> {
-        let all = factor.unwrap_or(1.0);
-        if !simd.has_table() || !(1.0 / LARGEST..LARGEST).contains(&all.abs()) {
+        let scale = factor.unwrap_or(1.0).abs().log2().floor().clamp(-LARGEST, LARGEST).exp2();
+        let factor = factor.map(|factor| (factor / scale) as f32);
+        if !simd.has_table() || factor.is_some_and(|factor| !factor.is_normal()) {
             return None;
         }
-        let scale = all.abs().log2().floor().exp2();
         let anchored = |row: &Softmax| {
             let near = (row.inverse_temperature(), row.scale().maximum);
             Anchored::times(is_narrow, near, scale * (-row.log_sum()).exp())
         };
         let probabilities = [anchored(&rows[0])?, anchored(&rows[1])?];
         let is_flat = pair.is_flat(rows.each_ref().map(|row| row.scale().maximum));
-        let factor = factor.map(|factor| (factor / scale) as f32);
         let log_ratios = LogRatios::new(rows);
         Some(Self { simd, pair, log_ratios, probabilities, scale, factor, is_flat })
     }
@@ -70,26 +68,20 @@ impl Direct {
         }
         macro_rules! each_type {
             ($($type:ident),*) => {
-                match (student, teacher, self.factor) {
+                match (student, teacher) {
                     $(
-                        (Student::InPlace(RowMut::$type(x)), Row::$type(t), Some(factor)) => {
-                            self.run(InPlace(&mut x[range.clone()]), &t[range], factor)
+                        (Student::Values(Row::$type(x)), Row::$type(t)) => {
+                            self.typed(Typed::Values(&x[range.clone()]), &t[range])
+                        }
+                        (Student::InPlace(RowMut::$type(x)), Row::$type(t)) => {
+                            self.typed(Typed::InPlace(&mut x[range.clone()]), &t[range])
                         }
                         (
-                            Student::Apart { logits: Row::$type(x), grads: RowMut::$type(dx), add: false },
+                            Student::Apart { logits: Row::$type(x), grads: RowMut::$type(dx), add },
                             Row::$type(t),
-                            Some(factor),
                         ) => {
-                            let place = places::Apart::new(&x[range.clone()], &mut dx[range.clone()]);
-                            self.run(place, &t[range], factor)
-                        }
-                        (
-                            Student::Values(Row::$type(x)) | Student::Apart { logits: Row::$type(x), .. },
-                            Row::$type(t),
-                            None,
-                        ) => self.run(Read(&x[range.clone()]), &t[range], 1.0),
-                        (Student::InPlace(RowMut::$type(x)), Row::$type(t), None) => {
-                            self.run(Read(&x[range.clone()]), &t[range], 1.0)
+                            let x = Typed::Apart(&x[range.clone()], &mut dx[range.clone()], *add);
+                            self.typed(x, &t[range])
                         }
                     )*
                     _ => return None,
@@ -99,25 +91,56 @@ impl Direct {
         Some(each_type!(F32, F16, BF16))
     }
 
+    fn typed<E: Lanes>(&self, columns: Typed<'_, E>, teacher: &[E]) -> f64 {
+        let Some(factor) = self.factor else {
+            return self.run(Read(columns.logits()), teacher, 1.0);
+        };
+        match columns {
+            Typed::Values(x) => self.run(Read(x), teacher, factor),
+            Typed::InPlace(x) => self.run(InPlace(x), teacher, factor),
+            Typed::Apart(x, dx, false) => self.run(Apart::<_, false>::new(x, dx), teacher, factor),
+            Typed::Apart(x, dx, true) => self.run(Apart::<_, true>::new(x, dx), teacher, factor),
+        }
+    }
+
     fn run<E: Lanes>(&self, place: impl Place<E>, teacher: &[E], factor: f32) -> f64 {
-        let Self { probabilities, log_ratios, .. } = self;
-        let columns = Columns { probabilities, place, teacher, factor };
-        let sum = match *log_ratios {
-            LogRatios::Together(ratios) => {
-                self.simd.store_normal::<E, _>(ForwardKl { columns, ratios })
-            }
-            LogRatios::Apart(ratios) => {
-                self.simd.store_normal::<E, _>(ForwardKl { columns, ratios })
-            }
+        let columns = Columns { probabilities: &self.probabilities, place, teacher, factor };
+        let sum = match self.log_ratios {
+            LogRatios::Together(ratios) => run(self.simd, ForwardKl { columns, ratios }),
+            LogRatios::Separate(ratios) => run(self.simd, ForwardKl { columns, ratios }),
         };
         sum / self.scale
+    }
+}
+
+fn run<E: Lanes, P: Place<E>, R: LogRatio>(simd: Simd, kernel: ForwardKl<'_, E, P, R>) -> f64 {
+    match P::ADDS {
+        true => simd.run(kernel),
+        false => simd.store_normal::<E, _>(kernel),
+    }
+}
+
+/// Columns of a [`Student`].
+enum Typed<'a, E> {
+    Values(&'a [E]),
+    InPlace(&'a mut [E]),
+    /// And whether the gradient is added to what is there.
+    Apart(&'a [E], &'a mut [E], bool),
+}
+
+impl<E> Typed<'_, E> {
+    fn logits(&self) -> &[E] {
+        match self {
+            Self::Values(x) | Self::Apart(x, ..) => x,
+            Self::InPlace(x) => x,
+        }
     }
 }
 
 /// How `log p - log q` is computed.
 enum LogRatios {
     Together(Together),
-    Apart(Apart),
+    Separate(Separate),
 }
 
 trait LogRatio: Copy {
@@ -141,14 +164,14 @@ impl LogRatio for Together {
 
 /// Of each one's distance from its maximum.
 #[derive(Clone, Copy)]
-struct Apart {
+struct Separate {
     maxima: [f32; 2],
     inverse_temperatures: [f32; 2],
     /// What it is at the maxima.
     apart: f32,
 }
 
-impl LogRatio for Apart {
+impl LogRatio for Separate {
     #[inline(always)]
     fn of<I: Isa>(self, student: f32, teacher: f32) -> f32 {
         let Self { maxima: [maximum, teachers], inverse_temperatures: [ours, theirs], apart } =
@@ -174,7 +197,7 @@ impl LogRatios {
             });
         }
         let inverse_temperatures = inverse_temperatures.map(|inverse| inverse as f32);
-        Self::Apart(Apart { maxima, inverse_temperatures, apart: apart as f32 })
+        Self::Separate(Separate { maxima, inverse_temperatures, apart: apart as f32 })
     }
 }
 
@@ -198,7 +221,7 @@ impl<E: Lanes, P: Place<E>, R: LogRatio> ForwardKl<'_, E, P, R> {
         isa: I,
         [student, teacher]: [&[E; LANES]; 2],
         sums: &mut [f32; LANES],
-    ) -> [E; LANES] {
+    ) -> [f32; LANES] {
         let (student, teacher) = (E::load_unordered(isa, student), E::load_unordered(isa, teacher));
         let [q, p] = self.columns.probabilities;
         let q = q.lanes::<E, I>(isa, &student);
@@ -212,11 +235,13 @@ impl<E: Lanes, P: Place<E>, R: LogRatio> ForwardKl<'_, E, P, R> {
             false => isa.add_forward_kl::<false>(p, &teacher, others, sums),
         };
         for value in &mut gradient {
-            // What is stored as bf16 may not be subnormal: with one test of its bits, a difference below 2^-125 is 0.
-            let is_small = E::IS_NARROW && value.to_bits() & 0x7f00_0000 == 0;
-            *value = if is_small { 0.0 } else { *value * self.columns.factor };
+            *value *= self.columns.factor;
+            // What is stored as bf16 may not be subnormal: with one test of its bits, what is below 2^-125 is 0.
+            if E::IS_NARROW && value.to_bits() & 0x7f00_0000 == 0 {
+                *value = 0.0;
+            }
         }
-        E::store_unordered(isa, &gradient)
+        gradient
     }
 }
 
@@ -231,11 +256,11 @@ impl<E: Lanes, P: Place<E>, R: LogRatio> Kernel for ForwardKl<'_, E, P, R> {
             self.columns.place.prefetch(isa, chunk);
             isa.prefetch_ahead(teacher);
             let gradient = self.lanes(isa, [self.columns.place.chunk(chunk), teacher], &mut sums);
-            self.columns.place.put(chunk, &gradient);
+            self.columns.place.put(isa, chunk, &gradient);
         }
         if let Some(last) = self.columns.place.last() {
             let gradient = self.lanes(isa, [&last, &padded(tail)], &mut sums);
-            self.columns.place.put_last(&gradient);
+            self.columns.place.put_last(isa, &gradient);
         }
         tree_sum(sums)
     }
