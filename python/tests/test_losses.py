@@ -309,7 +309,28 @@ def test_bad_input():
             TypeError,
             lambda: reward_loss(prefuse.BradleyTerry(), reference[0], reference=1),
         ),
-        ("a Loss on logits", ValueError, lambda: loss(prefuse.BradleyTerry(), reference=None)),
+        (
+            "expected one of log-probs .*, got BradleyTerry",
+            ValueError,
+            lambda: loss(prefuse.BradleyTerry(), reference=None),
+        ),
+        (
+            "expected one of whole sequences .*, got PpoClip",
+            ValueError,
+            lambda: reward_loss(prefuse.PpoClip(0.2, 0.2), reference[:, 0]),
+        ),
+        (
+            "reduction of Dpo: expected 'mean', .*, got 'sequence_mean'",
+            ValueError,
+            lambda: loss(reduction="sequence_mean"),
+        ),
+        (
+            "groups: expected sizes of at most 4 sequences together, got 5",
+            ValueError,
+            lambda: ranking_loss(
+                prefuse.PlackettLuce(0.1), logits, labels, groups=[2, 3], reference=reference
+            ),
+        ),
         ("label of token", ValueError, lambda: loss(to=labels + 131)),
     ]
     check_refused(cases)

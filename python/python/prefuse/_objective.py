@@ -104,12 +104,17 @@ class Term:
 
     def text(self, reduction: str | float) -> dict:
         """For `_core.Backend.loss`."""
+        reduction = reduction if self.reduction is None else self.reduction
+        if reduction == "sequence_mean" and self.objective.unit != "Token":
+            expected = "'mean', 'sum', 'token_mean' or a divisor"
+            got = "'sequence_mean', which is of objectives on tokens"
+            raise ValueError(f"reduction of {self.objective.name}: expected {expected}, got {got}")
         return {
             "objective": self.objective.name,
             "is_ranking": self.objective.is_ranking,
             "parameters": self.objective.numbers,
             "weights": self.weights,
-            "reduction": reduction if self.reduction is None else self.reduction,
+            "reduction": reduction,
             "sequences": self.sequences,
             "pairs": self.pairs,
         }

@@ -97,8 +97,11 @@ class _Description:
             self.fields["groups"] = integer("groups", groups)
             self.groups = self.sequences // groups
         else:
-            self.fields["groups"] = indices("groups", groups)
-            self.groups = len(self.fields["groups"])
+            sizes = self.fields["groups"] = indices("groups", groups)
+            if sum(sizes) > self.sequences:
+                expected = f"sizes of at most {self.sequences} sequences together"
+                raise ValueError(f"groups: expected {expected}, got {sum(sizes)}")
+            self.groups = len(sizes)
         self.add("group_weights", numbers("group_weights", weights, self.groups, "group"))
 
     def units(self) -> list[int]:
@@ -126,6 +129,12 @@ class _Description:
 
     def arguments(self) -> tuple[list[Tensor], str]:
         return list(self.given.values()), ",".join(self.given)
+
+
+def _refuse(terms: list[Term], units: tuple[str, ...], expected: str) -> None:
+    for term in terms:
+        if term.objective.unit in units:
+            raise ValueError(f"objective: expected {expected}, got {term.objective.name}")
 
 
 def _output(found, units: list[int], single: bool, log_probs, entropy) -> LossOutput:
@@ -204,6 +213,9 @@ def preference_loss(
     labels = checked_labels(labels, logits)
     weights = by_token("weights", weights, logits, torch.float32)
     offsets = packing_of(logits, cu_seqlens)
+    _refuse(
+        terms, ("Reward", "RewardPair"), "one of log-probs (reward_loss takes those of rewards)"
+    )
     description = _Description(terms, offsets.shape[0] - 1)
     description.add("cu_seqlens", offsets)
     description.add("weights", weights)
@@ -333,6 +345,7 @@ def policy_loss(
 
 def _scalar(objective, values: Tensor, tokens, reference, what: str, options: dict) -> LossOutput:
     terms = terms_of(objective)
+    _refuse(terms, ("Token",), "one of whole sequences (policy_loss takes those of tokens)")
     if not isinstance(values, Tensor):
         raise TypeError(f"{what}: expected a tensor, got {type(values).__name__}")
     if values.dim() != 1 or not values.dtype.is_floating_point:
