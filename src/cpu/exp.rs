@@ -4,7 +4,8 @@
 //! By the table, x log2(e)/T = k/16 + f with k the nearest integer, so |f| <= 1/32, and exp(x/T) = 2^(k/16) 2^f
 //! with a cubic polynomial. That is 7 operations for the units that multiply, where the polynomial alone has
 //! 11 with the product by 1/T, and those units are what it waits for in Zen 4: 7 cycles for 16 numbers, and
-//! 10.4 by the polynomial (2.4 and 3.5 ns at 2.96 GHz, in registers; with AVX2 4.0 and 5.3 ns).
+//! 10.4 by the polynomial (2.4 and 3.5 ns at 2.96 GHz, in registers; with AVX2 4.0 and 5.3 ns). `anchored` has
+//! the table's arithmetic, also for logits from which no maximum has been subtracted.
 //!
 //! By the polynomial, x = k ln 2 + r with k the nearest integer, so |r| <= ln(2)/2; exp(x) = 2^k p(r), p of
 //! degree 6 with p(0) = p'(0) = 1. Every step is an instruction that SSE2, AVX2, AVX-512 and NEON all have: no

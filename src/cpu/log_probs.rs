@@ -1,5 +1,4 @@
-//! Stage 1: one visit of each row, which reads it from memory once and its blocks from the cache
-//! a second time (maximum, then exponentials).
+//! Stage 1: one visit of each row, which reads it once.
 //!
 //! Scratch: six f64 results for each row, so that rows can be computed in any order; for few rows
 //! also four f64 numbers for each block.

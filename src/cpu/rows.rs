@@ -1,9 +1,8 @@
-//! The two visits of a row of logits: block states (stage 1) and logits gradient (stage 4).
+//! Stage 1 of a row of logits: the states of its blocks.
 //!
-//! Plain loops over fixed arrays of lanes; `simd` compiles them once per instruction set, and they
-//! become straight vector code there. Everything is `#[inline(always)]` and free of closures: a
-//! function that stays outlined is compiled for the baseline and calls libm for every fused
-//! multiply-add.
+//! Like all row kernels these are plain loops over fixed arrays of lanes; `simd` compiles them once per instruction
+//! set, and they become straight vector code there. Everything is `#[inline(always)]` and free of closures: a
+//! function that stays outlined is compiled for the baseline and calls libm for every fused multiply-add.
 //!
 //! Each of 64 columns always adds to the same lane, the lanes always meet in the same tree, and short tails are
 //! padded with -inf. So a row's bits do not depend on its alignment, on its
@@ -190,8 +189,8 @@ impl<I: Isa> Exponentials<I> for Rest {
     }
 }
 
-/// z = (x - maximum) / T. The maximum always goes first: folding it into one multiply-add of x
-/// loses the digits of z when the logits have a large common offset.
+/// z = (x - maximum) / T. The maximum goes first: folding its rounded multiple into one multiply-add of x
+/// loses the digits of z when the logits have a large common offset. ([`Anchored`] folds in what is exact.)
 #[derive(Clone, Copy)]
 pub(crate) struct Scale {
     pub maximum: f32,
