@@ -6,6 +6,8 @@ mod bad_input;
 mod bound;
 #[path = "divergence/case.rs"]
 mod case;
+#[path = "divergence/forward_kl.rs"]
+mod forward_kl;
 #[path = "divergence/properties.rs"]
 mod properties;
 

@@ -124,8 +124,8 @@ impl Exponential {
 
 /// The least x/T of which the exponential times a factor is not subnormal.
 pub(crate) fn cutoff_beside(factor: f64) -> f32 {
-    // Just above, because the product is rounded; a factor of 0 has none.
-    let least = (f64::from(f32::MIN_POSITIVE) / factor.abs().min(1.0)).ln() + 1e-3;
+    // Above by as much as x times the low part of log2(e)/T, and the product's rounding; a factor of 0 has none.
+    let least = (f64::from(f32::MIN_POSITIVE) / factor.abs().min(1.0)).ln() + 4e-3;
     EXP_CUTOFF.max(least.min(0.0) as f32)
 }
 

@@ -22,6 +22,7 @@ mod peak;
 mod places;
 mod probabilities;
 mod ranking;
+mod row_state;
 mod rows;
 mod sequence_sums;
 mod simd;

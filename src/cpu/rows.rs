@@ -8,17 +8,12 @@
 //! padded with -inf. So a row's bits do not depend on its alignment, on its
 //! neighbours, or on how blocks are given to threads.
 
-#![expect(
-    clippy::needless_range_loop,
-    reason = "one index over several lane arrays; the shape that vectorises"
-)]
-
 use crate::cpu::anchored::Anchored;
 use crate::cpu::convert::Lanes;
 use crate::cpu::exp::{EXP_CUTOFF, Exponential, multiply_add};
 use crate::cpu::peak::Peak;
-use crate::cpu::simd::{Isa, Kernel, Simd};
-use crate::cpu::state::{BlockState, RowBlocks, RowState};
+use crate::cpu::simd::{Isa, Kernel};
+use crate::cpu::state::BlockState;
 
 /// Columns per [`BlockState`]. An f32 block fits a first-level cache, for those that are summed twice. 2048
 /// measured 3 to 9 % slower: the tree and the f64 merge come twice as often.
@@ -51,12 +46,12 @@ pub(crate) fn tree_sum(mut lanes: [f32; LANES]) -> f64 {
     f64::from(lanes[0])
 }
 
-/// Just above ln 2^-63. The square of an exponential below it would be subnormal (for what that costs
-/// see [`EXP_CUTOFF`]). All of them together are less than 2^-63 of the sum of what is not the maximum,
+/// Just above ln 2^-63, and a 32nd of a binade more, by which [`Anchored`] may be below the estimate. The square of an
+/// exponential below it would be subnormal (for what that costs see [`EXP_CUTOFF`]). All of them together are less than 2^-63 of the sum of what is not the maximum,
 /// which is nothing beside a result of at least ln sum exp(z) in size.
-const SQUARE_CUTOFF: f32 = -43.668_26;
+const SQUARE_CUTOFF: f32 = -43.646;
 
-/// sum exp(z) and, with `MOMENTS`, sum exp(z) z and sum exp(z)^2.
+/// sum exp(z) and, with `MOMENTS`, sum exp(z) z T and sum exp(z)^2.
 struct Sums<const MOMENTS: bool> {
     plain: [f32; LANES],
     /// How many elements were left out.
@@ -97,12 +92,14 @@ impl<const MOMENTS: bool> Sums<MOMENTS> {
         if !MOMENTS {
             return;
         }
+        let temperature = 1.0 / scale.exponential.inverse_temperature;
+        let [least, least_root] = [EXP_CUTOFF, SQUARE_CUTOFF].map(|cutoff| cutoff * temperature);
         for lane in 0..LANES {
-            let z = scale.z(values[lane]);
+            let difference = values[lane] - scale.maximum;
             // 0 * -inf would be NaN.
-            let finite = if z < EXP_CUTOFF { 0.0 } else { z };
+            let finite = if difference > least { difference } else { least };
             self.weighted[lane] = fused::<I>(terms[lane], finite, self.weighted[lane]);
-            let root = if z < SQUARE_CUTOFF { 0.0 } else { terms[lane] };
+            let root = if difference < least_root { 0.0 } else { terms[lane] };
             self.squares[lane] = fused::<I>(root, root, self.squares[lane]);
         }
     }
@@ -178,7 +175,9 @@ impl<I: Isa> Exponentials<I> for Rest {
         let mut terms = scale.exponential.of(isa, &differences);
         for lane in 0..LANES {
             let (difference, e) = (differences[lane], terms[lane]);
-            let lost = values[lane] - (difference + scale.maximum);
+            // Knuth's, for whichever is the larger.
+            let back = difference - values[lane];
+            let lost = (values[lane] - (difference - back)) - (scale.maximum + back);
             let exact = fused::<I>(e, lost * scale.exponential.inverse_temperature, e);
             // 0 * (-inf - -inf) would be NaN.
             terms[lane] = if difference == 0.0 || e == 0.0 { 0.0 } else { exact };
@@ -213,8 +212,7 @@ impl Scale {
     }
 }
 
-/// Sums over the block, and the block's maximum (a NaN may be that; the sums show it), -inf for those that leave it
-/// out.
+/// Sums over the block, and the block's maximum where they are not without it (a NaN may be that; the sums show it).
 ///
 /// The prefetch buys 20 %: hardware stops at 4 KiB pages.
 #[inline(always)]
@@ -240,7 +238,9 @@ fn sum_block<E: Lanes, I: Isa, M: Exponentials<I>, const MOMENTS: bool>(
     }
     if !tail.is_empty() {
         let tail = padded(tail);
-        peak.raise(isa, &tail);
+        if !M::REST {
+            peak.raise(isa, &tail);
+        }
         sums.add(isa, &tail, scale, exponentials);
     }
     (sums, peak.value())
@@ -327,10 +327,14 @@ fn block_state<E: Lanes, I: Isa, const MOMENTS: bool>(
     }
     let factor = (-above_reference).exp();
     let moment = |lanes| if MOMENTS { tree_sum(lanes) } else { 0.0 };
+    let inverse_temperature = f64::from(exponential.inverse_temperature);
     BlockState {
         maximum,
         excess: factor * total - 1.0,
-        weighted: if MOMENTS { factor * (tree_sum(sums.weighted) - above * total) } else { 0.0 },
+        weighted: match MOMENTS {
+            true => factor * (tree_sum(sums.weighted) * inverse_temperature - above * total),
+            false => 0.0,
+        },
         squares: factor * factor * moment(sums.squares) - 1.0,
     }
 }
@@ -377,121 +381,8 @@ impl<E: Lanes, const MOMENTS: bool> Kernel for PeakState<'_, E, MOMENTS> {
         BlockState {
             maximum,
             excess: tree_sum(rest.plain) + others,
-            weighted: moment(rest.weighted),
+            weighted: moment(rest.weighted) * f64::from(exponential.inverse_temperature),
             squares: moment(rest.squares) + others,
         }
     }
-}
-
-/// First column equal to `maximum`, or first NaN if that is NaN; `block.len()` if there is none.
-pub(crate) struct Find<'a, E> {
-    pub block: &'a [E],
-    pub maximum: f32,
-}
-
-impl<E: Lanes> Kernel for Find<'_, E> {
-    type Output = usize;
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> usize {
-        let Self { block, maximum } = self;
-        let (chunks, _) = block.as_chunks::<LANES>();
-        let mut start = 0;
-        for chunk in chunks {
-            let values = E::load_lanes(isa, chunk);
-            let mut found = false;
-            for lane in 0..LANES {
-                found |= values[lane] == maximum || (values[lane].is_nan() && maximum.is_nan());
-            }
-            if found {
-                break;
-            }
-            start += LANES;
-        }
-        for (offset, value) in block[start..].iter().enumerate() {
-            let value = value.load();
-            if value == maximum || (value.is_nan() && maximum.is_nan()) {
-                return start + offset;
-            }
-        }
-        block.len()
-    }
-}
-
-impl Simd {
-    /// Stage 1 for the columns `x` of a row, which start at a multiple of [`BLOCK`]: one state per
-    /// block.
-    ///
-    /// Without `moments` the states' later sums are 0.
-    pub fn block_states<E: Lanes>(
-        self,
-        x: &[E],
-        inverse_temperature: f64,
-        moments: bool,
-        states: &mut [BlockState],
-    ) {
-        assert_eq!(states.len(), x.len().div_ceil(BLOCK), "one state per block");
-        let exponential = Exponential::new(inverse_temperature);
-        match moments {
-            true => self.run(BlockStates::<E, true> { x, exponential, states }),
-            false => self.run(BlockStates::<E, false> { x, exponential, states }),
-        }
-    }
-
-    /// The state of a block whose sum is little more than its maximum.
-    pub fn peak_state<E: Lanes>(
-        self,
-        block: &[E],
-        maximum: f32,
-        (inverse_temperature, moments): (f64, bool),
-    ) -> BlockState {
-        let exponential = Exponential::new(inverse_temperature);
-        match moments {
-            true => self.run(PeakState::<E, true> { block, maximum, exponential }),
-            false => self.run(PeakState::<E, false> { block, maximum, exponential }),
-        }
-    }
-
-    /// Stage 1 for a whole row.
-    pub fn row_state<E: Lanes>(
-        self,
-        row: &[E],
-        inverse_temperature: f64,
-        moments: bool,
-    ) -> RowState {
-        const BATCH: usize = 64;
-        let mut blocks = RowBlocks::new(inverse_temperature);
-        for part in row.chunks(BATCH * BLOCK) {
-            let mut states = [BlockState::EMPTY; BATCH];
-            let states = &mut states[..part.len().div_ceil(BLOCK)];
-            self.block_states(part, inverse_temperature, moments, states);
-            for state in states {
-                blocks.push(*state);
-            }
-        }
-        self.merged(row, blocks, moments)
-    }
-
-    /// The state of a row from those of its blocks, wherever they were computed.
-    pub fn merged<E: Lanes>(self, row: &[E], mut blocks: RowBlocks, moments: bool) -> RowState {
-        let state = blocks.merged();
-        if !state.is_peaked() {
-            return state;
-        }
-        let asked = (state.inverse_temperature(), moments);
-        let block = peak_block(row, &state);
-        blocks.set_peak(self.peak_state(block, state.maximum(), asked));
-        blocks.merged()
-    }
-
-    /// Lowest column of the row's maximum, or of its first NaN.
-    pub fn argmax<E: Lanes>(self, row: &[E], state: &RowState) -> usize {
-        let block = peak_block(row, state);
-        state.peak_block() * BLOCK + self.run(Find { block, maximum: state.maximum() })
-    }
-}
-
-fn peak_block<'a, E>(row: &'a [E], state: &RowState) -> &'a [E] {
-    let start = state.peak_block() * BLOCK;
-    &row[start..row.len().min(start + BLOCK)]
 }

@@ -97,9 +97,18 @@ mod x86 {
         }
     }
 
+    /// As [`avx512::narrow_turns_bf16`] for numbers that are not subnormal.
+    #[inline]
+    #[target_feature(enable = "avx512bf16,avx512bw")]
+    fn normal_turns_bf16(even: avx512::Floats, odd: avx512::Floats) -> avx512::Halves {
+        let halves = _mm512_cvtne2ps_pbh(odd, even);
+        // SAFETY: both are 64 bytes without padding.
+        avx512::in_turn(unsafe { transmute::<__m512bh, avx512::Halves>(halves) })
+    }
+
     /// 64 lanes are `$floats` registers of f32, and `$halves` of 16 bits.
     macro_rules! by_register {
-        ($set:ident, $registers:ident, $floats:literal, $halves:literal) => {
+        ($set:ident, $registers:ident, $floats:literal, $halves:literal, $narrow_turns:path) => {
             impl Isa for $set {
                 const FMA: bool = true;
                 const BY_TABLE: bool = true;
@@ -213,7 +222,7 @@ mod x86 {
                         let [even, odd]: [[$registers::Floats; $halves]; 2] = transmute(*values);
                         let mut lanes: [$registers::Halves; $halves] = transmute([0_u16; LANES]);
                         for part in 0..$halves {
-                            lanes[part] = $registers::narrow_turns_bf16(even[part], odd[part]);
+                            lanes[part] = $narrow_turns(even[part], odd[part]);
                         }
                         transmute(lanes)
                     }
@@ -262,52 +271,9 @@ mod x86 {
         };
     }
 
-    by_register!(Avx2, avx2, 8, 4);
-    by_register!(Avx512, avx512, 4, 2);
-
-    impl Isa for Avx512Bf16 {
-        const FMA: bool = true;
-        const BY_TABLE: bool = true;
-
-        #[inline(always)]
-        fn anchored<const NARROW: bool>(
-            self,
-            anchored: &Anchored,
-            x: &[f32; LANES],
-        ) -> [f32; LANES] {
-            Avx512(self.0).anchored::<NARROW>(anchored, x)
-        }
-
-        #[inline(always)]
-        fn add_forward_kl<const NARROW: bool>(
-            self,
-            p: &Anchored,
-            x: &[f32; LANES],
-            others: [&[f32; LANES]; 2],
-            sums: &mut [f32; LANES],
-        ) -> [f32; LANES] {
-            Avx512(self.0).add_forward_kl::<NARROW>(p, x, others, sums)
-        }
-
-        #[inline(always)]
-        fn unordered_bf16(self, lanes: &[bf16; LANES]) -> [f32; LANES] {
-            Avx512(self.0).unordered_bf16(lanes)
-        }
-
-        #[inline(always)]
-        fn narrow_unordered_bf16(self, values: &[f32; LANES]) -> [bf16; LANES] {
-            // SAFETY: as above; both types are 64 bytes.
-            unsafe {
-                let [even, odd]: [[avx512::Floats; 2]; 2] = transmute(*values);
-                let mut lanes: [avx512::Halves; 2] = transmute([0_u16; LANES]);
-                for part in 0..2 {
-                    let halves = _mm512_cvtne2ps_pbh(odd[part], even[part]);
-                    lanes[part] = avx512::in_turn(transmute::<__m512bh, avx512::Halves>(halves));
-                }
-                transmute(lanes)
-            }
-        }
-    }
+    by_register!(Avx2, avx2, 8, 4, avx2::narrow_turns_bf16);
+    by_register!(Avx512, avx512, 4, 2, avx512::narrow_turns_bf16);
+    by_register!(Avx512Bf16, avx512, 4, 2, normal_turns_bf16);
 }
 
 /// Kernels compiled for one instruction set.

@@ -94,6 +94,10 @@ impl Row {
 impl Measure {
     /// What a column adds to the value, and its `w`.
     pub(crate) fn term(self, log_q: f64, log_p: f64) -> [f64; 2] {
+        if log_q.is_nan() || log_p.is_nan() {
+            // Also where it meets a logarithm of 0.
+            return [f64::NAN; 2];
+        }
         let (q, p) = (log_q.exp(), log_p.exp());
         match self {
             Self::Kl { forward, reverse, cross } => {

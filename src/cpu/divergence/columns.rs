@@ -47,6 +47,11 @@ impl Pair {
 const SMALL: f32 = 1.0 / 64.0;
 
 impl Pair {
+    /// Of student and teacher.
+    pub fn maxima(self) -> [f32; 2] {
+        [self.student, self.teacher].map(|side| side.scale.maximum)
+    }
+
     /// Whether every probability of columns with these maxima is below [`SMALL`].
     pub fn is_flat(self, [student, teacher]: [f32; 2]) -> bool {
         let log_prob = |side: Side, maximum| side.scale.z(maximum) - side.log_sum;

@@ -18,18 +18,13 @@ pub(super) struct Direct {
     simd: Simd,
     pair: Pair,
     log_ratios: LogRatios,
-    /// q and p, times `scale`.
+    /// q and p.
     probabilities: [Anchored; 2],
-    /// A power of two, so that the divergence has the same bits with every factor.
-    scale: f64,
-    /// What a gradient is to be multiplied by besides; where one is asked for.
+    /// Where a gradient is asked for.
     factor: Option<f32>,
     /// Whether every block is flat.
     is_flat: bool,
 }
-
-/// Powers of two in `scale`, at most: probabilities below 2^-126 of it are 0 beside an infinite ratio.
-const LARGEST: f64 = 40.0;
 
 impl Direct {
     /// None where exponentials are not by the table, or logits too far from 0.
@@ -39,19 +34,19 @@ impl Direct {
         is_narrow: bool,
         factor: Option<f64>,
     ) -> Option<Self> {
-        let scale = factor.unwrap_or(1.0).abs().log2().floor().clamp(-LARGEST, LARGEST).exp2();
-        let factor = factor.map(|factor| (factor / scale) as f32);
-        if !simd.has_table() || factor.is_some_and(|factor| !factor.is_normal()) {
+        // A factor that is subnormal leaves nothing.
+        let factor = factor.map(|factor| factor as f32);
+        let factor = factor.map(|factor| if factor.is_subnormal() { 0.0 } else { factor });
+        if !simd.has_table() || factor.is_some_and(|factor| !factor.is_finite()) {
             return None;
         }
         let anchored = |row: &Softmax| {
-            let near = (row.inverse_temperature(), row.scale().maximum);
-            Anchored::times(is_narrow, near, scale * (-row.log_sum()).exp())
+            Anchored::times(is_narrow, (row.inverse_temperature(), 0.0), (-row.log_sum()).exp())
         };
         let probabilities = [anchored(&rows[0])?, anchored(&rows[1])?];
         let is_flat = pair.is_flat(rows.each_ref().map(|row| row.scale().maximum));
         let log_ratios = LogRatios::new(rows);
-        Some(Self { simd, pair, log_ratios, probabilities, scale, factor, is_flat })
+        Some(Self { simd, pair, log_ratios, probabilities, factor, is_flat })
     }
 
     /// The divergence of a block, with its gradient where one is asked for; None if the block is not flat or student
@@ -104,12 +99,12 @@ impl Direct {
     }
 
     fn run<E: Lanes>(&self, place: impl Place<E>, teacher: &[E], factor: f32) -> f64 {
-        let columns = Columns { probabilities: &self.probabilities, place, teacher, factor };
-        let sum = match self.log_ratios {
-            LogRatios::Together(ratios) => run(self.simd, ForwardKl { columns, ratios }),
-            LogRatios::Separate(ratios) => run(self.simd, ForwardKl { columns, ratios }),
-        };
-        sum / self.scale
+        let (maxima, probabilities) = (self.pair.maxima(), &self.probabilities);
+        let columns = Columns { maxima, probabilities, place, teacher, factor };
+        match self.log_ratios {
+            LogRatios::Alike(ratios) => run(self.simd, ForwardKl { columns, ratios }),
+            LogRatios::Apart(ratios) => run(self.simd, ForwardKl { columns, ratios }),
+        }
     }
 }
 
@@ -137,71 +132,60 @@ impl<E> Typed<'_, E> {
     }
 }
 
-/// How `log p - log q` is computed.
+/// How `log p - log q` is computed from the distances of student and teacher from their maxima.
+#[derive(Clone, Copy)]
 enum LogRatios {
-    Together(Together),
-    Separate(Separate),
+    Alike(OfOneTemperature),
+    Apart(OfTwoTemperatures),
 }
 
 trait LogRatio: Copy {
     fn of<I: Isa>(self, student: f32, teacher: f32) -> f32;
 }
 
-/// Of a difference of logits.
+/// Exactly 0 where the teacher is the student, whatever is added to its logits.
 #[derive(Clone, Copy)]
-struct Together {
+struct OfOneTemperature {
     inverse_temperature: f32,
-    /// What it is where the logits are equal.
-    apart: f32,
-}
-
-impl LogRatio for Together {
-    #[inline(always)]
-    fn of<I: Isa>(self, student: f32, teacher: f32) -> f32 {
-        fused::<I>(teacher - student, self.inverse_temperature, self.apart)
-    }
-}
-
-/// Of each one's distance from its maximum.
-#[derive(Clone, Copy)]
-struct Separate {
-    maxima: [f32; 2],
-    inverse_temperatures: [f32; 2],
     /// What it is at the maxima.
-    apart: f32,
+    there: f32,
 }
 
-impl LogRatio for Separate {
+impl LogRatio for OfOneTemperature {
     #[inline(always)]
     fn of<I: Isa>(self, student: f32, teacher: f32) -> f32 {
-        let Self { maxima: [maximum, teachers], inverse_temperatures: [ours, theirs], apart } =
-            self;
-        fused::<I>(teacher - teachers, theirs, fused::<I>(maximum - student, ours, apart))
+        fused::<I>(teacher - student, self.inverse_temperature, self.there)
     }
 }
 
-/// An `apart` up to this rounds to no more than the logarithms of probabilities do.
-const NEAR: f64 = 4.0;
+#[derive(Clone, Copy)]
+struct OfTwoTemperatures {
+    inverse_temperatures: [f32; 2],
+    there: f32,
+}
+
+impl LogRatio for OfTwoTemperatures {
+    #[inline(always)]
+    fn of<I: Isa>(self, student: f32, teacher: f32) -> f32 {
+        let [ours, theirs] = self.inverse_temperatures;
+        fused::<I>(teacher, theirs, fused::<I>(-student, ours, self.there))
+    }
+}
 
 impl LogRatios {
     fn new([student, teacher]: &[Softmax; 2]) -> Self {
-        let apart = student.log_sum() - teacher.log_sum();
-        let maxima = [student, teacher].map(|row| row.scale().maximum);
-        let inverse_temperatures = [student, teacher].map(Softmax::inverse_temperature);
-        let [inverse, others] = inverse_temperatures;
-        let together = apart + inverse * (f64::from(maxima[0]) - f64::from(maxima[1]));
-        if inverse == others && together.abs() < NEAR {
-            return Self::Together(Together {
-                inverse_temperature: inverse as f32,
-                apart: together as f32,
-            });
+        let there = (student.log_sum() - teacher.log_sum()) as f32;
+        let inverse_temperatures = [student, teacher].map(|row| row.inverse_temperature() as f32);
+        let [inverse_temperature, other] = inverse_temperatures;
+        match inverse_temperature == other {
+            true => Self::Alike(OfOneTemperature { inverse_temperature, there }),
+            false => Self::Apart(OfTwoTemperatures { inverse_temperatures, there }),
         }
-        let inverse_temperatures = inverse_temperatures.map(|inverse| inverse as f32);
-        Self::Separate(Separate { maxima, inverse_temperatures, apart: apart as f32 })
     }
 }
 
 struct Columns<'a, E, P> {
+    maxima: [f32; 2],
     probabilities: &'a [Anchored; 2],
     place: P,
     teacher: &'a [E],
@@ -222,13 +206,16 @@ impl<E: Lanes, P: Place<E>, R: LogRatio> ForwardKl<'_, E, P, R> {
         [student, teacher]: [&[E; LANES]; 2],
         sums: &mut [f32; LANES],
     ) -> [f32; LANES] {
-        let (student, teacher) = (E::load_unordered(isa, student), E::load_unordered(isa, teacher));
-        let [q, p] = self.columns.probabilities;
-        let q = q.lanes::<E, I>(isa, &student);
+        let (mut student, mut teacher) =
+            (E::load_unordered(isa, student), E::load_unordered(isa, teacher));
+        let Columns { maxima: [maximum, teachers], probabilities: [q, p], .. } = self.columns;
         let mut log_ratios = [0.0; LANES];
         for lane in 0..LANES {
+            student[lane] -= maximum;
+            teacher[lane] -= teachers;
             log_ratios[lane] = self.ratios.of::<I>(student[lane], teacher[lane]);
         }
+        let q = q.lanes::<E, I>(isa, &student);
         let others = [&q, &log_ratios];
         let mut gradient = match E::IS_NARROW {
             true => isa.add_forward_kl::<true>(p, &teacher, others, sums),

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::cpu::anchored::{Anchored, SQUARE};
+use crate::cpu::anchored::Anchored;
 use crate::cpu::exp::CUBIC;
 
 pub(super) type Floats = __m256;
@@ -26,14 +26,9 @@ fn parts<const NARROW: bool>(
     let shifted = _mm256_fmadd_ps(x, high, round);
     // Exact but for its last rounding, which is that of a number below 1/32.
     let f = _mm256_fmsub_ps(x, high, _mm256_sub_ps(shifted, round));
-    let (f, q) = if NARROW {
-        let [square, linear] = SQUARE.map(|factor| _mm256_set1_ps(factor));
-        (f, _mm256_fmadd_ps(square, f, linear))
-    } else {
-        let f = _mm256_fmadd_ps(x, _mm256_set1_ps(anchored.low), f);
-        let [cubic, square, linear] = CUBIC.map(|factor| _mm256_set1_ps(factor));
-        (f, _mm256_fmadd_ps(_mm256_fmadd_ps(cubic, f, square), f, linear))
-    };
+    let f = if NARROW { f } else { _mm256_fmadd_ps(x, _mm256_set1_ps(anchored.low), f) };
+    let [cubic, square, linear] = CUBIC.map(|factor| _mm256_set1_ps(factor));
+    let q = _mm256_fmadd_ps(_mm256_fmadd_ps(cubic, f, square), f, linear);
     let bits = _mm256_castps_si256(shifted);
     let half = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(bits));
     let first = _mm256_permutevar8x32_ps(first, bits);

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::cpu::anchored::{Anchored, SQUARE};
+use crate::cpu::anchored::Anchored;
 use crate::cpu::exp::CUBIC;
 
 pub(super) type Floats = __m512;
@@ -25,14 +25,9 @@ fn parts<const NARROW: bool>(
     let shifted = _mm512_fmadd_ps(x, high, round);
     // Exact but for its last rounding, which is that of a number below 1/32.
     let f = _mm512_fmsub_ps(x, high, _mm512_sub_ps(shifted, round));
-    let (f, q) = if NARROW {
-        let [square, linear] = SQUARE.map(|factor| _mm512_set1_ps(factor));
-        (f, _mm512_fmadd_ps(square, f, linear))
-    } else {
-        let f = _mm512_fmadd_ps(x, _mm512_set1_ps(anchored.low), f);
-        let [cubic, square, linear] = CUBIC.map(|factor| _mm512_set1_ps(factor));
-        (f, _mm512_fmadd_ps(_mm512_fmadd_ps(cubic, f, square), f, linear))
-    };
+    let f = if NARROW { f } else { _mm512_fmadd_ps(x, _mm512_set1_ps(anchored.low), f) };
+    let [cubic, square, linear] = CUBIC.map(|factor| _mm512_set1_ps(factor));
+    let q = _mm512_fmadd_ps(_mm512_fmadd_ps(cubic, f, square), f, linear);
     let bits = _mm512_castps_si512(shifted);
     let power = _mm512_permutexvar_epi32(bits, table);
     let power = _mm512_add_epi32(power, _mm512_slli_epi32::<19>(bits));

@@ -14,9 +14,15 @@ fn adversaries(columns: usize) -> Vec<Vec<f32>> {
         of(&|v| 1e4 + noise[v]),
         of(&|v| if v % 2 == 0 { f32::NEG_INFINITY } else { noise[v] }),
     ];
+    // The others larger in size than the maximum.
+    for depth in [7.3, 20.3, 45.9, 64.5] {
+        rows.push(of(&|v| if v == columns / 3 { 1.305_919_6 } else { noise[v] / 3.0 - depth }));
+    }
     for gap in [1.0, 3.0, 7.0, 12.3, 16.7, 25.1, 50.3, 77.7] {
         rows.push(of(&|v| if v == columns / 3 { gap + 12.0 } else { noise[v] / 3.0 }));
-        rows.push(of(&|v| if v % (columns / 2) == 1 { gap + 12.0 } else { noise[v] / 3.0 }));
+        rows.push(of(&|v| {
+            if v % (columns / 2) == columns / 4 { gap + 12.0 } else { noise[v] / 3.0 }
+        }));
     }
     rows
 }
@@ -27,7 +33,7 @@ fn adversaries(columns: usize) -> Vec<Vec<f32>> {
 fn log_probs_are_within_two_ulps() {
     for simd in levels().filter(|simd| simd.level() != SimdLevel::Baseline) {
         let mut worst = 0.0_f64;
-        for columns in [64, 1000, 4099, 32_000] {
+        for columns in [2, 64, 1000, 4099, 32_000] {
             for (kind, x) in adversaries(columns).into_iter().enumerate() {
                 for temperature in [1.0, 0.7] {
                     let exact = Exact::new(&x, 1.0 / temperature);
