@@ -177,9 +177,8 @@ impl<'a> Row<'a> {
         each_type!(Row, self, row => simd.run(Largest(&row[columns])))
     }
 
-    /// [`Lanes::IS_NARROW`] of its type.
-    pub fn is_narrow(self) -> bool {
-        !matches!(self, Self::F32(_))
+    pub fn is_bf16(self) -> bool {
+        matches!(self, Self::BF16(_))
     }
 
     pub fn get(self, column: usize) -> f64 {

@@ -14,8 +14,6 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// Pads the tail of a row: adds nothing to a sum of exponentials.
     const NEG_INFINITY: Self;
     const IS_BF16: bool = false;
-    /// Whether it has fewer digits than [`Anchored`](super::anchored::Anchored)'s shorter form keeps.
-    const IS_NARROW: bool = true;
     type Peak: Peak<Self>;
     /// The exact value.
     fn load(self) -> f32;
@@ -59,7 +57,6 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
 
 impl Lanes for f32 {
     const NEG_INFINITY: Self = f32::NEG_INFINITY;
-    const IS_NARROW: bool = false;
     type Peak = [f32; LANES];
 
     #[inline(always)]

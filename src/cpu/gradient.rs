@@ -79,7 +79,7 @@ impl Factors {
     fn anchored<E: Lanes>(&self, row: &RowGradient) -> Option<Anchored> {
         let factor = f64::from(self.factor);
         let near = (row.inverse_temperature, self.scale.maximum);
-        Anchored::times(E::IS_NARROW, near, factor)
+        Anchored::times(E::IS_BF16, near, factor)
     }
 
     /// Whether the columns need more than one factor for all.

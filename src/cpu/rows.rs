@@ -85,15 +85,13 @@ impl<const MOMENTS: bool> Sums<MOMENTS> {
         isa: I,
         chunk: &[E; LANES],
         scale: Scale,
-        exponentials: M,
+        (exponentials, [least, least_root]): (M, [f32; 2]),
     ) {
         let values = E::load_unordered(isa, chunk);
         let terms = exponentials.add(isa, &values, scale, [&mut self.plain, &mut self.peaks]);
         if !MOMENTS {
             return;
         }
-        let temperature = 1.0 / scale.exponential.inverse_temperature;
-        let [least, least_root] = [EXP_CUTOFF, SQUARE_CUTOFF].map(|cutoff| cutoff * temperature);
         for lane in 0..LANES {
             let difference = values[lane] - scale.maximum;
             // 0 * -inf would be NaN.
@@ -224,6 +222,8 @@ fn sum_block<E: Lanes, I: Isa, M: Exponentials<I>, const MOMENTS: bool>(
 ) -> (Sums<MOMENTS>, f32) {
     let mut sums = Sums::<MOMENTS>::new();
     let mut peak = E::Peak::NONE;
+    let temperature = 1.0 / scale.exponential.inverse_temperature;
+    let exponentials = (exponentials, [EXP_CUTOFF * temperature, SQUARE_CUTOFF * temperature]);
     let (chunks, tail) = block.as_chunks::<LANES>();
     for chunks in chunks.chunks(GROUP) {
         let mut group = Sums::<MOMENTS>::new();

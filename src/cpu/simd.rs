@@ -108,13 +108,14 @@ mod x86 {
 
     /// 64 lanes are `$floats` registers of f32, and `$halves` of 16 bits.
     macro_rules! by_register {
-        ($set:ident, $registers:ident, $floats:literal, $halves:literal, $narrow_turns:path) => {
+        ($set:ident, $registers:ident, $floats:literal, $halves:literal, $narrow_turns:path, $flushes:literal) => {
             impl Isa for $set {
                 const FMA: bool = true;
                 const BY_TABLE: bool = true;
+                const FLUSHES: bool = $flushes;
 
                 #[inline(always)]
-                fn anchored<const NARROW: bool>(
+                fn anchored<const SHORT: bool>(
                     self,
                     anchored: &Anchored,
                     x: &[f32; LANES],
@@ -124,7 +125,7 @@ mod x86 {
                         let table: $registers::Table = transmute(anchored.table);
                         let mut x: [$registers::Floats; $floats] = transmute(*x);
                         for x in &mut x {
-                            *x = $registers::anchored::<NARROW>(*x, table, anchored);
+                            *x = $registers::anchored::<SHORT>(*x, table, anchored);
                         }
                         transmute(x)
                     }
@@ -153,7 +154,7 @@ mod x86 {
                 }
 
                 #[inline(always)]
-                fn add_forward_kl<const NARROW: bool>(
+                fn add_forward_kl<const SHORT: bool>(
                     self,
                     p: &Anchored,
                     x: &[f32; LANES],
@@ -171,7 +172,7 @@ mod x86 {
                             let (columns, others) =
                                 ((x[part], added[part]), [q[part], log_ratios[part]]);
                             [x[part], added[part]] =
-                                $registers::add_forward_kl::<NARROW>(columns, others, table, p);
+                                $registers::add_forward_kl::<SHORT>(columns, others, table, p);
                         }
                         *sums = transmute::<[$registers::Floats; $floats], [f32; LANES]>(added);
                         transmute(x)
@@ -271,9 +272,9 @@ mod x86 {
         };
     }
 
-    by_register!(Avx2, avx2, 8, 4, avx2::narrow_turns_bf16);
-    by_register!(Avx512, avx512, 4, 2, avx512::narrow_turns_bf16);
-    by_register!(Avx512Bf16, avx512, 4, 2, normal_turns_bf16);
+    by_register!(Avx2, avx2, 8, 4, avx2::narrow_turns_bf16, false);
+    by_register!(Avx512, avx512, 4, 2, avx512::narrow_turns_bf16, false);
+    by_register!(Avx512Bf16, avx512, 4, 2, normal_turns_bf16, true);
 }
 
 /// Kernels compiled for one instruction set.

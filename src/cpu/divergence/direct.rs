@@ -31,7 +31,7 @@ impl Direct {
     pub fn new(
         simd: Simd,
         (pair, rows): (Pair, &[Softmax; 2]),
-        is_narrow: bool,
+        is_bf16: bool,
         factor: Option<f64>,
     ) -> Option<Self> {
         // A factor that is subnormal leaves nothing.
@@ -41,7 +41,7 @@ impl Direct {
             return None;
         }
         let anchored = |row: &Softmax| {
-            Anchored::times(is_narrow, (row.inverse_temperature(), 0.0), (-row.log_sum()).exp())
+            Anchored::times(is_bf16, (row.inverse_temperature(), 0.0), (-row.log_sum()).exp())
         };
         let probabilities = [anchored(&rows[0])?, anchored(&rows[1])?];
         let is_flat = pair.is_flat(rows.each_ref().map(|row| row.scale().maximum));
@@ -132,7 +132,8 @@ impl<E> Typed<'_, E> {
     }
 }
 
-/// How `log p - log q` is computed from the distances of student and teacher from their maxima.
+/// How `log p - log q` is computed from the distances of student and teacher from their maxima: of one temperature, it
+/// is the same wherever the two are, whatever is added to the logits of one.
 #[derive(Clone, Copy)]
 enum LogRatios {
     Alike(OfOneTemperature),
@@ -143,7 +144,6 @@ trait LogRatio: Copy {
     fn of<I: Isa>(self, student: f32, teacher: f32) -> f32;
 }
 
-/// Exactly 0 where the teacher is the student, whatever is added to its logits.
 #[derive(Clone, Copy)]
 struct OfOneTemperature {
     inverse_temperature: f32,
@@ -217,14 +217,14 @@ impl<E: Lanes, P: Place<E>, R: LogRatio> ForwardKl<'_, E, P, R> {
         }
         let q = q.lanes::<E, I>(isa, &student);
         let others = [&q, &log_ratios];
-        let mut gradient = match E::IS_NARROW {
+        let mut gradient = match E::IS_BF16 {
             true => isa.add_forward_kl::<true>(p, &teacher, others, sums),
             false => isa.add_forward_kl::<false>(p, &teacher, others, sums),
         };
         for value in &mut gradient {
             *value *= self.columns.factor;
-            // What is stored as bf16 may not be subnormal: with one test of its bits, what is below 2^-125 is 0.
-            if E::IS_NARROW && value.to_bits() & 0x7f00_0000 == 0 {
+            // As the conversion does of itself where it may.
+            if E::IS_BF16 && !I::FLUSHES && value.to_bits() & 0x7f80_0000 == 0 {
                 *value = 0.0;
             }
         }

@@ -97,9 +97,9 @@ impl<'v, 'a> Visit<'v, 'a> {
     }
 
     fn forward_kl(&mut self, rows: &[Softmax; 2], terms: Kl<false>) -> f64 {
-        let is_narrow = self.student.logits().is_narrow();
+        let is_bf16 = self.student.logits().is_bf16();
         let factor = self.factor.map(Factor::product);
-        let direct = Direct::new(self.simd, (self.pair, rows), is_narrow, factor);
+        let direct = Direct::new(self.simd, (self.pair, rows), is_bf16, factor);
         let Some((direct, teacher)) = direct.zip(self.teacher.row()) else {
             return self.in_one_sweep(terms);
         };

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::cpu::anchored::Anchored;
+use crate::cpu::anchored::{Anchored, SQUARE};
 use crate::cpu::exp::CUBIC;
 
 pub(super) type Floats = __m256;
@@ -17,7 +17,7 @@ pub(super) type Table = [__m256; 2];
 /// Which lanes are not 0, 2^(k/16), and 2^f as `q f + 1`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn parts<const NARROW: bool>(
+fn parts<const SHORT: bool>(
     x: __m256,
     [first, second]: Table,
     anchored: &Anchored,
@@ -26,9 +26,14 @@ fn parts<const NARROW: bool>(
     let shifted = _mm256_fmadd_ps(x, high, round);
     // Exact but for its last rounding, which is that of a number below 1/32.
     let f = _mm256_fmsub_ps(x, high, _mm256_sub_ps(shifted, round));
-    let f = if NARROW { f } else { _mm256_fmadd_ps(x, _mm256_set1_ps(anchored.low), f) };
-    let [cubic, square, linear] = CUBIC.map(|factor| _mm256_set1_ps(factor));
-    let q = _mm256_fmadd_ps(_mm256_fmadd_ps(cubic, f, square), f, linear);
+    let (f, q) = if SHORT {
+        let [square, linear] = SQUARE.map(|factor| _mm256_set1_ps(factor));
+        (f, _mm256_fmadd_ps(square, f, linear))
+    } else {
+        let f = _mm256_fmadd_ps(x, _mm256_set1_ps(anchored.low), f);
+        let [cubic, square, linear] = CUBIC.map(|factor| _mm256_set1_ps(factor));
+        (f, _mm256_fmadd_ps(_mm256_fmadd_ps(cubic, f, square), f, linear))
+    };
     let bits = _mm256_castps_si256(shifted);
     let half = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(bits));
     let first = _mm256_permutevar8x32_ps(first, bits);
@@ -48,8 +53,8 @@ fn value(kept: __m256, [power, q, f]: [__m256; 3]) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn anchored<const NARROW: bool>(x: Floats, table: Table, anchored: &Anchored) -> Floats {
-    let (kept, parts) = parts::<NARROW>(x, table, anchored);
+pub(super) fn anchored<const SHORT: bool>(x: Floats, table: Table, anchored: &Anchored) -> Floats {
+    let (kept, parts) = parts::<SHORT>(x, table, anchored);
     value(kept, parts)
 }
 
@@ -69,13 +74,13 @@ pub(super) fn add_anchored(
 /// `q - p`, and the sum with the term.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn add_forward_kl<const NARROW: bool>(
+pub(super) fn add_forward_kl<const SHORT: bool>(
     (x, sum): (Floats, Floats),
     [q, log_ratio]: [Floats; 2],
     table: Table,
     anchored: &Anchored,
 ) -> [Floats; 2] {
-    let (kept, parts) = parts::<NARROW>(x, table, anchored);
+    let (kept, parts) = parts::<SHORT>(x, table, anchored);
     let p = value(kept, parts);
     let difference = _mm256_sub_ps(q, p);
     let term = _mm256_fmadd_ps(p, log_ratio, difference);

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::cpu::anchored::Anchored;
+use crate::cpu::anchored::{Anchored, SQUARE};
 use crate::cpu::exp::CUBIC;
 
 pub(super) type Floats = __m512;
@@ -16,7 +16,7 @@ pub(super) type Table = __m512i;
 /// Which lanes are not 0, 2^(k/16), and 2^f as `q f + 1`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn parts<const NARROW: bool>(
+fn parts<const SHORT: bool>(
     x: __m512,
     table: Table,
     anchored: &Anchored,
@@ -25,9 +25,14 @@ fn parts<const NARROW: bool>(
     let shifted = _mm512_fmadd_ps(x, high, round);
     // Exact but for its last rounding, which is that of a number below 1/32.
     let f = _mm512_fmsub_ps(x, high, _mm512_sub_ps(shifted, round));
-    let f = if NARROW { f } else { _mm512_fmadd_ps(x, _mm512_set1_ps(anchored.low), f) };
-    let [cubic, square, linear] = CUBIC.map(|factor| _mm512_set1_ps(factor));
-    let q = _mm512_fmadd_ps(_mm512_fmadd_ps(cubic, f, square), f, linear);
+    let (f, q) = if SHORT {
+        let [square, linear] = SQUARE.map(|factor| _mm512_set1_ps(factor));
+        (f, _mm512_fmadd_ps(square, f, linear))
+    } else {
+        let f = _mm512_fmadd_ps(x, _mm512_set1_ps(anchored.low), f);
+        let [cubic, square, linear] = CUBIC.map(|factor| _mm512_set1_ps(factor));
+        (f, _mm512_fmadd_ps(_mm512_fmadd_ps(cubic, f, square), f, linear))
+    };
     let bits = _mm512_castps_si512(shifted);
     let power = _mm512_permutexvar_epi32(bits, table);
     let power = _mm512_add_epi32(power, _mm512_slli_epi32::<19>(bits));
@@ -44,8 +49,8 @@ fn value(kept: __mmask16, [power, q, f]: [__m512; 3]) -> __m512 {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn anchored<const NARROW: bool>(x: Floats, table: Table, anchored: &Anchored) -> Floats {
-    let (kept, parts) = parts::<NARROW>(x, table, anchored);
+pub(super) fn anchored<const SHORT: bool>(x: Floats, table: Table, anchored: &Anchored) -> Floats {
+    let (kept, parts) = parts::<SHORT>(x, table, anchored);
     value(kept, parts)
 }
 
@@ -65,13 +70,13 @@ pub(super) fn add_anchored(
 /// `q - p`, and the sum with the term.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn add_forward_kl<const NARROW: bool>(
+pub(super) fn add_forward_kl<const SHORT: bool>(
     (x, sum): (Floats, Floats),
     [q, log_ratio]: [Floats; 2],
     table: Table,
     anchored: &Anchored,
 ) -> [Floats; 2] {
-    let (kept, parts) = parts::<NARROW>(x, table, anchored);
+    let (kept, parts) = parts::<SHORT>(x, table, anchored);
     let p = value(kept, parts);
     let difference = _mm512_sub_ps(q, p);
     [difference, _mm512_add_ps(sum, _mm512_mask3_fmadd_ps(p, log_ratio, difference, kept))]

@@ -15,6 +15,8 @@ pub(crate) trait Isa: Copy {
     const FMA: bool;
     /// Whether exponentials are by the table; then those of [`Anchored`] cost no more.
     const BY_TABLE: bool = false;
+    /// Whether subnormal numbers become 0 as bf16.
+    const FLUSHES: bool = false;
 
     /// Asks for the memory [`PREFETCH_DISTANCE`] after `lanes`, which may lie beyond the tensor.
     #[inline(always)]
@@ -55,10 +57,10 @@ pub(crate) trait Isa: Copy {
     /// more numbers than AVX2 has registers for, and loops over a few lanes the compiler takes apart before it
     /// vectorises (four times as slow).
     #[inline(always)]
-    fn anchored<const NARROW: bool>(self, anchored: &Anchored, x: &[f32; LANES]) -> [f32; LANES] {
+    fn anchored<const SHORT: bool>(self, anchored: &Anchored, x: &[f32; LANES]) -> [f32; LANES] {
         let mut values = [0.0; LANES];
         for lane in 0..LANES {
-            values[lane] = anchored.of::<NARROW>(x[lane]);
+            values[lane] = anchored.of::<SHORT>(x[lane]);
         }
         values
     }
@@ -66,14 +68,14 @@ pub(crate) trait Isa: Copy {
     /// Adds `p log_ratio + q - p` of the forward KL to sums, with p by [`Anchored::of`], and returns `q - p`. Where p is
     /// 0, the ratio may be infinite or NaN.
     #[inline(always)]
-    fn add_forward_kl<const NARROW: bool>(
+    fn add_forward_kl<const SHORT: bool>(
         self,
         p: &Anchored,
         x: &[f32; LANES],
         [q, log_ratios]: [&[f32; LANES]; 2],
         sums: &mut [f32; LANES],
     ) -> [f32; LANES] {
-        let mut differences = self.anchored::<NARROW>(p, x);
+        let mut differences = self.anchored::<SHORT>(p, x);
         for lane in 0..LANES {
             let p = differences[lane];
             let difference = q[lane] - p;
