@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::columns::Pair;
 use crate::cpu::anchored::Anchored;
-use crate::cpu::blocks::{Row, RowMut};
+use crate::cpu::blocks::{BLOCK, Row, RowMut};
 use crate::cpu::convert::Lanes;
 use crate::cpu::places::{Apart, InPlace, Place, Read};
 use crate::cpu::rows::{LANES, fused, padded, tree_sum};
@@ -27,24 +27,26 @@ pub(super) struct Direct {
 }
 
 impl Direct {
-    /// None where exponentials are not by the table, or logits too far from 0.
+    /// None where exponentials are not by the table, or no block of a row of so many columns is flat.
     pub fn new(
         simd: Simd,
         (pair, rows): (Pair, &[Softmax; 2]),
-        is_bf16: bool,
+        (is_bf16, columns): (bool, usize),
         factor: Option<f64>,
     ) -> Option<Self> {
+        let is_flat = pair.is_flat(rows.each_ref().map(|row| row.scale().maximum));
         // A factor that is subnormal leaves nothing.
         let factor = factor.map(|factor| factor as f32);
         let factor = factor.map(|factor| if factor.is_subnormal() { 0.0 } else { factor });
-        if !simd.has_table() || factor.is_some_and(|factor| !factor.is_finite()) {
+        let has_flat_block = is_flat || columns > BLOCK;
+        if !simd.has_table() || !has_flat_block || factor.is_some_and(|factor| !factor.is_finite())
+        {
             return None;
         }
         let anchored = |row: &Softmax| {
             Anchored::times(is_bf16, (row.inverse_temperature(), 0.0), (-row.log_sum()).exp())
         };
         let probabilities = [anchored(&rows[0])?, anchored(&rows[1])?];
-        let is_flat = pair.is_flat(rows.each_ref().map(|row| row.scale().maximum));
         let log_ratios = LogRatios::new(rows);
         Some(Self { simd, pair, log_ratios, probabilities, factor, is_flat })
     }

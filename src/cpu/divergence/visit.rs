@@ -76,9 +76,9 @@ impl<'v, 'a> Visit<'v, 'a> {
     }
 
     fn in_one_sweep<T: Terms<1>>(&mut self, terms: T) -> f64 {
-        let (mut widened, mut value) = ([Block::new(), Block::new()], 0.0);
+        let (mut student, mut teacher, mut value) = (Block::new(), Block::new(), 0.0);
         for range in blocks(self.columns) {
-            value += self.block_in_one_sweep(terms, range, &mut widened);
+            value += self.block_in_one_sweep(terms, range, [&mut student, &mut teacher]);
         }
         value
     }
@@ -87,7 +87,7 @@ impl<'v, 'a> Visit<'v, 'a> {
         &mut self,
         terms: T,
         range: Range<usize>,
-        widened: &mut [Block; 2],
+        widened: [&mut Block; 2],
     ) -> f64 {
         let [value] = match self.factor {
             Some(factor) => self.block_gradient::<_, 1, true>(terms, factor, range, widened),
@@ -97,16 +97,17 @@ impl<'v, 'a> Visit<'v, 'a> {
     }
 
     fn forward_kl(&mut self, rows: &[Softmax; 2], terms: Kl<false>) -> f64 {
-        let is_bf16 = self.student.logits().is_bf16();
-        let factor = self.factor.map(Factor::product);
-        let direct = Direct::new(self.simd, (self.pair, rows), is_bf16, factor);
-        let Some((direct, teacher)) = direct.zip(self.teacher.row()) else {
-            return self.in_one_sweep(terms);
-        };
-        let (mut widened, mut value) = ([Block::new(), Block::new()], 0.0);
+        let direct = self.teacher.row().and_then(|teacher| {
+            let of = (self.student.logits().is_bf16(), self.columns);
+            let factor = self.factor.map(Factor::product);
+            Some((Direct::new(self.simd, (self.pair, rows), of, factor)?, teacher))
+        });
+        let Some((direct, teacher)) = direct else { return self.in_one_sweep(terms) };
+        let (mut ours, mut theirs, mut value) = (Block::new(), Block::new(), 0.0);
         for range in blocks(self.columns) {
             let block = direct.block(self.student, teacher, range.clone());
-            value += block.unwrap_or_else(|| self.block_in_one_sweep(terms, range, &mut widened));
+            value += block
+                .unwrap_or_else(|| self.block_in_one_sweep(terms, range, [&mut ours, &mut theirs]));
         }
         value
     }
@@ -166,9 +167,9 @@ impl<'v, 'a> Visit<'v, 'a> {
     }
 
     fn sums<T: Terms<N>, const N: usize>(&self, terms: T) -> [f64; N] {
-        let (mut widened, mut sums) = ([Block::new(), Block::new()], [0.0; N]);
+        let (mut student, mut teacher, mut sums) = (Block::new(), Block::new(), [0.0; N]);
         for range in blocks(self.columns) {
-            let block = self.block_sums(terms, range, &mut widened);
+            let block = self.block_sums(terms, range, [&mut student, &mut teacher]);
             sums.iter_mut().zip(block).for_each(|(sum, block)| *sum += block);
         }
         sums
@@ -178,7 +179,7 @@ impl<'v, 'a> Visit<'v, 'a> {
         &self,
         terms: T,
         range: Range<usize>,
-        [student, teacher]: &mut [Block; 2],
+        [student, teacher]: [&mut Block; 2],
     ) -> [f64; N] {
         let ahead = self.ahead(next(&range, self.columns));
         let is_flat = self.read(range, student, teacher);
@@ -190,9 +191,9 @@ impl<'v, 'a> Visit<'v, 'a> {
     }
 
     fn gradient<T: Terms<N>, const N: usize>(&mut self, terms: T, factor: Factor) {
-        let mut widened = [Block::new(), Block::new()];
+        let (mut student, mut teacher) = (Block::new(), Block::new());
         for range in blocks(self.columns) {
-            self.block_gradient::<T, N, false>(terms, factor, range, &mut widened);
+            self.block_gradient::<T, N, false>(terms, factor, range, [&mut student, &mut teacher]);
         }
     }
 
@@ -202,7 +203,7 @@ impl<'v, 'a> Visit<'v, 'a> {
         terms: T,
         factor: Factor,
         range: Range<usize>,
-        [student, teacher]: &mut [Block; 2],
+        [student, teacher]: [&mut Block; 2],
     ) -> [f64; N] {
         let is_flat = self.read(range.clone(), student, teacher);
         let ahead = self.ahead(next(&range, self.columns));
