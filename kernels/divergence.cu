@@ -345,14 +345,15 @@ template <int TYPE> struct Visit : Slots<TYPE> {
     // The log-sums' difference from what the exponentials weigh.
     const float by_student = warp.of_row.sum[2] / student,
                 by_teacher = warp.of_row.sum[3] / teacher;
-    const float reverse = not_negative(LN_2 * (by_student + logs.gap));
+    const float apart = by_student + logs.gap;
+    const float reverse = not_negative(LN_2 * apart);
     float forward = not_negative(LN_2 * (by_teacher - logs.gap));
     if (m.cross) forward += of_teacher;
     float value = 0.0f;
     if (m.forward != 0.0f) value += m.forward * forward;
     if (m.reverse != 0.0f) value += m.reverse * reverse;
     // Infinite, it has no gradient.
-    keep_sum(by_student - by_student == 0.0f ? by_student : not_a_number());
+    keep_sum(apart - apart == 0.0f ? by_student : not_a_number());
     store(row.token, warp.weight * value, of_student, of_teacher);
     return gradient_or_done();
   }

@@ -177,6 +177,11 @@ impl<'a> Row<'a> {
         each_type!(Row, self, row => simd.run(Largest(&row[columns])))
     }
 
+    /// Whether both are of one type.
+    pub fn is_like(self, other: Row<'_>) -> bool {
+        std::mem::discriminant(&self) == std::mem::discriminant(&other)
+    }
+
     pub fn is_bf16(self) -> bool {
         matches!(self, Self::BF16(_))
     }

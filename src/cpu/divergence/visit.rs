@@ -97,8 +97,10 @@ impl<'v, 'a> Visit<'v, 'a> {
     }
 
     fn forward_kl(&mut self, rows: &[Softmax; 2], terms: Kl<false>) -> f64 {
-        let direct = self.teacher.row().and_then(|teacher| {
-            let of = (self.student.logits().is_bf16(), self.columns);
+        let student = self.student.logits();
+        let teacher = self.teacher.row().filter(|teacher| student.is_like(*teacher));
+        let direct = teacher.and_then(|teacher| {
+            let of = (student.is_bf16(), self.columns);
             let factor = self.factor.map(Factor::product);
             Some((Direct::new(self.simd, (self.pair, rows), of, factor)?, teacher))
         });
