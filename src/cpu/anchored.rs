@@ -200,7 +200,8 @@ mod tests {
         worst
     }
 
-    /// f32 to an ulp and the half that the table's rounding has; the short form to what it lacks at z = -90. A logit's own distance is exact, so a large offset costs nothing.
+    /// f32 to an ulp and the half that the table's rounding has; the short form to what it lacks at z = -90. A logit's
+    /// own distance is exact, so a large offset costs nothing.
     #[test]
     fn keeps_its_digits() {
         let ulp = f64::from(f32::EPSILON);

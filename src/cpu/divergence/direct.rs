@@ -104,8 +104,8 @@ impl Direct {
         let (maxima, probabilities) = (self.pair.maxima(), &self.probabilities);
         let columns = Columns { maxima, probabilities, place, teacher, factor };
         match self.log_ratios {
-            LogRatios::Alike(ratios) => run(self.simd, ForwardKl { columns, ratios }),
-            LogRatios::Apart(ratios) => run(self.simd, ForwardKl { columns, ratios }),
+            LogRatios::OneTemperature(ratios) => run(self.simd, ForwardKl { columns, ratios }),
+            LogRatios::TwoTemperatures(ratios) => run(self.simd, ForwardKl { columns, ratios }),
         }
     }
 }
@@ -138,8 +138,8 @@ impl<E> Typed<'_, E> {
 /// is the same wherever the two are, whatever is added to the logits of one.
 #[derive(Clone, Copy)]
 enum LogRatios {
-    Alike(OfOneTemperature),
-    Apart(OfTwoTemperatures),
+    OneTemperature(OfOneTemperature),
+    TwoTemperatures(OfTwoTemperatures),
 }
 
 trait LogRatio: Copy {
@@ -180,8 +180,8 @@ impl LogRatios {
         let inverse_temperatures = [student, teacher].map(|row| row.inverse_temperature() as f32);
         let [inverse_temperature, other] = inverse_temperatures;
         match inverse_temperature == other {
-            true => Self::Alike(OfOneTemperature { inverse_temperature, there }),
-            false => Self::Apart(OfTwoTemperatures { inverse_temperatures, there }),
+            true => Self::OneTemperature(OfOneTemperature { inverse_temperature, there }),
+            false => Self::TwoTemperatures(OfTwoTemperatures { inverse_temperatures, there }),
         }
     }
 }
