@@ -53,8 +53,8 @@ pub const WORK: [Work; 18] = [
     work("logit_grads out of place, entropy", &[COPY], 1),
     work("token loss and gradient in one visit", &[UPDATE], 2),
     work("DPO loss and gradient", &[READ, UPDATE], 2),
-    work("forward KL", &[READ, READ], 4),
-    work("forward KL and gradient", &[COPY_HALF_MORE], 4),
+    work("forward KL", &[READ, READ], 2),
+    work("forward KL and gradient", &[COPY_HALF_MORE], 2),
     work("Jensen-Shannon and gradient", &[COPY_HALF_MORE], 6),
 ];
 

@@ -80,7 +80,11 @@ fn distillation_is_per_token_too() {
             assert!(found.loss() > 0.0);
         };
         run(TokenDivergence::ForwardKl);
-        for divergence in [TokenDivergence::ReverseKl, TokenDivergence::TotalVariation] {
+        for divergence in [
+            TokenDivergence::ForwardKl,
+            TokenDivergence::ReverseKl,
+            TokenDivergence::TotalVariation,
+        ] {
             let before = MEMORY.current_usage();
             MEMORY.reset_peak_usage();
             run(divergence);
@@ -90,6 +94,38 @@ fn distillation_is_per_token_too() {
             assert!(used <= bound, "{used} bytes for {tokens} tokens, expected at most {bound}");
         }
     }
+}
+
+/// The forward KL keeps exponentials of a row, on every thread and once for all: 2 MiB however long the row is.
+#[test]
+fn kept_exponentials_are_bounded() {
+    let _turn = TURN.lock();
+    let (tokens, vocab) = (8, 600_000);
+    let teacher: Vec<bf16> =
+        (0..tokens * vocab).map(|i| if i % 3 == 0 { bf16::ONE } else { bf16::ZERO }).collect();
+    let teacher = Teacher::new(Logits::new(&teacher, tokens, vocab).unwrap());
+    let mut data = vec![bf16::ONE; tokens * vocab];
+    let batch =
+        Batch::new(Labels::new(vec![5_i64; tokens]), Packing::padded(2, tokens / 2).unwrap());
+    let distillation = Distillation::new(batch.unwrap(), TokenDivergence::ForwardKl).unwrap();
+    // Threads of its own, which keep nothing yet.
+    let threads = 2;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.broadcast(|_| ());
+    let mut run = || {
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        let target = Target::InPlace(LogitsMut::new(&mut data, tokens, vocab).unwrap());
+        let target = StudentTarget::Written(target, MaskedRows::Zero);
+        pool.install(|| {
+            distillation.forward_with_logit_grads(&Cpu::new(), target, &teacher, 1.0).unwrap()
+        });
+        MEMORY.peak_usage() - before
+    };
+    let (first, again) = (run(), run());
+    assert!(first <= threads * (2 << 20) + FIXED, "{first} bytes");
+    assert!(first > 2 << 20, "{first} bytes: nothing was kept");
+    assert!(again <= FIXED, "{again} bytes");
 }
 
 /// The same of several models' logits: log-prob and log-sum in f32, the maximum in f64, three f64 results of a

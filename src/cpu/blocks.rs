@@ -172,20 +172,6 @@ impl<'a> Row<'a> {
         each_type!(Row, self, row => simd.row_state(&row[..columns], inverse_temperature, moments))
     }
 
-    /// The largest of some columns; a NaN may be that.
-    pub fn largest(self, simd: Simd, columns: Range<usize>) -> f32 {
-        each_type!(Row, self, row => simd.run(Largest(&row[columns])))
-    }
-
-    /// Whether both are of one type.
-    pub fn is_like(self, other: Row<'_>) -> bool {
-        std::mem::discriminant(&self) == std::mem::discriminant(&other)
-    }
-
-    pub fn is_bf16(self) -> bool {
-        matches!(self, Self::BF16(_))
-    }
-
     pub fn get(self, column: usize) -> f64 {
         each_type!(Row, self, row => row[column].to_f64())
     }

@@ -3,7 +3,7 @@
 //! row's later sweeps find it in the second-level cache.
 
 mod columns;
-mod direct;
+mod kept;
 mod sweeps;
 mod teacher;
 mod terms;
@@ -15,6 +15,7 @@ use super::softmax::Softmax;
 use super::student::{Results, Student, Tokens};
 use crate::error::Result;
 use crate::stages::{Divergence, Measure};
+use kept::Kept;
 use teacher::{Tensors, TokenTeacher};
 use terms::Advantage;
 use visit::Visit;
@@ -48,6 +49,13 @@ struct Rows<'a> {
     entropies: [bool; 2],
 }
 
+/// What a divergence is of, beside the student.
+struct Token<'a> {
+    teacher: &'a TokenTeacher<'a>,
+    measure: Measure,
+    upstream: f64,
+}
+
 impl Rows<'_> {
     fn token(&self, token: usize, student: &mut Student<'_>, upstream: f64) -> Results {
         match self.measure {
@@ -64,27 +72,61 @@ impl Rows<'_> {
         (student, upstream): (&mut Student<'_>, f64),
         measure: Measure,
     ) -> Results {
-        let Self { simd, columns, inverse_temperatures, entropies, .. } = *self;
+        let Self { simd, columns, .. } = *self;
         let (teacher, weight) = self.teacher.of_token(simd, token, columns);
-        let rows = match measure {
-            Measure::Kl { reverse, .. } if reverse != 0.0 => {
-                self.together(student, &teacher, [true, entropies[1]])
-            }
-            _ => {
-                let cross = matches!(measure, Measure::Kl { cross: true, .. });
-                let [ours, theirs] = inverse_temperatures.map(|inverse| (columns, inverse));
-                [
-                    Softmax::of(simd, student.logits(), ours, entropies[0]),
-                    teacher.softmax(simd, theirs, entropies[1] || cross),
-                ]
-            }
-        };
         if upstream != 0.0 && upstream * weight == 0.0 {
             student.set(0, 0.0);
         }
         let upstream = upstream * weight;
-        let mut visit = Visit::new((simd, columns), student, (&teacher, &rows), upstream);
-        [weight * visit.divergence(measure, &rows), rows[0].entropy(), rows[1].entropy()]
+        let row = Token { teacher: &teacher, measure, upstream };
+        let kept = Kept::with(|kept| self.kept(student, &row, kept));
+        let (value, rows) = kept.unwrap_or_else(|| self.swept(student, &row));
+        [weight * value, rows[0].entropy(), rows[1].entropy()]
+    }
+
+    /// A forward KL by exponentials that are kept, where student and teacher are rows of one type.
+    fn kept(
+        &self,
+        student: &mut Student<'_>,
+        token: &Token<'_>,
+        kept: &mut Kept,
+    ) -> Option<(f64, [Softmax; 2])> {
+        let Self { simd, columns, inverse_temperatures, .. } = *self;
+        let Measure::Kl { forward: 1.0, reverse: 0.0, .. } = token.measure else { return None };
+        let keep = token.upstream != 0.0 && student.grads().is_some();
+        let logits = [student.logits(), token.teacher.row()?];
+        let pair =
+            kept::Rows { logits, columns, inverse_temperatures, moments: self.moments(token) };
+        let rows = kept.sweep(simd, &pair, keep)?;
+        let mut visit =
+            Visit::new((simd, columns), student, (token.teacher, &rows), token.upstream);
+        Some((visit.divergence(token.measure, &rows, Some(kept)), rows))
+    }
+
+    fn swept(&self, student: &mut Student<'_>, token: &Token<'_>) -> (f64, [Softmax; 2]) {
+        let Self { simd, columns, .. } = *self;
+        let rows = match token.measure {
+            Measure::Kl { reverse, .. } if reverse != 0.0 => {
+                self.together(student, token.teacher, [true, self.entropies[1]])
+            }
+            _ => {
+                let [ours, theirs] = self.inverse_temperatures.map(|inverse| (columns, inverse));
+                let moments = self.moments(token);
+                [
+                    Softmax::of(simd, student.logits(), ours, moments[0]),
+                    token.teacher.softmax(simd, theirs, moments[1]),
+                ]
+            }
+        };
+        let mut visit =
+            Visit::new((simd, columns), student, (token.teacher, &rows), token.upstream);
+        (visit.divergence(token.measure, &rows, None), rows)
+    }
+
+    /// Which of student and teacher have moments summed.
+    fn moments(&self, token: &Token<'_>) -> [bool; 2] {
+        let cross = matches!(token.measure, Measure::Kl { cross: true, .. });
+        [self.entropies[0], self.entropies[1] || cross]
     }
 
     /// The softmax of both from one sweep, with what a divergence of one from the other asks for.

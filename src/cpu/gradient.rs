@@ -220,7 +220,7 @@ impl Simd {
         label: Option<usize>,
     ) {
         let at_label = label.map(|label| (label, row.at_label(x[label].load())));
-        self.columns(Apart::<_, false>::new(x, &mut *dx), row);
+        self.columns(Apart::new(x, &mut *dx), row);
         if let Some((label, value)) = at_label {
             dx[label] = E::store(value as f32);
         }

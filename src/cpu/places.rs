@@ -6,9 +6,6 @@ use crate::cpu::simd::Isa;
 
 /// Columns that are read, and written or not. Numbers are in the order of [`Lanes::load_unordered`].
 pub(crate) trait Place<E: Lanes> {
-    /// Whether what is put is added to what is there, which may be any number.
-    const ADDS: bool = false;
-
     fn columns(&self) -> &[E];
 
     /// Puts a chunk of lanes.
@@ -40,22 +37,6 @@ pub(crate) trait Place<E: Lanes> {
     }
 }
 
-/// Nothing is put anywhere.
-pub(crate) struct Read<'a, E>(pub &'a [E]);
-
-impl<E: Lanes> Place<E> for Read<'_, E> {
-    #[inline(always)]
-    fn columns(&self) -> &[E] {
-        self.0
-    }
-
-    #[inline(always)]
-    fn put<I: Isa>(&mut self, _: I, _: usize, _: &[f32; LANES]) {}
-
-    #[inline(always)]
-    fn put_last<I: Isa>(&mut self, _: I, _: &[f32; LANES]) {}
-}
-
 /// In place of the logits.
 pub(crate) struct InPlace<'a, E>(pub &'a mut [E]);
 
@@ -77,31 +58,55 @@ impl<E: Lanes> Place<E> for InPlace<'_, E> {
     }
 }
 
-/// Into columns elsewhere, as many; with `ADD` added to what they hold.
-pub(crate) struct Apart<'a, E, const ADD: bool> {
+/// Added to the columns.
+pub(crate) struct AddTo<'a, E>(pub &'a mut [E]);
+
+impl<E: Lanes> AddTo<'_, E> {
+    #[inline(always)]
+    fn sums<I: Isa>(isa: I, values: &[f32; LANES], to: &[E; LANES]) -> [f32; LANES] {
+        let mut sums = E::load_unordered(isa, to);
+        for lane in 0..LANES {
+            sums[lane] += values[lane];
+        }
+        sums
+    }
+}
+
+impl<E: Lanes> Place<E> for AddTo<'_, E> {
+    #[inline(always)]
+    fn columns(&self) -> &[E] {
+        self.0
+    }
+
+    #[inline(always)]
+    fn put<I: Isa>(&mut self, isa: I, chunk: usize, values: &[f32; LANES]) {
+        let sums = Self::sums(isa, values, self.chunk(chunk));
+        InPlace(&mut *self.0).put(isa, chunk, &sums);
+    }
+
+    #[inline(always)]
+    fn put_last<I: Isa>(&mut self, isa: I, values: &[f32; LANES]) {
+        if let Some(last) = self.last() {
+            let sums = Self::sums(isa, values, &last);
+            InPlace(&mut *self.0).put_last(isa, &sums);
+        }
+    }
+}
+
+/// Into columns elsewhere, as many.
+pub(crate) struct Apart<'a, E> {
     from: &'a [E],
     to: &'a mut [E],
 }
 
-impl<'a, E, const ADD: bool> Apart<'a, E, ADD> {
+impl<'a, E> Apart<'a, E> {
     pub fn new(from: &'a [E], to: &'a mut [E]) -> Self {
         assert_eq!(from.len(), to.len(), "logits and gradient");
         Self { from, to }
     }
 }
 
-#[inline(always)]
-fn sums<E: Lanes, I: Isa>(isa: I, values: &[f32; LANES], to: &[E; LANES]) -> [f32; LANES] {
-    let mut sums = E::load_unordered(isa, to);
-    for lane in 0..LANES {
-        sums[lane] += values[lane];
-    }
-    sums
-}
-
-impl<E: Lanes, const ADD: bool> Place<E> for Apart<'_, E, ADD> {
-    const ADDS: bool = ADD;
-
+impl<E: Lanes> Place<E> for Apart<'_, E> {
     #[inline(always)]
     fn columns(&self) -> &[E] {
         self.from
@@ -109,20 +114,12 @@ impl<E: Lanes, const ADD: bool> Place<E> for Apart<'_, E, ADD> {
 
     #[inline(always)]
     fn put<I: Isa>(&mut self, isa: I, chunk: usize, values: &[f32; LANES]) {
-        let mut to = InPlace(&mut *self.to);
-        match ADD {
-            true => to.put(isa, chunk, &sums(isa, values, to.chunk(chunk))),
-            false => to.put(isa, chunk, values),
-        }
+        InPlace(&mut *self.to).put(isa, chunk, values);
     }
 
     #[inline(always)]
     fn put_last<I: Isa>(&mut self, isa: I, values: &[f32; LANES]) {
-        let mut to = InPlace(&mut *self.to);
-        match (ADD, to.last()) {
-            (true, Some(last)) => to.put_last(isa, &sums(isa, values, &last)),
-            _ => to.put_last(isa, values),
-        }
+        InPlace(&mut *self.to).put_last(isa, values);
     }
 
     #[inline(always)]

@@ -66,6 +66,18 @@ impl Simd {
         }
     }
 
+    /// The same of one block.
+    pub fn block_state<E: Lanes>(
+        self,
+        block: &[E],
+        (inverse_temperature, moments): (f64, bool),
+    ) -> BlockState {
+        let mut state = [BlockState::EMPTY];
+        self.block_states(block, inverse_temperature, moments, &mut state);
+        let [state] = state;
+        state
+    }
+
     /// The state of a block whose sum is little more than its maximum.
     pub fn peak_state<E: Lanes>(
         self,

@@ -35,8 +35,8 @@ pub(crate) fn padded<E: Lanes>(tail: &[E]) -> [E; LANES] {
 }
 
 #[inline(always)]
-pub(crate) fn tree_sum(mut lanes: [f32; LANES]) -> f64 {
-    let mut half = LANES / 2;
+pub(crate) fn tree_sum<const N: usize>(mut lanes: [f32; N]) -> f64 {
+    let mut half = N / 2;
     while half > 0 {
         for lane in 0..half {
             lanes[lane] += lanes[lane + half];
@@ -276,11 +276,11 @@ fn sum_near<E: Lanes, I: Isa, const MOMENTS: bool>(
 
 /// Chunks whose lanes are summed before they join those of the block: beside a large element a lane loses what is
 /// small of so many others, at most.
-const GROUP: usize = 8;
+pub(crate) const GROUP: usize = 8;
 
 /// The maximum of the first [`LANES`] columns, near that of all of them.
 #[inline(always)]
-fn estimate<E: Lanes, I: Isa>(isa: I, block: &[E]) -> f32 {
+pub(crate) fn estimate<E: Lanes, I: Isa>(isa: I, block: &[E]) -> f32 {
     let mut peak = E::Peak::NONE;
     peak.raise(isa, &padded(&block[..block.len().min(LANES)]));
     peak.value()
@@ -288,7 +288,7 @@ fn estimate<E: Lanes, I: Isa>(isa: I, block: &[E]) -> f32 {
 
 /// How far the maximum's z may lie above the estimate's. The sum of exp(z)^2 over a lane is far below the largest
 /// f32, and the moments, moved by as much, are off by less than 10 half ulps of the total.
-const FAR: f64 = 10.0;
+pub(crate) const FAR: f64 = 10.0;
 
 #[inline(always)]
 fn has_nan<E: Lanes>(block: &[E]) -> bool {

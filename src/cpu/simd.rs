@@ -23,6 +23,8 @@ use half::{bf16, f16};
 use crate::cpu::anchored::Anchored;
 use crate::cpu::convert::Lanes;
 #[cfg(target_arch = "x86_64")]
+use crate::cpu::exp::Exponential;
+#[cfg(target_arch = "x86_64")]
 use crate::cpu::peak::HalfPeak;
 use crate::cpu::rows::LANES;
 
@@ -72,7 +74,7 @@ mod x86 {
     use std::arch::x86_64::{__m512bh, _mm512_cvtne2ps_pbh};
     use std::mem::transmute;
 
-    use super::{Anchored, HalfPeak, Isa, LANES, avx2, avx512, bf16, f16};
+    use super::{Anchored, Exponential, HalfPeak, Isa, LANES, avx2, avx512, bf16, f16};
 
     #[derive(Clone, Copy)]
     pub(super) struct Avx2(pub(super) Detected);
@@ -154,28 +156,42 @@ mod x86 {
                 }
 
                 #[inline(always)]
-                fn add_forward_kl<const SHORT: bool>(
+                fn add_pair(
                     self,
-                    p: &Anchored,
-                    x: &[f32; LANES],
-                    [q, log_ratios]: [&[f32; LANES]; 2],
-                    sums: &mut [f32; LANES],
-                ) -> [f32; LANES] {
+                    exponentials: [Exponential; 2],
+                    ratio: f32,
+                    [x, others]: [&[f32; LANES]; 2],
+                    sums: &mut [[f32; LANES / 2]; 3],
+                ) -> [[f32; LANES]; 2] {
+                    let anchored =
+                        [Anchored::at_zero(exponentials[0]), Anchored::at_zero(exponentials[1])];
+                    let [ours, theirs] = &anchored;
                     // SAFETY: as above.
                     unsafe {
-                        let table: $registers::Table = transmute(p.table);
+                        let table: $registers::Table = transmute(ours.table);
                         let mut x: [$registers::Floats; $floats] = transmute(*x);
-                        let q: [$registers::Floats; $floats] = transmute(*q);
-                        let log_ratios: [$registers::Floats; $floats] = transmute(*log_ratios);
-                        let mut added: [$registers::Floats; $floats] = transmute(*sums);
+                        let mut others: [$registers::Floats; $floats] = transmute(*others);
+                        let mut added: [[$registers::Floats; $floats / 2]; 3] = transmute(*sums);
                         for part in 0..$floats {
-                            let (columns, others) =
-                                ((x[part], added[part]), [q[part], log_ratios[part]]);
-                            [x[part], added[part]] =
-                                $registers::add_forward_kl::<SHORT>(columns, others, table, p);
+                            let columns = [x[part], others[part]];
+                            let at = part % ($floats / 2);
+                            let before = [added[0][at], added[1][at], added[2][at]];
+                            let (values, after) = $registers::add_pair(
+                                columns,
+                                before,
+                                (table, ratio),
+                                [ours, theirs],
+                            );
+                            [x[part], others[part]] = values;
+                            [added[0][at], added[1][at], added[2][at]] = after;
                         }
-                        *sums = transmute::<[$registers::Floats; $floats], [f32; LANES]>(added);
-                        transmute(x)
+                        *sums = transmute::<
+                            [[$registers::Floats; $floats / 2]; 3],
+                            [[f32; LANES / 2]; 3],
+                        >(added);
+                        transmute::<[[$registers::Floats; $floats]; 2], [[f32; LANES]; 2]>([
+                            x, others,
+                        ])
                     }
                 }
 

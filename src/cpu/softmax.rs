@@ -10,6 +10,7 @@ use super::blocks::{Ahead, Block, Chunk, Row, blocks, next};
 use super::exp::{EXP_CUTOFF, Exponential};
 use super::rows::{LANES, Scale, fused, tree_sum};
 use super::simd::{Isa, Kernel, Simd};
+use super::state::RowState;
 
 /// A block whose sum is below this has exactly one element at the maximum (two would make it 2).
 const PEAKED: f32 = 1.5;
@@ -46,10 +47,13 @@ impl Softmax {
         (columns, inverse_temperature): (usize, f64),
         moments: bool,
     ) -> Self {
-        let state = row.state(simd, columns, (inverse_temperature, moments));
+        Self::of_state(&row.state(simd, columns, (inverse_temperature, moments)))
+    }
+
+    pub fn of_state(state: &RowState) -> Self {
         let (maximum, weighted) = (state.maximum(), state.weighted());
         let excess = if maximum == f32::NEG_INFINITY { 0.0 } else { state.excess() };
-        Self { maximum, excess, weighted, ..Self::new(inverse_temperature) }
+        Self { maximum, excess, weighted, ..Self::new(state.inverse_temperature()) }
     }
 
     /// Of a row whose blocks, and their maxima, `read` makes from the memory that `bytes` names.

@@ -132,3 +132,49 @@ fn infinite_for_every_upstream() {
         each_dtype!(&*backend, body);
     }
 }
+
+/// Rows of several blocks of 4096 columns, which the CPU sums and keeps by the block: one that begins with what is
+/// excluded, one that the teacher excludes, one that both do, one whose likeliest columns are far above its first, and
+/// what is beyond 64 of them.
+#[test]
+fn blocks_of_every_kind() {
+    fn body<T: Element>(backend: &dyn Backend) {
+        const BLOCK: usize = 4096;
+        for (vocab, temperatures) in
+            [(6 * BLOCK + 100, [1.0, 1.0]), (6 * BLOCK, [2.0, 0.7]), (65 * BLOCK + 33, [1.0, 1.0])]
+        {
+            let mut case: Case<T, T> = unlikely(vocab, 0.5, temperatures);
+            let excluded = T::from_f64(f64::NEG_INFINITY);
+            let [student, teacher] = [&mut case.student, &mut case.source.parts[0].1];
+            for row in 0..6 {
+                let mut exclude = |side: usize, columns: std::ops::Range<usize>| {
+                    let side = if side == 0 { &mut *student } else { &mut *teacher };
+                    side[row * vocab..][columns].fill(excluded);
+                };
+                exclude(0, BLOCK..BLOCK + 64);
+                exclude(1, BLOCK..BLOCK + 70);
+                exclude(1, 2 * BLOCK..3 * BLOCK);
+                exclude(0, 3 * BLOCK..4 * BLOCK);
+                exclude(1, 3 * BLOCK..4 * BLOCK);
+                if row == 5 {
+                    // All that is left of the teacher.
+                    exclude(1, 0..4 * BLOCK);
+                }
+                for column in [100, 2000, 4095] {
+                    student[row * vocab + 4 * BLOCK + column] = T::from_f64(17.0);
+                    teacher[row * vocab + 4 * BLOCK + column] = T::from_f64(16.5);
+                }
+            }
+            let what = format!("{backend:?} {} {vocab}", T::DTYPE);
+            let got = case.run(backend, Into::Buffer);
+            compare(&what, &case, &got, &case.truth());
+            let nowhere = case.run(backend, Into::Nowhere);
+            assert!(
+                got.values.iter().zip(&nowhere.values).all(|(a, b)| a.to_bits() == b.to_bits())
+            );
+        }
+    }
+    for backend in composed_backends() {
+        each_dtype!(&*backend, body);
+    }
+}

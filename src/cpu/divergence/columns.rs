@@ -47,16 +47,15 @@ impl Pair {
 const SMALL: f32 = 1.0 / 64.0;
 
 impl Pair {
-    /// Of student and teacher.
-    pub fn maxima(self) -> [f32; 2] {
-        [self.student, self.teacher].map(|side| side.scale.maximum)
+    /// Whether every probability of columns with these maxima is below [`SMALL`].
+    pub fn is_flat(self, maxima: [f32; 2]) -> bool {
+        self.likeliest(maxima) < SMALL.ln()
     }
 
-    /// Whether every probability of columns with these maxima is below [`SMALL`].
-    pub fn is_flat(self, [student, teacher]: [f32; 2]) -> bool {
+    /// The logarithm of the larger probability at these maxima.
+    pub fn likeliest(self, [student, teacher]: [f32; 2]) -> f32 {
         let log_prob = |side: Side, maximum| side.scale.z(maximum) - side.log_sum;
-        let likeliest = log_prob(self.student, student).max(log_prob(self.teacher, teacher));
-        likeliest < SMALL.ln()
+        log_prob(self.student, student).max(log_prob(self.teacher, teacher))
     }
 }
 

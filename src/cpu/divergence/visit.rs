@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::columns::Pair;
-use super::direct::Direct;
+use super::kept::{Kept, Second};
 use super::sweeps::{Gradient, Sums};
 use super::teacher::TokenTeacher;
 use super::terms::{Advantage, Kl, Mixture, Terms, TotalVariation};
@@ -42,7 +42,12 @@ impl<'v, 'a> Visit<'v, 'a> {
     }
 
     /// The divergence of the row, and its gradient where one is asked for.
-    pub fn divergence(&mut self, measure: Measure, rows: &[Softmax; 2]) -> f64 {
+    pub fn divergence(
+        &mut self,
+        measure: Measure,
+        rows: &[Softmax; 2],
+        kept: Option<&Kept>,
+    ) -> f64 {
         let [student, teacher] = rows;
         if self.void {
             return self.fail(f64::NAN);
@@ -51,7 +56,7 @@ impl<'v, 'a> Visit<'v, 'a> {
             Measure::Kl { forward, reverse, cross } => {
                 let entropy = if cross { forward * teacher.entropy() } else { 0.0 };
                 let from = if reverse == 0.0 { 0.0 } else { student.divergence_from(teacher) };
-                entropy + self.kl(rows, [forward, reverse], from)
+                entropy + self.kl([forward, reverse], from, (rows, kept))
             }
             Measure::Mixture { teacher, forward, reverse } => {
                 self.mixture(Mixture::new(teacher, forward, reverse))
@@ -63,22 +68,44 @@ impl<'v, 'a> Visit<'v, 'a> {
     }
 
     /// `from` is the reverse part's divergence, for its gradient. What rounding leaves below 0 is 0.
-    fn kl(&mut self, rows: &[Softmax; 2], [forward, reverse]: [f64; 2], from: f64) -> f64 {
+    fn kl(
+        &mut self,
+        [forward, reverse]: [f64; 2],
+        from: f64,
+        (rows, kept): (&[Softmax; 2], Option<&Kept>),
+    ) -> f64 {
         if !from.is_finite() {
             return self.fail(from);
         }
         let [f, r, divergence] = [forward, reverse, from].map(|number| number as f32);
         let value = match (forward, reverse) {
-            (1.0, 0.0) => self.forward_kl(rows, Kl::<false> { forward: f, reverse: r, divergence }),
+            (1.0, 0.0) => self.forward_kl(
+                Kl::<false> { forward: f, reverse: r, divergence },
+                kept.map(|kept| self.second(kept, rows)),
+            ),
             _ => self.in_one_sweep(Kl::<true> { forward: f, reverse: r, divergence }),
         };
         value.max(0.0)
     }
 
+    fn second<'k>(&self, kept: &'k Kept, rows: &[Softmax; 2]) -> Second<'k> {
+        Second::new(self.simd, kept, (self.pair, *rows), self.factor.map(Factor::product))
+    }
+
     fn in_one_sweep<T: Terms<1>>(&mut self, terms: T) -> f64 {
-        let (mut student, mut teacher, mut value) = (Block::new(), Block::new(), 0.0);
-        for range in blocks(self.columns) {
-            value += self.block_in_one_sweep(terms, range, [&mut student, &mut teacher]);
+        self.range_in_one_sweep(terms, 0..self.columns, [&mut Block::new(), &mut Block::new()])
+    }
+
+    fn range_in_one_sweep<T: Terms<1>>(
+        &mut self,
+        terms: T,
+        columns: Range<usize>,
+        [student, teacher]: [&mut Block; 2],
+    ) -> f64 {
+        let mut value = 0.0;
+        for range in blocks(columns.len()) {
+            let range = columns.start + range.start..columns.start + range.end;
+            value += self.block_in_one_sweep(terms, range, [&mut *student, &mut *teacher]);
         }
         value
     }
@@ -96,20 +123,19 @@ impl<'v, 'a> Visit<'v, 'a> {
         value
     }
 
-    fn forward_kl(&mut self, rows: &[Softmax; 2], terms: Kl<false>) -> f64 {
-        let student = self.student.logits();
-        let teacher = self.teacher.row().filter(|teacher| student.is_like(*teacher));
-        let direct = teacher.and_then(|teacher| {
-            let of = (student.is_bf16(), self.columns);
-            let factor = self.factor.map(Factor::product);
-            Some((Direct::new(self.simd, (self.pair, rows), of, factor)?, teacher))
-        });
-        let Some((direct, teacher)) = direct else { return self.in_one_sweep(terms) };
-        let (mut ours, mut theirs, mut value) = (Block::new(), Block::new(), 0.0);
-        for range in blocks(self.columns) {
-            let block = direct.block(self.student, teacher, range.clone());
-            value += block
-                .unwrap_or_else(|| self.block_in_one_sweep(terms, range, [&mut ours, &mut theirs]));
+    fn forward_kl(&mut self, terms: Kl<false>, kept: Option<Second<'_>>) -> f64 {
+        let Some(kept) = kept else { return self.in_one_sweep(terms) };
+        let (mut student, mut teacher, mut value) = (Block::new(), Block::new(), 0.0);
+        for (block, range) in kept.blocks(self.columns) {
+            let known = kept.divergence(block);
+            let grads = self.student.grads().filter(|_| self.factor.is_some());
+            let is_done = known.is_some()
+                && grads.is_none_or(|grads| kept.gradient(block, range.clone(), grads));
+            let swept = match is_done {
+                true => 0.0,
+                false => self.range_in_one_sweep(terms, range, [&mut student, &mut teacher]),
+            };
+            value += known.unwrap_or(swept);
         }
         value
     }

@@ -67,19 +67,26 @@ pub(super) fn add_anchored(
     [value(kept, [power, q, f]), _mm512_mask3_fmadd_ps(power, whole, sum, kept)]
 }
 
-/// `q - p`, and the sum with the term.
+/// [`Isa::add_pair`](super::Isa::add_pair).
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn add_forward_kl<const SHORT: bool>(
-    (x, sum): (Floats, Floats),
-    [q, log_ratio]: [Floats; 2],
-    table: Table,
-    anchored: &Anchored,
-) -> [Floats; 2] {
-    let (kept, parts) = parts::<SHORT>(x, table, anchored);
-    let p = value(kept, parts);
-    let difference = _mm512_sub_ps(q, p);
-    [difference, _mm512_add_ps(sum, _mm512_mask3_fmadd_ps(p, log_ratio, difference, kept))]
+pub(super) fn add_pair(
+    [x, other]: [Floats; 2],
+    [sum, others, log_ratios]: [Floats; 3],
+    (table, ratio): (Table, f32),
+    [ours, theirs]: [&Anchored; 2],
+) -> ([Floats; 2], [Floats; 3]) {
+    let (kept, parts_of_x) = parts::<false>(x, table, ours);
+    let q = value(kept, parts_of_x);
+    let (kept, parts_of_other) = parts::<false>(other, table, theirs);
+    let p = value(kept, parts_of_other);
+    let difference = _mm512_fnmadd_ps(x, _mm512_set1_ps(ratio), other);
+    let sums = [
+        _mm512_add_ps(sum, q),
+        _mm512_add_ps(others, p),
+        _mm512_mask3_fmadd_ps(p, difference, log_ratios, kept),
+    ];
+    ([q, p], sums)
 }
 
 #[inline]

@@ -65,25 +65,27 @@ pub(crate) trait Isa: Copy {
         values
     }
 
-    /// Adds `p log_ratio + q - p` of the forward KL to sums, with p by [`Anchored::of`], and returns `q - p`. Where p is
-    /// 0, the ratio may be infinite or NaN.
+    /// Exponentials of student and teacher, which are added to the first two sums; the third takes the teacher's times
+    /// `x' - ratio x`, except where it is 0: the difference may be infinite or NaN there.
     #[inline(always)]
-    fn add_forward_kl<const SHORT: bool>(
+    fn add_pair(
         self,
-        p: &Anchored,
-        x: &[f32; LANES],
-        [q, log_ratios]: [&[f32; LANES]; 2],
-        sums: &mut [f32; LANES],
-    ) -> [f32; LANES] {
-        let mut differences = self.anchored::<SHORT>(p, x);
+        exponentials: [Exponential; 2],
+        ratio: f32,
+        columns: [&[f32; LANES]; 2],
+        sums: &mut [[f32; LANES / 2]; 3],
+    ) -> [[f32; LANES]; 2] {
+        let q = exponentials[0].of(self, columns[0]);
+        let p = exponentials[1].of(self, columns[1]);
         for lane in 0..LANES {
-            let p = differences[lane];
-            let difference = q[lane] - p;
-            let term = fused::<Self>(p, log_ratios[lane], difference);
-            sums[lane] += if p == 0.0 { difference } else { term };
-            differences[lane] = difference;
+            let at = lane % (LANES / 2);
+            sums[0][at] += q[lane];
+            sums[1][at] += p[lane];
+            let difference = fused::<Self>(-columns[0][lane], ratio, columns[1][lane]);
+            let difference = if p[lane] == 0.0 { 0.0 } else { difference };
+            sums[2][at] = fused::<Self>(p[lane], difference, sums[2][at]);
         }
-        differences
+        [q, p]
     }
 
     /// Even columns, then odd ones: one operation each, where two put them into order.
