@@ -153,6 +153,8 @@ macro_rules! each_type {
     };
 }
 
+pub(super) use each_type;
+
 impl Row<'_> {
     /// Widens some of the columns and finds their maximum; a NaN may be that.
     pub fn widen(self, simd: Simd, columns: Range<usize>, to: &mut Block) -> f32 {

@@ -12,7 +12,7 @@ mod visit;
 use super::blocks::{Block, blocks, next};
 use super::simd::Simd;
 use super::softmax::Softmax;
-use super::student::{Results, Student, Tokens};
+use super::student::{Results, Student, Tokens, Visited};
 use crate::error::Result;
 use crate::stages::{Divergence, Measure};
 use kept::Kept;
@@ -33,9 +33,7 @@ pub(super) fn divergence(simd: Simd, stage: Divergence<'_>) -> Result<()> {
     let tokens = stage.tokens.host()?;
     tokens.check(student.logits().vocab())?;
     let tokens = Tokens { backend: backend.name, tokens, columns, upstream };
-    tokens.each(student, (stage.outputs, stage.scratch), |token, student, upstream| {
-        rows.token(token, student, upstream)
-    })
+    tokens.each(student, (stage.outputs, stage.scratch), |kept, visited| rows.token(kept, visited))
 }
 
 struct Rows<'a> {
@@ -57,30 +55,27 @@ struct Token<'a> {
 }
 
 impl Rows<'_> {
-    fn token(&self, token: usize, student: &mut Student<'_>, upstream: f64) -> Results {
+    fn token(&self, kept: &mut Kept, visited: Visited<'_, '_>) -> Results {
         match self.measure {
             Measure::Advantage { beta, low, high } => {
+                let Visited { token, student, upstream, .. } = visited;
                 self.advantage(token, (student, upstream), [beta, low, high])
             }
-            measure => self.divergence(token, (student, upstream), measure),
+            measure => self.divergence(kept, visited, measure),
         }
     }
 
-    fn divergence(
-        &self,
-        token: usize,
-        (student, upstream): (&mut Student<'_>, f64),
-        measure: Measure,
-    ) -> Results {
+    fn divergence(&self, kept: &mut Kept, visited: Visited<'_, '_>, measure: Measure) -> Results {
         let Self { simd, columns, .. } = *self;
+        let Visited { token, student, behind, upstream } = visited;
         let (teacher, weight) = self.teacher.of_token(simd, token, columns);
         if upstream != 0.0 && upstream * weight == 0.0 {
             student.set(0, 0.0);
         }
         let upstream = upstream * weight;
         let row = Token { teacher: &teacher, measure, upstream };
-        let kept = Kept::with(|kept| self.kept(student, &row, kept));
-        let (value, rows) = kept.unwrap_or_else(|| self.swept(student, &row));
+        let known = self.kept(student, &row, (kept, behind));
+        let (value, rows) = known.unwrap_or_else(|| self.swept(student, &row));
         [weight * value, rows[0].entropy(), rows[1].entropy()]
     }
 
@@ -89,7 +84,7 @@ impl Rows<'_> {
         &self,
         student: &mut Student<'_>,
         token: &Token<'_>,
-        kept: &mut Kept,
+        (kept, behind): (&mut Kept, Option<&mut Student<'_>>),
     ) -> Option<(f64, [Softmax; 2])> {
         let Self { simd, columns, inverse_temperatures, .. } = *self;
         let Measure::Kl { forward: 1.0, reverse: 0.0, .. } = token.measure else { return None };
@@ -97,7 +92,7 @@ impl Rows<'_> {
         let logits = [student.logits(), token.teacher.row()?];
         let pair =
             kept::Rows { logits, columns, inverse_temperatures, moments: self.moments(token) };
-        let rows = kept.sweep(simd, &pair, keep)?;
+        let rows = kept.sweep(simd, (&pair, keep), behind)?;
         let mut visit =
             Visit::new((simd, columns), student, (token.teacher, &rows), token.upstream);
         Some((visit.divergence(token.measure, &rows, Some(kept)), rows))

@@ -34,8 +34,8 @@ pub(super) fn sparse_divergence(simd: Simd, stage: SparseDivergence<'_>) -> Resu
     let inverse_temperature = 1.0 / temperature;
     let rows = Rows { simd, columns, teacher, ids, measure, inverse_temperature, entropies };
     let tokens = Tokens { backend: backend.name, tokens, columns, upstream };
-    tokens.each(student, (stage.outputs, stage.scratch), |token, student, upstream| {
-        rows.token(token, student, upstream)
+    tokens.each(student, (stage.outputs, stage.scratch), |(): &mut (), visited| {
+        rows.token(visited.token, visited.student, visited.upstream)
     })
 }
 

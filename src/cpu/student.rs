@@ -78,21 +78,66 @@ pub(super) struct Tokens<'a> {
     pub upstream: Option<Slice<'a>>,
 }
 
+/// What a thread takes from one token to its next.
+pub(super) trait Carry: Send {
+    fn start() -> Self;
+
+    /// Whether the gradient of the last token is still to be written.
+    fn is_behind(&self) -> bool;
+
+    /// After the last token, which is given if it is behind.
+    fn finish(self, behind: Option<&mut Student<'_>>);
+}
+
+/// Nothing.
+impl Carry for () {
+    fn start() {}
+
+    fn is_behind(&self) -> bool {
+        false
+    }
+
+    fn finish(self, _: Option<&mut Student<'_>>) {}
+}
+
+/// A token, the one before if it is behind, and the gradient by the token's divergence.
+pub(super) struct Visited<'v, 'a> {
+    pub token: usize,
+    pub student: &'v mut Student<'a>,
+    pub behind: Option<&'v mut Student<'a>>,
+    pub upstream: f64,
+}
+
+struct Ahead<'a, C> {
+    carry: C,
+    behind: Option<Student<'a>>,
+}
+
+impl<C: Carry> Ahead<'_, C> {
+    fn start() -> Self {
+        Self { carry: C::start(), behind: None }
+    }
+
+    fn finish(mut self) {
+        self.carry.finish(self.behind.as_mut());
+    }
+}
+
 impl Tokens<'_> {
-    /// Calls `row` for every token that counts, which have been checked, with its logits and the gradient by its divergence.
-    pub fn each(
+    /// Calls `row` for every token that counts, which have been checked; on a thread for one after the other.
+    pub fn each<C: Carry>(
         &self,
         target: StudentTarget<'_>,
         (mut outputs, mut scratch): (DivergenceOutputs<'_>, SliceMut<'_>),
-        row: impl Fn(usize, &mut Student<'_>, f64) -> Results + Sync,
+        row: impl Fn(&mut C, Visited<'_, '_>) -> Results + Sync,
     ) -> Result<()> {
         let count = target.logits().tokens();
         let results = &mut scratch.host::<f64>()?[..self::scratch(count)];
         let results = results.as_chunks_mut().0;
         match target.logits().dtype() {
-            DType::F32 => self.run::<f32>(target, results, &row)?,
-            DType::F16 => self.run::<f16>(target, results, &row)?,
-            DType::BF16 => self.run::<bf16>(target, results, &row)?,
+            DType::F32 => self.run::<f32, C>(target, results, &row)?,
+            DType::F16 => self.run::<f16, C>(target, results, &row)?,
+            DType::BF16 => self.run::<bf16, C>(target, results, &row)?,
             got => return Err(Error::LogitsType { backend: self.backend, expected: DTYPES, got }),
         }
         for (token, results) in results.iter().enumerate() {
@@ -101,63 +146,76 @@ impl Tokens<'_> {
         Ok(())
     }
 
-    fn run<E: Logit>(
+    fn run<E: Logit, C: Carry>(
         &self,
         target: StudentTarget<'_>,
         results: &mut [Results],
-        row: &(impl Fn(usize, &mut Student<'_>, f64) -> Results + Sync),
+        row: &(impl Fn(&mut C, Visited<'_, '_>) -> Results + Sync),
     ) -> Result<()> {
         let tensor = |logits| Tensor::new(self.backend, logits);
         match target {
             StudentTarget::Values(logits) => {
                 let (logits, vocab) = (tensor(logits)?, logits.vocab());
-                let results = results.par_iter_mut().enumerate().with_min_len(rows_per_task(vocab));
-                results.for_each(|(token, results)| {
-                    let student = Student::Values(logits.row(token, self.columns));
-                    *results = self.token(token, student, MaskedRows::AlreadyZero, row);
-                });
+                let tokens = (0..results.len()).into_par_iter().with_min_len(rows_per_task(vocab));
+                let students =
+                    tokens.map(|token| (token, Student::Values(logits.row(token, self.columns))));
+                self.students(students, results, MaskedRows::AlreadyZero, row);
             }
             StudentTarget::Written(Target::InPlace(mut logits), masked) => {
                 let shape = logits.shape();
                 let rows = rows_mut(logits.data_mut().host::<E>()?, shape);
-                rows.zip(results).for_each(|((token, data), results)| {
-                    let student = Student::InPlace(E::row_mut(data));
-                    *results = self.token(token, student, masked, row);
-                });
+                let students =
+                    rows.map(|(token, data)| (token, Student::InPlace(E::row_mut(data))));
+                self.students(students, results, masked, row);
             }
             StudentTarget::Written(Target::OutOfPlace { logits, grads }, masked) => {
-                self.apart::<E>(tensor(logits)?, (grads, false, masked), results, row)?;
+                self.apart::<E, C>(tensor(logits)?, (grads, false, masked), results, row)?;
             }
             StudentTarget::Added { logits, grads } => {
                 let grads = (grads, true, MaskedRows::AlreadyZero);
-                self.apart::<E>(tensor(logits)?, grads, results, row)?;
+                self.apart::<E, C>(tensor(logits)?, grads, results, row)?;
             }
         }
         Ok(())
     }
 
-    fn apart<E: Logit>(
+    fn apart<E: Logit, C: Carry>(
         &self,
         logits: Tensor<'_>,
         (mut grads, add, masked): (LogitsMut<'_>, bool, MaskedRows),
         results: &mut [Results],
-        row: &(impl Fn(usize, &mut Student<'_>, f64) -> Results + Sync),
+        row: &(impl Fn(&mut C, Visited<'_, '_>) -> Results + Sync),
     ) -> Result<()> {
         let shape = grads.shape();
         let rows = rows_mut(grads.data_mut().host::<E>()?, shape);
-        rows.zip(results).for_each(|((token, data), results)| {
+        let students = rows.map(|(token, data)| {
             let (logits, grads) = (logits.row(token, self.columns), E::row_mut(data));
-            *results = self.token(token, Student::Apart { logits, grads, add }, masked, row);
+            (token, Student::Apart { logits, grads, add })
         });
+        self.students(students, results, masked, row);
         Ok(())
     }
 
-    fn token(
+    fn students<'a, C: Carry>(
         &self,
-        token: usize,
-        mut student: Student<'_>,
+        students: impl IndexedParallelIterator<Item = (usize, Student<'a>)>,
+        results: &mut [Results],
         masked: MaskedRows,
-        row: &(impl Fn(usize, &mut Student<'_>, f64) -> Results + Sync),
+        row: &(impl Fn(&mut C, Visited<'_, '_>) -> Results + Sync),
+    ) {
+        let each = students.zip(results).fold(Ahead::start, |mut ahead, (student, results)| {
+            *results = self.token(&mut ahead, student, masked, row);
+            ahead
+        });
+        each.for_each(Ahead::finish);
+    }
+
+    fn token<'a, C: Carry>(
+        &self,
+        ahead: &mut Ahead<'a, C>,
+        (token, mut student): (usize, Student<'a>),
+        masked: MaskedRows,
+        row: &(impl Fn(&mut C, Visited<'_, '_>) -> Results + Sync),
     ) -> Results {
         if self.tokens.counted_label(token).is_none() {
             if masked == MaskedRows::Zero {
@@ -166,8 +224,11 @@ impl Tokens<'_> {
             return Results::default();
         }
         let upstream = self.upstream.map_or(0.0, |upstream| upstream.get(token));
-        let results = row(token, &mut student, upstream);
+        let Ahead { carry, behind } = ahead;
+        let behind = behind.as_mut();
+        let results = row(carry, Visited { token, student: &mut student, behind, upstream });
         student.set(if upstream == 0.0 { 0 } else { self.columns }, 0.0);
+        ahead.behind = ahead.carry.is_behind().then_some(student);
         results
     }
 }

@@ -133,6 +133,29 @@ fn infinite_for_every_upstream() {
     }
 }
 
+/// A teacher of fewer columns, in the middle of a block: the gradient of the student's others is 0.
+#[test]
+fn a_shorter_teacher() {
+    fn body<T: Element>(backend: &dyn Backend) {
+        let (vocab, shorter) = (9000, 8500);
+        let mut case: Case<T, T> = unlikely(vocab, 0.0, [1.0, 1.0]);
+        let rows = case.source.parts[0].1.chunks(vocab);
+        let teacher = rows.flat_map(|row| row[..shorter].to_vec()).collect();
+        case.source = Source::one(teacher, shorter);
+        for into in [Into::Buffer, Into::Place] {
+            let got = case.run(backend, into);
+            let what = format!("{backend:?} {} {into:?}", T::DTYPE);
+            compare(&what, &case, &got, &case.truth());
+            for grads in exact(&got.grads).chunks(vocab) {
+                assert!(grads[shorter..].iter().all(|&grad| grad == 0.0), "{what}");
+            }
+        }
+    }
+    for backend in composed_backends() {
+        each_dtype!(&*backend, body);
+    }
+}
+
 /// Rows of several blocks of 4096 columns, which the CPU sums and keeps by the block: one that begins with what is
 /// excluded, one that the teacher excludes, one that both do, one whose likeliest columns are far above its first, and
 /// what is beyond 64 of them.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::columns::Pair;
-use super::kept::{Kept, Second};
+use super::kept::Kept;
 use super::sweeps::{Gradient, Sums};
 use super::teacher::TokenTeacher;
 use super::terms::{Advantage, Kl, Mixture, Terms, TotalVariation};
@@ -46,7 +46,7 @@ impl<'v, 'a> Visit<'v, 'a> {
         &mut self,
         measure: Measure,
         rows: &[Softmax; 2],
-        kept: Option<&Kept>,
+        kept: Option<&mut Kept>,
     ) -> f64 {
         let [student, teacher] = rows;
         if self.void {
@@ -72,24 +72,19 @@ impl<'v, 'a> Visit<'v, 'a> {
         &mut self,
         [forward, reverse]: [f64; 2],
         from: f64,
-        (rows, kept): (&[Softmax; 2], Option<&Kept>),
+        (rows, kept): (&[Softmax; 2], Option<&mut Kept>),
     ) -> f64 {
         if !from.is_finite() {
             return self.fail(from);
         }
         let [f, r, divergence] = [forward, reverse, from].map(|number| number as f32);
         let value = match (forward, reverse) {
-            (1.0, 0.0) => self.forward_kl(
-                Kl::<false> { forward: f, reverse: r, divergence },
-                kept.map(|kept| self.second(kept, rows)),
-            ),
+            (1.0, 0.0) => {
+                self.forward_kl(Kl::<false> { forward: f, reverse: r, divergence }, (rows, kept))
+            }
             _ => self.in_one_sweep(Kl::<true> { forward: f, reverse: r, divergence }),
         };
         value.max(0.0)
-    }
-
-    fn second<'k>(&self, kept: &'k Kept, rows: &[Softmax; 2]) -> Second<'k> {
-        Second::new(self.simd, kept, (self.pair, *rows), self.factor.map(Factor::product))
     }
 
     fn in_one_sweep<T: Terms<1>>(&mut self, terms: T) -> f64 {
@@ -123,19 +118,24 @@ impl<'v, 'a> Visit<'v, 'a> {
         value
     }
 
-    fn forward_kl(&mut self, terms: Kl<false>, kept: Option<Second<'_>>) -> f64 {
+    fn forward_kl(
+        &mut self,
+        terms: Kl<false>,
+        (rows, kept): (&[Softmax; 2], Option<&mut Kept>),
+    ) -> f64 {
         let Some(kept) = kept else { return self.in_one_sweep(terms) };
+        let factor = self.factor.map(Factor::product);
+        let (second, behind) = kept.second((self.pair, *rows), factor);
         let (mut student, mut teacher, mut value) = (Block::new(), Block::new(), 0.0);
-        for (block, range) in kept.blocks(self.columns) {
-            let known = kept.divergence(block);
-            let grads = self.student.grads().filter(|_| self.factor.is_some());
-            let is_done = known.is_some()
-                && grads.is_none_or(|grads| kept.gradient(block, range.clone(), grads));
+        for (block, range) in second.blocks(self.columns) {
+            let (known, multiples) = (second.divergence(block), second.multiples(block));
+            let is_done = known.is_some() && (factor.is_none() || multiples.is_some());
             let swept = match is_done {
                 true => 0.0,
                 false => self.range_in_one_sweep(terms, range, [&mut student, &mut teacher]),
             };
             value += known.unwrap_or(swept);
+            behind.push(multiples);
         }
         value
     }
